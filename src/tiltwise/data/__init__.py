@@ -1,0 +1,1 @@
+"""What: frozen types, numpy at rest; no files, no algorithms."""

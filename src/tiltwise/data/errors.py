@@ -1,0 +1,9 @@
+"""The errors a user is meant to read: one line that says what is wrong, where, and what to do."""
+
+
+class InputError(ValueError):
+    """A file or a value given by the user is at fault; the message names it and the fault in one line."""
+
+
+class StageError(RuntimeError):
+    """A stage cannot give a result it would stand behind; the message says why in one line."""

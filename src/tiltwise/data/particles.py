@@ -1,0 +1,38 @@
+"""Particles: where they are and how they are turned. No images: crops are cut from the tilt images when needed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Particles:
+    tilt_series: np.ndarray
+    """(particle,) name of the tilt series, text."""
+    position: np.ndarray
+    """(particle, 3) x, y, z from the tomogram centre, Å."""
+    rotation: Rotation
+    """(particle,) maps reference vectors to tomogram vectors."""
+    score: np.ndarray
+    """(particle,) the score of the last stage that gave one."""
+    half_set: np.ndarray
+    """(particle,) 1 or 2; 0 while not assigned."""
+    region: np.ndarray
+    """(particle,) number of the spatial block (virion, membrane, field) within its series; halves never split a block.
+    -1 where the particle is its own block."""
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def __getitem__(self, index: np.ndarray) -> "Particles":
+        """The particles of an integer or boolean index array."""
+        keep = np.arange(len(self))[index]
+        return Particles(
+            tilt_series=self.tilt_series[keep],
+            position=self.position[keep],
+            rotation=self.rotation[keep],
+            score=self.score[keep],
+            half_set=self.half_set[keep],
+            region=self.region[keep],
+        )

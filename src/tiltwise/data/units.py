@@ -1,0 +1,20 @@
+"""Numbers that carry their unit, so that the command line, the recipe and the report can say it."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a number, as it is written after the number."""
+
+    symbol: str
+
+
+Angstrom = Annotated[float, Unit("Å")]
+Degree = Annotated[float, Unit("°")]
+Kilovolt = Annotated[float, Unit("kV")]
+Millimetre = Annotated[float, Unit("mm")]
+Exposure = Annotated[float, Unit("e⁻/Å²")]
+SquareAngstrom = Annotated[float, Unit("Å²")]
+Pixel = Annotated[float, Unit("px")]

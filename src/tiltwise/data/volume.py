@@ -1,0 +1,13 @@
+"""A density on a cubic grid: tomogram, reference, mask alike."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Volume:
+    data: np.ndarray
+    """(z, y, x) any numpy-like array; density is positive. Position 0 is the centre of voxel n // 2 along each axis."""
+    voxel_size: float
+    """Å."""

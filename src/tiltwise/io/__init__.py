@@ -1,0 +1,1 @@
+"""One module a file format; a foreign convention ends here."""

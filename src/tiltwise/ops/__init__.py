@@ -1,0 +1,1 @@
+"""How: batched functions on tensors, on any device."""

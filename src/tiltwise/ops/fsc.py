@@ -1,0 +1,59 @@
+"""Fourier shell correlation on hard shells, with Hermitian weights and float64 sums."""
+
+import torch
+
+
+def shell_index(shape: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Tensor:
+    """Shell number of each sample of rfftn of a cubic (or square) array: the nearest integer to n·|k| / sampling."""
+    n = shape[0]
+    axes = [torch.fft.fftfreq(m, 1.0, device=device, dtype=torch.float64) for m in shape[:-1]]
+    axes.append(torch.fft.rfftfreq(shape[-1], 1.0, device=device, dtype=torch.float64))
+    total = torch.zeros([len(a) for a in axes], device=device, dtype=torch.float64)
+    for i, axis in enumerate(axes):
+        total = total + axis.reshape([-1 if j == i else 1 for j in range(len(axes))]) ** 2
+    return (total.sqrt() * n + 0.5).floor().long()
+
+
+def hermitian_weight(shape: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Tensor:
+    """(x // 2 + 1,) 2 for columns that stand for two samples of the full transform, 1 for the first and an even last."""
+    weight = torch.full((shape[-1] // 2 + 1,), 2.0, dtype=torch.float64, device=device)
+    weight[0] = 1
+    if shape[-1] % 2 == 0:
+        weight[-1] = 1
+    return weight
+
+
+def shell_sums(values: torch.Tensor, shells: torch.Tensor, number: int, weight: torch.Tensor) -> torch.Tensor:
+    """(number,) float64 sums of real values over shells 0 to number - 1, counting each sample with its weight."""
+    flat = (values.double() * weight).reshape(-1)
+    inside = shells.reshape(-1) < number
+    return torch.zeros(number, dtype=torch.float64, device=values.device).index_add_(
+        0, shells.reshape(-1)[inside], flat[inside]
+    )
+
+
+def fourier_shell_correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(n // 2 + 1,) float64 correlation of two real cubic arrays of side n in shells of width 1/(n · voxel)."""
+    shape, number = tuple(a.shape), a.shape[0] // 2 + 1
+    fa, fb = torch.fft.rfftn(a.double()), torch.fft.rfftn(b.double())
+    shells, weight = shell_index(shape, a.device), hermitian_weight(shape, a.device)
+    cross = shell_sums((fa * fb.conj()).real, shells, number, weight)
+    power = shell_sums(fa.abs() ** 2, shells, number, weight) * shell_sums(fb.abs() ** 2, shells, number, weight)
+    return cross / power.sqrt().clamp_min(1e-300)
+
+
+def first_crossing(frequency: torch.Tensor, correlation: torch.Tensor, threshold: float) -> float:
+    """Spacing in Å at which the correlation first falls below the threshold, linear between shells.
+
+    frequency (shell,) 1/Å. If it never falls below, the spacing of the last shell (the data do not reach further); if
+    it is below from shell 1 on, infinity.
+    """
+    below = torch.nonzero(correlation[1:] < threshold).flatten()
+    if len(below) == 0:
+        return float(1 / frequency[-1])
+    j = int(below[0]) + 1
+    if j == 1:
+        return float("inf")
+    c0, c1 = float(correlation[j - 1]), float(correlation[j])
+    f = float(frequency[j - 1]) + (c0 - threshold) / (c0 - c1) * float(frequency[j] - frequency[j - 1])
+    return 1 / f

@@ -1,0 +1,18 @@
+"""Parameters of the alignment of a tilt series."""
+
+from pydantic import Field
+
+from tiltwise.data.units import Angstrom, Degree
+from tiltwise.params.base import Params
+
+
+class AlignParams(Params):
+    """Align the images of a tilt series: shifts and tilt axis, without markers."""
+
+    resolution: Angstrom | None = Field(None, gt=0, description="Finest spacing used; from the pixel size if not set.")
+    tilt_axis_angle: Degree | None = Field(
+        None, ge=-360, le=360, description="Prior for the tilt axis; from the metadata if not set."
+    )
+    tilt_axis_range: Degree = Field(5.0, ge=0, le=90, description="Half-width of the tilt-axis search around its prior.")
+    thickness: Angstrom = Field(2000.0, gt=0, description="Thickness of the volume used for projection matching.")
+    iterations: int = Field(4, ge=1, le=50, description="Rounds of projection matching.")

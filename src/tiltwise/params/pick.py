@@ -1,0 +1,21 @@
+"""Parameters of particle picking."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tiltwise.data.units import Angstrom, Degree
+from tiltwise.params.base import Params
+
+
+class PickParams(Params):
+    """Find particles in a tomogram, by template matching or on the surfaces of spheres."""
+
+    method: Literal["template", "spheres"] = Field("template", description="How particles are found.")
+    particle_diameter: Angstrom = Field(250.0, gt=0, description="Diameter of the particle; two picks are never closer than half of it.")
+    angular_step: Degree = Field(15.0, gt=0, le=90, description="Step of the rotations of the template.")
+    symmetry: str = Field("C1", description="Point group of the template: C1, C6, D2, T, O, I ...")
+    max_particles: int | None = Field(None, ge=1, description="Most particles kept per tomogram; no limit if not set.")
+    radius_min: Angstrom = Field(300.0, gt=0, description="Smallest sphere searched (method spheres).")
+    radius_max: Angstrom = Field(600.0, gt=0, description="Largest sphere searched (method spheres).")
+    surface_spacing: Angstrom = Field(45.0, gt=0, description="Distance of neighbouring points on a sphere (method spheres).")

@@ -1,0 +1,59 @@
+"""The table: every stage, in order, on one screen. Commands, recipe, folders and report are derived from it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One step of the pipeline; params and function are named as text, so that reading the table loads neither."""
+
+    name: str
+    """The verb that names command, step folder and module."""
+    params: str
+    """module:class of the parameters."""
+    function: str
+    """module:function of the stage."""
+    per: str
+    """'tilt_series': one item a series; 'project': one item that takes all series."""
+    takes: tuple[str, ...]
+    """Kinds of input, passed to the function by these names; a trailing ? marks one that may be absent (None)."""
+    gives: tuple[str, ...]
+    """Kinds of output, fields of the result by these names."""
+    help: str
+    """One line for the command line."""
+
+
+def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], help: str) -> Stage:
+    return Stage(
+        name=name,
+        params=f"tiltwise.params.{name}:{name.capitalize()}Params",
+        function=f"tiltwise.stages.{name}:{name}",
+        per=per,
+        takes=takes,
+        gives=gives,
+        help=help,
+    )
+
+
+STAGES: tuple[Stage, ...] = (
+    _stage("align", "tilt_series", ("tilt_series",), ("tilt_series",), "find shifts and tilt axis; flag bad tilts"),
+    _stage("defocus", "tilt_series", ("tilt_series",), ("tilt_series",), "fit defocus, astigmatism and handedness"),
+    _stage("reconstruct", "tilt_series", ("tilt_series",), ("tomogram",), "reconstruct a tomogram"),
+    _stage(
+        "pick",
+        "tilt_series",
+        ("tomogram", "tilt_series", "reference?", "centres?"),
+        ("particles",),
+        "find particles by template, or on the surfaces of spheres",
+    ),
+    _stage(
+        "refine",
+        "project",
+        ("tilt_series", "particles", "reference?"),
+        ("particles", "half_maps"),
+        "align and average particles in two independent halves",
+    ),
+    _stage("postprocess", "project", ("half_maps",), ("map", "mask"), "measure the resolution; sharpen the map"),
+)
+
+BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}

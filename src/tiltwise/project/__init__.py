@@ -1,0 +1,1 @@
+"""When: recipe, folders, provenance, resume, executors."""

@@ -1,0 +1,1 @@
+"""Figures and the single-file report, from the numbers the stages recorded."""

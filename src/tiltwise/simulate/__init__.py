@@ -1,0 +1,1 @@
+"""Specimen and microscope with known truth."""

@@ -1,0 +1,1 @@
+"""The steps: one file each, one function and its result type."""

@@ -1,0 +1,1 @@
+"""The few places that join simulation, files, project and report."""
