@@ -1,0 +1,81 @@
+"""How far two alignments of one tilt series differ, once everything that no image can tell is taken out.
+
+Global tilt offset, constant x-tilt and the 3D origin do not change the images (docs/conventions.md, gauge): a specimen
+moved by d appears in tilt i at R_i d, so shifts that differ by the first two components of R_i d are the same alignment.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
+from tiltwise.ops.geometry import tilt_rotations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AlignmentComparison:
+    shift_difference: np.ndarray
+    """(tilt, 2) x, y, Å, gauge removed."""
+    axis_difference: np.ndarray
+    """(tilt,) tilt axis, estimated less other, degrees in -180 to 180."""
+    tilt_offset: float
+    """Common difference of the tilt angles, degrees: gauge, not error."""
+    compared: np.ndarray
+    """(tilt,) bool, the tilts that both alignments use."""
+
+    @property
+    def shift_rms(self) -> float:
+        """Root mean square of the length of the 2D shift difference over the compared tilts, Å."""
+        return float(np.sqrt((self.shift_difference[self.compared] ** 2).sum(1).mean()))
+
+    @property
+    def axis_error(self) -> float:
+        """|median| over the compared tilts of the axis difference, degrees modulo 360."""
+        return float(abs(np.median(self.axis_difference[self.compared])))
+
+
+def remove_gauge(estimated: TiltGeometry, truth: TiltGeometry, use: np.ndarray | None = None) -> TiltGeometry:
+    """The estimated geometry brought into the gauge of the other one by tilt offset, x-tilt offset and 3D translation.
+
+    use (tilt,) bool names the tilts that decide; all tilts if None. The offsets are medians; the translation d is the
+    least-squares solution of shift_truth_i - shift_estimated_i = (R_i d)_xy with the rotations of the other geometry.
+    """
+    use = np.ones(len(truth.tilt_angle), bool) if use is None else np.asarray(use, bool)
+    move = _fit_translation(truth.shift - estimated.shift, truth, use)
+    return replace(
+        estimated,
+        tilt_angle=estimated.tilt_angle - np.median((estimated.tilt_angle - truth.tilt_angle)[use]),
+        x_tilt=estimated.x_tilt - np.median((estimated.x_tilt - truth.x_tilt)[use]),
+        shift=estimated.shift + move,
+    )
+
+
+def compare_alignments(estimated: TiltSeries, other: TiltSeries) -> AlignmentComparison:
+    """Differences of two alignments of the same images over the tilts that both use; both need a geometry."""
+    if estimated.geometry is None or other.geometry is None:
+        raise ValueError("both tilt series need a geometry to be compared")
+    if estimated.number != other.number:
+        raise ValueError(f"{estimated.number} tilts cannot be compared with {other.number}")
+    compared = np.asarray(estimated.use, bool) & np.asarray(other.use, bool)
+    levelled = remove_gauge(estimated.geometry, other.geometry, compared)
+    axis = estimated.geometry.tilt_axis_angle - other.geometry.tilt_axis_angle
+    return AlignmentComparison(
+        shift_difference=levelled.shift - other.geometry.shift,
+        axis_difference=(axis + 180.0) % 360.0 - 180.0,
+        tilt_offset=float(np.median((estimated.geometry.tilt_angle - other.geometry.tilt_angle)[compared])),
+        compared=compared,
+    )
+
+
+def _fit_translation(difference: np.ndarray, geometry: TiltGeometry, use: np.ndarray) -> np.ndarray:
+    """(tilt, 2) the part of shift differences that one translation of the specimen explains, Å."""
+    design = tilt_rotations(geometry)[:, :2, :].numpy()
+    translation = np.linalg.lstsq(design[use].reshape(-1, 3), difference[use].reshape(-1), rcond=None)[0]
+    return design @ translation
+
+
+def kurtosis(values: torch.Tensor) -> float:
+    """Fourth standardised moment in float64; 3 for a normal distribution."""
+    centred = values.double() - values.double().mean()
+    return float((centred**4).mean() / (centred**2).mean() ** 2)
