@@ -57,3 +57,29 @@ def first_crossing(frequency: torch.Tensor, correlation: torch.Tensor, threshold
     c0, c1 = float(correlation[j - 1]), float(correlation[j])
     f = float(frequency[j - 1]) + (c0 - threshold) / (c0 - c1) * float(frequency[j] - frequency[j - 1])
     return 1 / f
+
+
+def randomise_phases(volume: torch.Tensor, first_shell: int, generator: torch.Generator) -> torch.Tensor:
+    """The volume with its amplitudes kept and its phases drawn anew from shell first_shell on (corners included).
+
+    The phases are those of white noise made on the CPU, so they have the symmetry of a real volume's transform and are
+    the same on every device.
+    """
+    shape = tuple(volume.shape)
+    noise = torch.fft.rfftn(torch.randn(shape, generator=generator, dtype=torch.float64)).to(volume.device)
+    spectrum = torch.fft.rfftn(volume.double())
+    turned = spectrum.abs() * noise / noise.abs().clamp_min(1e-300)
+    mixed = torch.where(shell_index(shape, volume.device) >= first_shell, turned, spectrum)
+    return torch.fft.irfftn(mixed, s=shape)
+
+
+def correct_for_mask(masked: torch.Tensor, randomised: torch.Tensor, first_shell: int) -> torch.Tensor:
+    """(shell,) what of a masked FSC is not the mask's doing: (t - n) / (1 - n) (Chen et al. 2013).
+
+    t is the masked FSC, n that of the same halves after phase randomisation from first_shell on. The two shells at the
+    start are left as t: the mask's transform mixes them with shells whose phases were kept.
+    """
+    corrected = masked.clone()
+    t, n = masked[first_shell + 2 :], randomised[first_shell + 2 :].clamp(max=1 - 1e-6)
+    corrected[first_shell + 2 :] = (t - n) / (1 - n)
+    return corrected

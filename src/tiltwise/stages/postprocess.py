@@ -1,0 +1,215 @@
+"""Two half maps become one map, with a mask, and a resolution that the mask has not made up."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tiltwise.data.errors import StageError
+from tiltwise.data.maps import HalfMaps
+from tiltwise.data.progress import Progress, no_progress
+from tiltwise.data.volume import Volume
+from tiltwise.ops.filters import low_pass, radial_filter
+from tiltwise.ops.fsc import correct_for_mask, first_crossing, fourier_shell_correlation, randomise_phases
+from tiltwise.ops.masks import soft_mask_from_map, soft_sphere
+from tiltwise.ops.sharpening import GuinierFit, fit_b_factor, sharpen, shell_amplitude
+from tiltwise.params.postprocess import PostprocessParams
+
+RESOLUTION_THRESHOLD = 0.143
+_RANDOMISE_BELOW = 0.8
+_RANDOMISATIONS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PostprocessResult:
+    map: Volume
+    """Mean of the halves, FSC-weighted, sharpened, low-passed at the resolution; not masked."""
+    mask: Volume
+    """Soft mask, 0 to 1, in which the resolution was measured."""
+    quality: dict
+    """Resolution, FSC curves, B-factor with its fit, what the mask was made of, and notes in plain words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Curves:
+    frequency: torch.Tensor
+    """(shell,) 1/Å."""
+    unmasked: torch.Tensor
+    """(shell,) FSC of the halves as they are."""
+    masked: torch.Tensor
+    """(shell,) FSC of the masked halves."""
+    randomised: torch.Tensor
+    """(shell,) FSC of the masked halves with random phases from randomised_from on."""
+    corrected: torch.Tensor
+    """(shell,) the masked FSC without the mask's share."""
+    randomised_from: int
+    """Shell from which phases were randomised."""
+
+
+def postprocess(
+    half_maps: HalfMaps, params: PostprocessParams, *, device: str = "cpu", progress: Progress = no_progress
+) -> PostprocessResult:
+    """Mask, FSC with phase randomisation (Chen et al. 2013), FSC weighting and sharpening (Rosenthal & Henderson 2003).
+
+    The resolution is where the corrected FSC first falls below 0.143. Weights are sqrt(2 FSC / (1 + FSC)) of the
+    corrected FSC. No B-factor is applied where none can be fitted; the notes say so. Raises StageError for halves that
+    are not two finite cubes of one size.
+    """
+    half1, half2, voxel_size = _checked_halves(half_maps, device)
+    mean = (half1 + half2) / 2
+    progress(0.1, "mask")
+    unmasked = fourier_shell_correlation(half1, half2)
+    frequency = torch.arange(len(unmasked), dtype=torch.float64) / (len(half1) * voxel_size)
+    mask, mask_quality, notes = _make_mask(half1, half2, first_crossing(frequency, unmasked, 0.143), voxel_size, params)
+    progress(0.3, "Fourier shell correlation")
+    curves = _measure(half1, half2, mask, frequency, unmasked, params.seed)
+    resolution = first_crossing(frequency, curves.corrected, RESOLUTION_THRESHOLD)
+    progress(0.7, "sharpening")
+    weight = _fsc_weight(curves.corrected)
+    fit = fit_b_factor(frequency, shell_amplitude(mean * mask).cpu(), weight, resolution)
+    b_factor = params.b_factor if params.b_factor is not None else fit.b_factor
+    result = _finish(mean, frequency, weight, b_factor, resolution, voxel_size)
+    notes += _notes(curves, resolution, fit, params)
+    quality = _curve_quality(curves, resolution) | _b_factor_quality(fit, b_factor) | mask_quality | {"notes": notes}
+    progress(1.0, "map written")
+    return PostprocessResult(map=_volume(result, voxel_size), mask=_volume(mask, voxel_size), quality=quality)
+
+
+def _checked_halves(half_maps: HalfMaps, device: str) -> tuple[torch.Tensor, torch.Tensor, float]:
+    a, b = half_maps.half1, half_maps.half2
+    if a.data.shape != b.data.shape or len(set(a.data.shape)) != 1:
+        raise StageError(f"half maps must be cubes of one size, not {a.data.shape} and {b.data.shape}")
+    if not math.isclose(a.voxel_size, b.voxel_size, rel_tol=1e-4):
+        raise StageError(f"half maps differ in voxel size: {a.voxel_size:g} and {b.voxel_size:g} Å")
+    halves = [torch.as_tensor(np.ascontiguousarray(v.data, dtype=np.float32), device=device) for v in (a, b)]
+    for number, half in enumerate(halves, start=1):
+        if not bool(torch.isfinite(half).all()) or float(half.std()) == 0:
+            raise StageError(f"half map {number} is constant or not finite; refine it again")
+    return halves[0], halves[1], float(a.voxel_size)
+
+
+def _make_mask(
+    half1: torch.Tensor, half2: torch.Tensor, resolution: float, voxel_size: float, params: PostprocessParams
+) -> tuple[torch.Tensor, dict, list[str]]:
+    """The mask of the mean map, low-passed to 1.5 × the unmasked resolution (at least 15 Å and 4 voxels).
+
+    Threshold above the median: three times the noise, measured on the difference of the halves after the same low-pass,
+    but not less than 0.15 of the 99.9th percentile, where noise is no longer what ends the particle.
+    """
+    coarsest = len(half1) * voxel_size / 4
+    spacing = params.mask_resolution or max(15.0, 4 * voxel_size, min(1.5 * resolution, coarsest))
+    grow = (spacing / 4 if params.mask_grow is None else params.mask_grow) / voxel_size
+    edge = max(spacing / 2 / voxel_size, 5.0) if params.mask_edge is None else params.mask_edge / voxel_size
+    signal = low_pass((half1 + half2) / 2, spacing, voxel_size)
+    noise = low_pass((half1 - half2) / 2, spacing, voxel_size)
+    ball = soft_sphere(tuple(half1.shape), len(half1) // 2 - edge, 0.0, half1.device) > 0
+    background = float(signal[ball].median())
+    peak = float(torch.quantile(signal[ball][:: max(1, int(ball.sum()) // 1_000_000)], 0.999)) - background
+    threshold = max(3 * float(noise[ball].std()), 0.15 * peak)
+    mask = soft_mask_from_map(signal, background + threshold, grow, edge)
+    notes = []
+    if float(mask.sum()) == 0:
+        mask = soft_sphere(tuple(half1.shape), len(half1) // 2 - edge, edge, half1.device)
+        notes.append("no density stands above the noise: the mask is the ball that fits the box")
+    quality = {
+        "mask_resolution_A": spacing,
+        "mask_threshold": background + threshold,
+        "mask_grow_A": grow * voxel_size,
+        "mask_edge_A": edge * voxel_size,
+        "mask_fraction": float(mask.mean()),
+    }
+    return mask, quality, notes
+
+
+def _measure(
+    half1: torch.Tensor,
+    half2: torch.Tensor,
+    mask: torch.Tensor,
+    frequency: torch.Tensor,
+    unmasked: torch.Tensor,
+    seed: int,
+) -> _Curves:
+    """Masked FSC, and what the mask alone makes of halves whose phases are random where the unmasked FSC is below 0.8."""
+    masked = fourier_shell_correlation(half1 * mask, half2 * mask).cpu()
+    below = torch.nonzero(unmasked[1:] < _RANDOMISE_BELOW).flatten()
+    first = int(below[0]) + 1 if len(below) else len(unmasked)
+    generator = torch.Generator().manual_seed(seed)
+    randomised = torch.zeros_like(masked)
+    for _ in range(_RANDOMISATIONS):
+        a, b = (randomise_phases(half, first, generator) * mask for half in (half1, half2))
+        randomised += fourier_shell_correlation(a, b).cpu() / _RANDOMISATIONS
+    return _Curves(
+        frequency=frequency,
+        unmasked=unmasked.cpu(),
+        masked=masked,
+        randomised=randomised,
+        corrected=correct_for_mask(masked, randomised, first),
+        randomised_from=first,
+    )
+
+
+def _fsc_weight(fsc: torch.Tensor) -> torch.Tensor:
+    """(shell,) sqrt(2 FSC / (1 + FSC)): the correlation of the mean of two halves with the truth."""
+    positive = fsc.clamp(0, 1)
+    return (2 * positive / (1 + positive)).sqrt()
+
+
+def _finish(
+    mean: torch.Tensor,
+    frequency: torch.Tensor,
+    weight: torch.Tensor,
+    b_factor: float | None,
+    resolution: float,
+    voxel_size: float,
+) -> torch.Tensor:
+    if not math.isfinite(resolution):
+        return mean
+    weight = weight.clone()
+    weight[0] = 1.0  # the mean density is no question of agreement
+    weighted = radial_filter(mean, frequency, weight, voxel_size)
+    sharpened = weighted if b_factor is None else sharpen(weighted, b_factor, voxel_size)
+    return low_pass(sharpened, resolution, voxel_size)
+
+
+def _notes(curves: _Curves, resolution: float, fit: GuinierFit, params: PostprocessParams) -> list[str]:
+    notes = []
+    if not math.isfinite(resolution):
+        notes.append("the halves agree in no shell: no resolution; the map is the plain mean of the halves")
+    elif bool((curves.corrected[1:] >= RESOLUTION_THRESHOLD).all()):
+        notes.append("the FSC does not fall below 0.143: the resolution is limited by the voxel size")
+    plain = first_crossing(curves.frequency, curves.unmasked, RESOLUTION_THRESHOLD)
+    if resolution > 1.1 * plain:
+        notes.append(f"the mask costs resolution ({resolution:.1f} Å against {plain:.1f} Å without): look at it")
+    if params.b_factor is None and fit.b_factor is None:
+        notes.append(f"no B-factor was fitted and the map is not sharpened: {fit.why_not}")
+    return notes
+
+
+def _curve_quality(curves: _Curves, resolution: float) -> dict:
+    plain = first_crossing(curves.frequency, curves.unmasked, RESOLUTION_THRESHOLD)
+    inside = curves.randomised_from < len(curves.frequency)
+    return {
+        "resolution_fsc_A": resolution if math.isfinite(resolution) else None,
+        "resolution_unmasked_A": plain if math.isfinite(plain) else None,
+        "randomised_from_A": float(1 / curves.frequency[curves.randomised_from]) if inside else None,
+        "frequency": curves.frequency.tolist(),
+        "fsc_unmasked": curves.unmasked.tolist(),
+        "fsc_masked": curves.masked.tolist(),
+        "fsc_randomised": curves.randomised.tolist(),
+        "fsc_corrected": curves.corrected.tolist(),
+    }
+
+
+def _b_factor_quality(fit: GuinierFit, applied: float | None) -> dict:
+    return {
+        "b_factor_A2": applied,
+        "b_factor_fitted_A2": fit.b_factor,
+        "b_factor_error_A2": fit.b_factor_error,
+        "guinier_inverse_square": fit.inverse_square.tolist(),
+        "guinier_log_amplitude": fit.log_amplitude.tolist(),
+    }
+
+
+def _volume(data: torch.Tensor, voxel_size: float) -> Volume:
+    return Volume(data=data.cpu().numpy().astype(np.float32), voxel_size=voxel_size)
