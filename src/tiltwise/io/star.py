@@ -3,13 +3,16 @@
 A block is a dict of columns without the leading underscore: a list of text for a column of a loop, one text for a
 value given as a pair. Text stays text, so that a name such as 007 survives; `numbers` and `integers` convert where a
 number is meant. Unknown columns are kept. An unnamed block (`data_`) has the name "".
+
+As in RELION, a row of a table is a line. (A strict CIF parser refuses files that the field writes every day, with bare
+values that begin with "_" or "$"; see the tests.)
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 
-import gemmi
 import numpy as np
 
 from tiltwise.data.errors import InputError
@@ -17,28 +20,39 @@ from tiltwise.data.errors import InputError
 Block = dict[str, "list[str] | str"]
 _RESERVED = ("data_", "loop_", "save_", "stop_", "global_")
 _MUST_QUOTE_FIRST = tuple("_#$'\";")
+_WORD = re.compile(r"""(?<!\S)(?:"([^"]*(?:"(?=\S)[^"]*)*)"|'([^']*(?:'(?=\S)[^']*)*)'|(\S+))(?!\S)""")
 
 
 def read_star(path: str | Path) -> dict[str, Block]:
     """All blocks of a STAR file by name.
 
-    Raises InputError for a file that is absent, not STAR (a row cut short included), or has two loops in one block.
+    Raises InputError for a file that is absent, not STAR, or faulty; a row cut short is named by its line.
     """
     path = Path(path)
     try:
-        document = gemmi.cif.read_string(path.read_text(encoding="utf-8"))
-        blocks = [(block.name.strip(), _read_block(path, block)) for block in document]
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: this is not a STAR file (not text)") from None
-    except (ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: this is not a sound STAR file ({_one_line(error)})") from None
+    blocks: dict[str, Block] = {}
+    reader = None
+    for index, line in enumerate(lines):
+        words = _words(path, index, line)
+        if not words:
+            continue
+        if _opens_block(line, words, reader):
+            reader = _BlockReader(path=path, name=words[0][5:])
+            if reader.name in blocks:
+                raise InputError(f"{path}, line {index + 1}: a second block data_{reader.name}")
+            blocks[reader.name] = reader.table
+        elif reader is None:
+            raise InputError(f"{path}: this is not a STAR file (line {index + 1} comes before any data_ block)")
+        else:
+            reader.take(index, line, words)
     if not blocks:
-        raise InputError(f"{path}: this is not a STAR file (it holds no block)")
-    return dict(blocks)
+        raise InputError(f"{path}: this is not a STAR file (it holds no data_ block)")
+    return blocks
 
 
 def write_star(path: str | Path, blocks: Mapping[str, Mapping[str, object]]) -> None:
@@ -91,29 +105,69 @@ def row_count(table: Block) -> int:
     return max((1 if isinstance(values, str) else len(values) for values in table.values()), default=0)
 
 
-def _read_block(path: Path, source: gemmi.cif.Block) -> Block:
-    table: Block = {}
-    loops = 0
-    for item in source:
-        if item.pair is not None:
-            table[_name(item.pair[0])] = _plain(item.pair[1])
-        elif item.loop is not None:
-            loops += 1
-            width = item.loop.width()
-            values = [_plain(value) for value in item.loop.values]
-            table.update({_name(tag): values[column::width] for column, tag in enumerate(item.loop.tags)})
-    if loops > 1:
-        raise InputError(f"{path}: block data_{source.name.strip()} holds {loops} loops; one block holds one table")
-    return table
+class _BlockReader:
+    """Takes the lines of one block, one after the other, into its table."""
+
+    def __init__(self, *, path: Path, name: str):
+        self.path, self.name = path, name
+        self.table: Block = {}
+        self.columns: list[list[str]] | None = None
+
+    def take(self, index: int, line: str, words: list[str]) -> None:
+        in_rows = self.columns and self.columns[0]
+        if words == ["loop_"]:
+            if self.columns is not None:
+                raise self._fault(index, f"a second loop in block data_{self.name}; one block holds one table")
+            self.columns = []
+        elif line.lstrip().startswith("_") and not in_rows:
+            self._take_label(index, words)
+        elif self.columns and len(words) == len(self.columns):
+            for column, word in zip(self.columns, words, strict=True):
+                column.append(word)
+        elif self.columns:
+            raise self._fault(index, f"the row has {len(words)} values, but the table has {len(self.columns)} columns")
+        else:
+            raise self._fault(index, "a value without a label")
+
+    def _take_label(self, index: int, words: list[str]) -> None:
+        label = words[0][1:]
+        if label in self.table:
+            raise self._fault(index, f"a second column _{label}")
+        if self.columns is not None:
+            column: list[str] = []
+            self.columns.append(column)
+            self.table[label] = column
+        elif len(words) == 2:
+            self.table[label] = words[1]
+        else:
+            raise self._fault(index, f"_{label} has {len(words) - 1} values instead of one")
+
+    def _fault(self, index: int, fault: str) -> InputError:
+        return InputError(f"{self.path}, line {index + 1}: {fault}")
 
 
-def _name(tag: str) -> str:
-    return tag.removeprefix("_")
+def _opens_block(line: str, words: list[str], reader: "_BlockReader | None") -> bool:
+    """A lone data_ word opens a block; with more words on its line it is the first value of a row."""
+    bare = line.lstrip()[:5].lower() == "data_"
+    return bare and (len(words) == 1 or reader is None or reader.columns is None)
 
 
-def _plain(value: str) -> str:
-    """The value without its quotes; '.' and '?' stay as they are, for STAR tables use them as text."""
-    return gemmi.cif.as_string(value) if value[:1] in ("'", '"', ";") else value
+def _words(path: Path, index: int, line: str) -> list[str]:
+    """The values of a line: quotes taken off, a comment left out."""
+    if '"' not in line and "'" not in line and "#" not in line:
+        return line.split()
+    words = []
+    for found in _WORD.finditer(line):
+        double, single, bare = found.groups()
+        if bare is None:
+            words.append(double if double is not None else single)
+        elif bare.startswith("#"):
+            break
+        elif bare[0] in "\"'":
+            raise InputError(f"{path}, line {index + 1}: a quotation mark that is not closed")
+        else:
+            words.append(bare)
+    return words
 
 
 def _block_text(name: str, columns: Mapping[str, object]) -> str:
@@ -178,7 +232,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
