@@ -1,0 +1,70 @@
+"""The scheme of a tilt series and the true state of the microscope at each tilt: what it says, and what it did."""
+
+
+import numpy as np
+
+from tiltwise.data.optics import Ctf, Optics
+from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
+from tiltwise.params.simulate import SimulateParams
+
+
+def dose_symmetric_order(tilt_max: float, tilt_step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Angles in rising order (tilt,) degrees and the order in which they are taken: 0, +s, -s, +2s, -2s ... (Hagen)."""
+    steps = int(np.floor(tilt_max / tilt_step + 1e-9))
+    index = np.arange(-steps, steps + 1)
+    order = np.where(index > 0, 2 * index - 1, -2 * index)
+    return index * tilt_step, order
+
+
+def acquire(params: SimulateParams, name: str, rng: np.random.Generator) -> TiltSeries:
+    """A tilt series without images whose geometry, CTF and handedness are the true ones.
+
+    The nominal numbers of the same series (stage angles, axis, defocus) are what the microscope writes down.
+    """
+    stage_angle, order = dose_symmetric_order(params.tilt_max, params.tilt_step)
+    number, errors = len(stage_angle), params.errors
+    target = rng.uniform(params.defocus_min, params.defocus_max)
+    axis_error = rng.uniform(-errors.tilt_axis_angle, errors.tilt_axis_angle)
+    geometry = TiltGeometry(
+        tilt_angle=stage_angle + rng.normal(0, errors.tilt_angle, number),
+        tilt_axis_angle=params.nominal_tilt_axis_angle + axis_error + rng.normal(0, errors.tilt_axis_jitter, number),
+        x_tilt=np.zeros(number),
+        shift=_random_walk(number, errors.shift_step, rng)[order],
+    )
+    mean = target + rng.normal(0, errors.defocus, number)
+    half_astigmatism = rng.uniform(0, errors.astigmatism) / 2
+    ctf = Ctf(
+        defocus_u=mean + half_astigmatism,
+        defocus_v=mean - half_astigmatism,
+        astigmatism_angle=np.full(number, rng.uniform(-90, 90)),
+        phase_shift=np.zeros(number),
+        defocus_error=np.zeros(number),
+        fit_resolution=np.full(number, np.nan),
+    )
+    return TiltSeries(
+        name=name,
+        images=np.empty((number, params.image_size, params.image_size), dtype=np.int16),
+        image_names=tuple(f"{i + 1:06d}@{name}.mrc" for i in range(number)),
+        pixel_size=params.pixel_size,
+        optics=Optics(
+            voltage=params.voltage,
+            spherical_aberration=params.spherical_aberration,
+            amplitude_contrast=params.amplitude_contrast,
+        ),
+        stage_tilt_angle=stage_angle,
+        nominal_tilt_axis_angle=params.nominal_tilt_axis_angle,
+        exposure=np.full(number, params.exposure),
+        pre_exposure=order * params.exposure,
+        acquisition_order=order,
+        nominal_defocus=np.full(number, np.round(target, -3)),
+        use=np.ones(number, dtype=bool),
+        why_not=("",) * number,
+        geometry=geometry,
+        ctf=ctf,
+        defocus_handedness=int(rng.choice([-1, 1])),
+    )
+
+
+def _random_walk(number: int, step: float, rng: np.random.Generator) -> np.ndarray:
+    """(step, 2) Å: the tracking error after each move of the stage, zero at the first image."""
+    return np.concatenate([np.zeros((1, 2)), rng.normal(0, step, (number - 1, 2)).cumsum(axis=0)])
