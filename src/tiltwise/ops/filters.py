@@ -12,7 +12,7 @@ def apply_transfer(data: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
 
 
 def low_pass(data: torch.Tensor, resolution: float, voxel_size: float, *, edge: float | None = None) -> torch.Tensor:
-    """Keep spacings coarser than resolution: amplitude 1/2 at 1 / resolution, a raised cosine over `edge` (1/Å) about it.
+    """Keep spacings coarser than resolution: amplitude 1/2 at 1 / resolution, raised cosine over `edge` (1/Å) about it.
 
     The edge is a tenth of the cut-off if not given, and never less than two Fourier samples, so that nothing rings far.
     """

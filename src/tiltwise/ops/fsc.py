@@ -15,7 +15,7 @@ def shell_index(shape: tuple[int, ...], device: torch.device | str = "cpu") -> t
 
 
 def hermitian_weight(shape: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Tensor:
-    """(x // 2 + 1,) 2 for columns that stand for two samples of the full transform, 1 for the first and an even last."""
+    """(x // 2 + 1,) 2 for columns that stand for two samples of the full transform, 1 for the first and even last."""
     weight = torch.full((shape[-1] // 2 + 1,), 2.0, dtype=torch.float64, device=device)
     weight[0] = 1
     if shape[-1] % 2 == 0:

@@ -28,16 +28,23 @@ def soft_mask(core: np.ndarray, grow: float, edge: float) -> torch.Tensor:
 
 
 def soft_mask_from_map(filtered: torch.Tensor, threshold: float, grow: float, edge: float) -> torch.Tensor:
-    """Mask (z, y, x) of a smoothed map: its largest connected body above the threshold, grown, with a cosine edge.
+    """Mask (z, y, x) of a smoothed map: its largest body above the threshold, grown, with a cosine edge.
 
-    Only voxels of the ball that fits the box, less grow and edge, can be of the core, so that the mask ends within the
-    box. Bodies touch by faces. An empty core gives an empty mask, which is for the caller to judge.
+    Only voxels of the ball that fits the box, less grow and edge, can be of the body, so that the mask ends within the
+    box. No body gives an empty mask, which is for the caller to judge.
     """
-    radius = min(filtered.shape) // 2 - grow - edge
-    ball = soft_sphere(tuple(filtered.shape), radius, 0.0) > 0
-    bodies, number = ndimage.label((filtered.cpu() > threshold).numpy() & ball.numpy())
-    if number == 0:
+    body = largest_body(filtered, threshold, min(filtered.shape) // 2 - grow - edge)
+    if not body.any():
         return torch.zeros_like(filtered, dtype=torch.float32)
+    return soft_mask(body, grow, edge).to(filtered.device)
+
+
+def largest_body(volume: torch.Tensor, threshold: float, radius: float) -> np.ndarray:
+    """Boolean array of the largest connected body (touching by faces) above the threshold within a central ball."""
+    ball = soft_sphere(tuple(volume.shape), radius, 0.0) > 0
+    bodies, number = ndimage.label((volume.cpu() > threshold).numpy() & ball.numpy())
+    if number == 0:
+        return np.zeros(volume.shape, dtype=bool)
     sizes = np.bincount(bodies.ravel())
     sizes[0] = 0
-    return soft_mask(bodies == sizes.argmax(), grow, edge).to(filtered.device)
+    return bodies == sizes.argmax()

@@ -12,7 +12,7 @@ from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.volume import Volume
 from tiltwise.ops.filters import low_pass, radial_filter
 from tiltwise.ops.fsc import correct_for_mask, first_crossing, fourier_shell_correlation, randomise_phases
-from tiltwise.ops.masks import soft_mask_from_map, soft_sphere
+from tiltwise.ops.masks import largest_body, soft_mask, soft_sphere
 from tiltwise.ops.sharpening import GuinierFit, fit_b_factor, sharpen, shell_amplitude
 from tiltwise.params.postprocess import PostprocessParams
 
@@ -61,7 +61,9 @@ def postprocess(
     progress(0.1, "mask")
     unmasked = fourier_shell_correlation(half1, half2)
     frequency = torch.arange(len(unmasked), dtype=torch.float64) / (len(half1) * voxel_size)
-    mask, mask_quality, notes = _make_mask(half1, half2, first_crossing(frequency, unmasked, 0.143), voxel_size, params)
+    mask, mask_quality, notes = _make_mask(
+        half1, half2, first_crossing(frequency, unmasked, RESOLUTION_THRESHOLD), voxel_size, params
+    )
     progress(0.3, "Fourier shell correlation")
     curves = _measure(half1, half2, mask, frequency, unmasked, params.seed)
     resolution = first_crossing(frequency, curves.corrected, RESOLUTION_THRESHOLD)
@@ -95,7 +97,8 @@ def _make_mask(
     """The mask of the mean map, low-passed to 1.5 × the unmasked resolution (at least 15 Å and 4 voxels).
 
     Threshold above the median: three times the noise, measured on the difference of the halves after the same low-pass,
-    but not less than 0.15 of the 99.9th percentile, where noise is no longer what ends the particle.
+    but not less than 0.15 of the 99.9th percentile, where noise is no longer what ends the particle. A body smaller
+    than a cube of the low-pass is a peak of noise, and a mask about it would choose where the halves happen to agree.
     """
     coarsest = len(half1) * voxel_size / 4
     spacing = params.mask_resolution or max(15.0, 4 * voxel_size, min(1.5 * resolution, coarsest))
@@ -107,11 +110,13 @@ def _make_mask(
     background = float(signal[ball].median())
     peak = float(torch.quantile(signal[ball][:: max(1, int(ball.sum()) // 1_000_000)], 0.999)) - background
     threshold = max(3 * float(noise[ball].std()), 0.15 * peak)
-    mask = soft_mask_from_map(signal, background + threshold, grow, edge)
+    body = largest_body(signal, background + threshold, len(half1) // 2 - grow - edge)
     notes = []
-    if float(mask.sum()) == 0:
+    if body.sum() * voxel_size**3 > spacing**3:
+        mask = soft_mask(body, grow, edge).to(half1.device)
+    else:
         mask = soft_sphere(tuple(half1.shape), len(half1) // 2 - edge, edge, half1.device)
-        notes.append("no density stands above the noise: the mask is the ball that fits the box")
+        notes.append("no body of density stands above the noise: the mask is the ball that fits the box")
     quality = {
         "mask_resolution_A": spacing,
         "mask_threshold": background + threshold,
@@ -130,7 +135,7 @@ def _measure(
     unmasked: torch.Tensor,
     seed: int,
 ) -> _Curves:
-    """Masked FSC, and what the mask alone makes of halves whose phases are random where the unmasked FSC is below 0.8."""
+    """The masked FSC, and the mask's own share of it: phases made random where the unmasked FSC is below 0.8."""
     masked = fourier_shell_correlation(half1 * mask, half2 * mask).cpu()
     below = torch.nonzero(unmasked[1:] < _RANDOMISE_BELOW).flatten()
     first = int(below[0]) + 1 if len(below) else len(unmasked)
