@@ -1,7 +1,7 @@
 """A tilt series as the microscope left it: a stack with .rawtlt and .mdoc beside it, or an .mdoc with separate images.
 
-Nothing is guessed in silence: what is not stated and has no safe default is an InputError that says what is missing, and
-what was assumed is said in the notes.
+Nothing is guessed in silence: what is not stated and has no safe default is an InputError that says what is missing,
+and what was assumed is said in the notes.
 """
 
 from dataclasses import dataclass
@@ -68,10 +68,11 @@ def read_acquisition(
     """Read a tilt series from a stack (.mrc, .st, .mrcs) or an .mdoc; what is given here goes before what files say.
 
     pixel_size Å, tilt_axis_angle degrees, voltage kV, spherical_aberration mm, exposure e⁻/Å² of each image; `images`
-    is the folder of an .mdoc's separate images (default: the .mdoc's own). A stack needs a .rawtlt (or .tlt) or an .mdoc
-    beside it. Tilts whose image is absent, or whose angle was taken before, are flagged with the reason. Raises InputError, in one
-    line, for numbers of images, angles and sections that differ, for two series in one .mdoc, and for a pixel size that
-    is not stated or on which the files disagree.
+    is the folder of an .mdoc's separate images (default: the .mdoc's own). A stack needs a .rawtlt (or .tlt) or an
+    .mdoc beside it. Tilts whose image is absent, or whose angle was taken before, are flagged with the reason.
+
+    Raises InputError, in one line, for numbers of images, angles and sections that differ, for two series in one .mdoc,
+    and for a pixel size that is not stated or on which the files disagree.
     """
     path, notes = Path(path).absolute(), []
     rows = _rows(path, None if images is None else Path(images).absolute(), notes)

@@ -126,7 +126,8 @@ def _rotation(table: Block, columns: tuple[str, str, str], path: Path) -> Rotati
 
 def _compose(first: Rotation | None, second: Rotation | None, count: int) -> Rotation:
     if first is None or second is None or not count:
-        return first or second or _identity(count)
+        known = first if first is not None else second
+        return _identity(count) if known is None else known
     return first * second
 
 
