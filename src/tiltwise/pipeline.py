@@ -21,6 +21,8 @@ class Stage:
     """Kinds of output, fields of the result by these names."""
     help: str
     """One line for the command line."""
+    version: int = 1
+    """Raised whenever the stage gives other results: what an older version made is then outdated."""
 
 
 def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], help: str) -> Stage:

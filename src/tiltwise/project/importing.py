@@ -1,0 +1,162 @@
+"""Import of tilt series: what the user's files say of a series is read once, checked, and kept beside a pointer to the
+images."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tiltwise.data.errors import InputError
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.io.acquisition import read_acquisition, series_name
+from tiltwise.io.images import MRC_SUFFIXES, parse_image_name, stack_image_names
+from tiltwise.io.mrc import write_mrc
+from tiltwise.project import store
+from tiltwise.project.commit import begin, commit, repair
+from tiltwise.project.layout import ALL, IMPORT, check_name, check_project, import_folder, relative_path
+from tiltwise.project.lock import project_lock
+from tiltwise.project.tasks import finish_part
+
+_ANGLE_SUFFIXES = (".rawtlt", ".tlt")
+_STACK = "stack.mrc"
+"""Images that came as separate files, as one stack in the import folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportedSeries:
+    """What was read of one tilt series, for the table that import prints."""
+
+    name: str
+    """Name of the series."""
+    tilts: int
+    """Number of tilts."""
+    used: int
+    """Number of tilts that are used."""
+    tilt_angle_min: float
+    """Lowest nominal angle, degrees."""
+    tilt_angle_max: float
+    """Highest nominal angle, degrees."""
+    tilt_axis_angle: float | None
+    """Nominal tilt axis, degrees; None if not stated."""
+    pixel_size: float
+    """Å."""
+    image_shape: tuple[int, int]
+    """(y, x), px."""
+    exposure: float
+    """Sum over all tilts, e⁻/Å²."""
+    notes: tuple[str, ...]
+    """What a user should know: where the order came from, what was assumed, what was left out."""
+
+
+def import_tilt_series(folder: Path, paths: Iterable[Path], **overrides: Any) -> list[ImportedSeries]:
+    """Read tilt series into a project: stacks with .mdoc or .rawtlt beside them, .mdoc files with their images, or
+    folders of these.
+
+    `overrides` are those of `io.acquisition.read_acquisition` (pixel_size in Å, tilt_axis_angle in degrees, exposure in
+    e⁻/Å² ...) and go before what the files say. A series that is there already is replaced. All series are read before
+    any is written: InputError, for the first that is at fault, leaves the project as it was.
+    """
+    project = check_project(folder)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    sources = find_series(paths)
+    names = [series_name(source) for source in sources]
+    for name, source in zip(names, sources, strict=True):
+        if name == ALL or names.count(name) > 1:
+            reason = "this name has a meaning of its own" if name == ALL else "two of the given files have this name"
+            raise InputError(f"{source}: cannot be tilt series {name!r}: {reason}; rename the file")
+        check_name(name, f"{source}: tilt series")
+    with project_lock(project):
+        repair(project, [IMPORT])
+        read = [read_acquisition(source, **given) for source in sources]
+        return [
+            add_tilt_series(project, acquisition.tilt_series, notes=acquisition.notes, source=source, overrides=given)
+            for acquisition, source in zip(read, sources, strict=True)
+        ]
+
+
+def find_series(paths: Iterable[Path]) -> list[Path]:
+    """The file that stands for each tilt series among files and folders: its stack, or its .mdoc where the images are
+    separate."""
+    found: list[Path] = []
+    for path in (Path(path).resolve() for path in paths):
+        if path.is_dir():
+            inside = _series_in(path)
+            if not inside:
+                raise InputError(f"{path}: holds no stack with .mdoc or .rawtlt beside it, and no .mdoc")
+            found += inside
+        elif path.is_file():
+            found.append(_leading_file(path))
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    if not found:
+        raise InputError("no tilt series given; name stacks, .mdoc files or folders of these")
+    return list(dict.fromkeys(found))
+
+
+def _series_in(folder: Path) -> list[Path]:
+    """Stacks without angles beside them may be anything (tomograms, single images), and are passed over."""
+    described = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".mdoc", *_ANGLE_SUFFIXES)]
+    leading = [_leading_file(path) for path in described if not path.stem.endswith("_override")]
+    return list(dict.fromkeys(path for path in leading if path.suffix.lower() not in _ANGLE_SUFFIXES))
+
+
+def _leading_file(path: Path) -> Path:
+    """The stack that an .mdoc or a list of angles lies beside, if there is one; else the path itself."""
+    if path.suffix.lower() not in (".mdoc", *_ANGLE_SUFFIXES):
+        return path
+    stem = path.with_suffix("")
+    candidates = (
+        [stem]
+        if stem.suffix.lower() in MRC_SUFFIXES
+        else [stem.with_name(stem.name + suffix) for suffix in MRC_SUFFIXES]
+    )
+    return next((stack for stack in candidates if stack.is_file()), path)
+
+
+def add_tilt_series(
+    project: Path,
+    tilt_series: TiltSeries,
+    *,
+    notes: tuple[str, ...] = (),
+    source: Path | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> ImportedSeries:
+    """Put one tilt series into the project. Images that lie in one stack stay where they are; separate ones are copied
+    into one stack."""
+    place = import_folder(project, tilt_series.name)
+    part = begin(place)
+    files = {parse_image_name(name).path for name in tilt_series.image_names}
+    if len(files) > 1:
+        write_mrc(part / _STACK, tilt_series.images, tilt_series.pixel_size, stack=True)
+        tilt_series = replace(tilt_series, image_names=stack_image_names(place / _STACK, tilt_series.number))
+        files = {place / _STACK}
+    store.save("tilt_series", tilt_series, part, project)
+    record = {
+        "state": "done",
+        "tiltwise": version("tiltwise"),
+        "source": None if source is None else relative_path(source, project),
+        "overrides": overrides or {},
+        "images": [relative_path(file, project) for file in sorted(files)],
+        "notes": notes,
+        "imported": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    finish_part(part, record)
+    commit(part, place)
+    return _summary(tilt_series, notes)
+
+
+def _summary(tilt_series: TiltSeries, notes: tuple[str, ...]) -> ImportedSeries:
+    return ImportedSeries(
+        name=tilt_series.name,
+        tilts=tilt_series.number,
+        used=int(tilt_series.use.sum()),
+        tilt_angle_min=float(tilt_series.stage_tilt_angle.min()),
+        tilt_angle_max=float(tilt_series.stage_tilt_angle.max()),
+        tilt_axis_angle=tilt_series.nominal_tilt_axis_angle,
+        pixel_size=tilt_series.pixel_size,
+        image_shape=tilt_series.image_shape,
+        exposure=float(tilt_series.exposure.sum()),
+        notes=notes,
+    )

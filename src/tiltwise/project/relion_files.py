@@ -1,0 +1,57 @@
+"""The project as RELION-5 sees it: star files in the project folder, from the newest results that stand."""
+
+from pathlib import Path
+
+from tiltwise.io.mrc import read_header
+from tiltwise.io.relion import TomogramFile, write_optimisation_set, write_particles, write_tilt_series_set
+from tiltwise.project import graph, store
+from tiltwise.project.graph import Item
+from tiltwise.project.layout import ALL, import_folder
+from tiltwise.project.state import ProjectState
+
+TILT_SERIES, TOMOGRAMS, PARTICLES, OPTIMISATION = (
+    "tilt_series.star",
+    "tomograms.star",
+    "particles.star",
+    "optimisation_set.star",
+)
+
+
+def write_relion_files(state: ProjectState) -> None:
+    """Write tilt_series.star, and as far as there are any tomograms.star, particles.star and optimisation_set.star.
+    RELION, started in the project folder, opens them as they are. They follow from the results, and are written anew
+    after every run."""
+    root = state.project
+    series = {
+        name: store.load("tilt_series", newest(state, "tilt_series", name) or import_folder(root, name), root)
+        for name in state.series
+    }
+    if not series:
+        return
+    write_tilt_series_set(root / TILT_SERIES, series.values())
+    tomograms = {name: _tomogram_file(folder) for name in series if (folder := newest(state, "tomogram", name))}
+    listed = [series[name] for name in tomograms]
+    if listed:
+        write_tilt_series_set(root / TOMOGRAMS, listed, tomograms=tomograms)
+    folders = dict.fromkeys(folder for name in series if (folder := newest(state, "particles", name)))
+    if folders:
+        particles = store.join("particles", {str(folder): store.load("particles", folder, root) for folder in folders})
+        write_particles(root / PARTICLES, particles, tilt_series=series)
+    if folders and listed:
+        write_optimisation_set(root / OPTIMISATION, particles=PARTICLES, tomograms=TOMOGRAMS)
+
+
+def newest(state: ProjectState, kind: str, series: str) -> Path | None:
+    """The folder of the last item that is done and gives this kind for a series; None if there is none."""
+    for step in range(len(state.recipe.steps) - 1, -1, -1):
+        if kind in state.recipe.steps[step].stage.gives:
+            item = Item(step, series if graph.per_series(state.recipe, step) else ALL)
+            if state.status(item) == "done":
+                return state.folder(item)
+    return None
+
+
+def _tomogram_file(folder: Path) -> TomogramFile:
+    path = folder / store.VOLUMES["tomogram"]
+    header = read_header(path)
+    return TomogramFile(path=path, shape=header.shape, voxel_size=header.voxel_size[0])

@@ -1,0 +1,332 @@
+"""Run a project: every item that is not done, as soon as what it takes is done."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiltwise.data.errors import InputError
+from tiltwise.project import graph
+from tiltwise.project.commit import begin, commit, repair
+from tiltwise.project.events import Event, Listener, no_listener
+from tiltwise.project.executors import Executor, open_executor
+from tiltwise.project.graph import Item
+from tiltwise.project.layout import ALL, IMPORT, LOG, check_project, import_folder, resolve_path
+from tiltwise.project.lock import project_lock
+from tiltwise.project.recipe import RunSettings, check_params, load_recipe
+from tiltwise.project.records import read_record
+from tiltwise.project.relion_files import write_relion_files
+from tiltwise.project.state import ItemStatus, ProjectState
+from tiltwise.project.tasks import Input, Outcome, Preview, Task, failed_record, finish_part
+from tiltwise.project.threads import count_cores, memory_GB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """What a run did."""
+
+    done: tuple[str, ...]
+    """step/item of what was made."""
+    current: tuple[str, ...]
+    """step/item of what was done before and still stands."""
+    failed: dict[str, str]
+    """step/item and error of what failed, in one line each."""
+    skipped: dict[str, str]
+    """step/item and reason of what could not be tried."""
+    seconds: float
+    """Wall time of the run, s."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing failed and nothing was skipped."""
+        return not self.failed and not self.skipped
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """How the machine is shared out."""
+
+    executor: str
+    """serial, local, or the address of a Dask scheduler."""
+    workers: int
+    """Items worked on at once."""
+    threads: int
+    """Threads of an item of one series."""
+    cores: int
+    """Threads of an item that takes all series."""
+    device: str
+    """cpu or cuda."""
+
+
+def run_project(
+    folder: Path,
+    *,
+    executor: str | None = None,
+    workers: int | None = None,
+    only: Sequence[str] | None = None,
+    steps: tuple[str | None, str | None] = (None, None),
+    force: bool = False,
+    listener: Listener | None = None,
+    preview: Preview | None = None,
+) -> RunSummary:
+    """Run what is not done (with `force`, also what is) and say how it went; one failed item never stops the others.
+
+    `only` names series: steps that take all series are then left out. `steps` names the first and the last step, None
+    for either end of the recipe. `executor` (serial, local, tcp://...) and `workers` override the recipe. `preview`
+    draws preview.png of each item. InputError where the request itself is at fault: no project, nothing imported, an
+    unknown step or series, another run at work.
+
+    The executor `local` starts processes: a script that calls this needs the usual `if __name__ == "__main__":`.
+    """
+    folder = check_project(folder)
+    recipe = load_recipe(folder)
+    with project_lock(folder):
+        repair(folder, [IMPORT, *(step.name for step in recipe.steps)])
+        state = ProjectState(folder)
+        chosen = choose_items(state, only, steps)
+        resources = share_out(recipe.run, executor, workers, len(only or state.series))
+        run = _Run(state, resources, force, listener or no_listener, preview)
+        return run.all(chosen)
+
+
+def plan_run(
+    folder: Path,
+    *,
+    only: Sequence[str] | None = None,
+    steps: tuple[str | None, str | None] = (None, None),
+    force: bool = False,
+) -> list[ItemStatus]:
+    """What run_project would do with the same arguments: the items it would make, with how they stand now. Changes
+    nothing."""
+    state = ProjectState(folder)
+    items = [(item, state.status(item)) for item in choose_items(state, only, steps)]
+    pending = set()
+    for item, found in items:
+        sources = [source for sources in state.sources(item).values() for source in sources]
+        if force or found != "done" or any(source in pending for source in sources):
+            pending.add(item)
+    return [
+        ItemStatus(step=state.recipe.steps[item.step].name, item=item.name, state=found, detail="")
+        for item, found in items
+        if item in pending
+    ]
+
+
+def choose_items(state: ProjectState, only: Sequence[str] | None, steps: tuple[str | None, str | None]) -> list[Item]:
+    """The items of a request, step by step; InputError if it names a step or series that is not there."""
+    recipe = state.recipe
+    if not state.series:
+        raise InputError(
+            f"{state.project}: no tilt series yet; import some with: tiltwise import {state.project} PATHS"
+        )
+    for name in only or ():
+        if name not in state.series:
+            raise InputError(f"no tilt series {name!r} in the project; it holds {', '.join(state.series)}")
+    first, last = (recipe.step_number(name) if name else None for name in steps)
+    numbers = range(first or 0, (len(recipe.steps) - 1 if last is None else last) + 1)
+    if not numbers:
+        raise InputError(f"no steps to run: {steps[0]!r} comes after {steps[1]!r} in the recipe")
+    for number in range(len(recipe.steps)):
+        graph.sources_of(recipe, number)
+    return [item for item in state.items(numbers) if not only or item.name in only]
+
+
+def share_out(settings: RunSettings, executor: str | None, workers: int | None, series: int) -> Resources:
+    """Workers and threads: as many workers as cores, series and memory allow, the cores divided among them."""
+    changed = {"executor": executor or settings.executor, "workers": workers or settings.workers}
+    settings = check_params(RunSettings, settings.model_dump() | changed, "run")
+    cores = count_cores()
+    fitting = int((settings.memory_GB or memory_GB()) / settings.item_memory_GB)
+    most = 1 if settings.executor == "serial" else settings.workers or min(cores, series)
+    count = max(1, min(most, fitting))
+    threads = settings.threads or max(1, cores // count)
+    return Resources(
+        executor=settings.executor, workers=count, threads=threads, cores=max(cores, threads), device=settings.device
+    )
+
+
+class _Run:
+    """One run at work: what waits, what is with the executor, and how each item ended."""
+
+    def __init__(
+        self, state: ProjectState, resources: Resources, force: bool, listener: Listener, preview: Preview | None
+    ) -> None:
+        self.state = state
+        self.resources = resources
+        self.force = force
+        self.listener = listener
+        self.preview = preview
+        self.waiting: list[Item] = []
+        self.running: dict[Item, Task] = {}
+        self.done: list[str] = []
+        self.current: list[str] = []
+        self.failed: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
+
+    def all(self, items: list[Item]) -> RunSummary:
+        """Work through the items and sum up."""
+        start = time.perf_counter()
+        self.waiting = items
+        self._announce()
+        executor: Executor | None = None
+        try:
+            while self.waiting or self.running:
+                for item in self._ready():
+                    executor = executor or self._open_executor()
+                    self._start(item, executor)
+                if self.running and executor:
+                    self._finish(*executor.next_ended(self._listen))
+        finally:
+            if executor:
+                executor.close()
+            self._clear_parts()
+            self.state.save_digests()
+        write_relion_files(self.state)
+        return self._summary(time.perf_counter() - start)
+
+    def _ready(self) -> list[Item]:
+        """Take from those that wait what can start now; what turns out to be done, or impossible, is settled on the
+        way.
+
+        An item that takes all series gets all cores, so it starts alone and nothing starts beside it.
+        """
+        ready: list[Item] = []
+        for item in list(self.waiting):
+            if len(self.running) + len(ready) >= self.resources.workers or any(
+                other.name == ALL for other in (*self.running, *ready)
+            ):
+                break
+            if self._must_wait(item) or (item.name == ALL and (self.running or ready)):
+                continue
+            self.waiting.remove(item)
+            if reason := self._obstacle(item):
+                self._skip(item, reason)
+            elif not self.force and self.state.status(item) == "done":
+                self.current.append(self.state.label(item))
+            else:
+                ready.append(item)
+        return ready
+
+    def _must_wait(self, item: Item) -> bool:
+        before = graph.items_before(self.state.recipe, item, self.state.series).values()
+        return any(source in self.running or source in self.waiting for sources in before for source in sources)
+
+    def _obstacle(self, item: Item) -> str:
+        """Why an item cannot be tried; empty if it can."""
+        for kind, sources in self.state.sources(item).items():
+            if not sources:
+                return f"no series gave {kind.replace('_', ' ')}"
+            for source in sources:
+                label, found = self.state.label(source), self.state.status(source)
+                if found == "failed":
+                    return f"{label} failed"
+                if label in self.skipped:
+                    return f"{label} was skipped"
+                if found != "done":
+                    return f"{label} is {found}; run that step first"
+        return ""
+
+    def _start(self, item: Item, executor: Executor) -> None:
+        self._tell("item_started", item)
+        task = self._task(item)
+        self.running[item] = task
+        executor.submit(task)
+
+    def _task(self, item: Item) -> Task:
+        step = self.state.recipe.steps[item.step]
+        return Task(
+            step=step.name,
+            item=item.name,
+            stage=step.stage.name,
+            stage_version=step.stage.version,
+            function=step.stage.function,
+            gives=step.stage.gives,
+            params=step.params,
+            inputs={
+                kind: self._input(item, source)
+                for kind, source in graph.sources_of(self.state.recipe, item.step).items()
+            },
+            fingerprint=self.state.fingerprint(item),
+            input_fingerprints=self.state.input_fingerprints(item),
+            project=self.state.project,
+            part=begin(self.state.folder(item)),
+            threads=self.resources.cores if item.name == ALL else self.resources.threads,
+            device=self.resources.device,
+            preview=self.preview,
+        )
+
+    def _input(self, item: Item, source: graph.Source | None) -> Input | dict[str, Input] | None:
+        """Where an item loads one kind of input."""
+        state = self.state
+        series = None if item.name == ALL else item.name
+        if source is None:
+            return None
+        if source.path is not None:
+            return Input(path=resolve_path(source.path, state.project), series=series)
+        if source.step is not None and not graph.per_series(state.recipe, source.step):
+            return Input(path=state.folder(Item(source.step, ALL)), series=series)
+        inputs = {
+            name: Input(
+                path=import_folder(state.project, name)
+                if source.step is None
+                else state.folder(Item(source.step, name)),
+                series=None,
+            )
+            for name in state.taken_series(item)
+        }
+        return inputs if series is None else inputs[series]
+
+    def _finish(self, task: Task, outcome: Outcome) -> None:
+        item = next(item for item, running in self.running.items() if running is task)
+        del self.running[item]
+        if read_record(task.part) is None:
+            task.part.mkdir(exist_ok=True)
+            finish_part(task.part, failed_record(task, outcome.error))
+        commit(task.part, self.state.folder(item))
+        self.state.forget(item)
+        label = self.state.label(item)
+        if outcome.error:
+            self.failed[label] = f"{outcome.error} (log: {self.state.folder(item) / LOG})"
+            self._tell("item_failed", item, message=outcome.error, seconds=outcome.seconds)
+        else:
+            self.done.append(label)
+            self._tell("item_done", item, seconds=outcome.seconds)
+
+    def _skip(self, item: Item, reason: str) -> None:
+        self.skipped[self.state.label(item)] = reason
+        self._tell("item_skipped", item, message=reason)
+
+    def _open_executor(self) -> Executor:
+        shared = self.resources
+        return open_executor(shared.executor, workers=shared.workers, threads=shared.threads, cores=shared.cores)
+
+    def _clear_parts(self) -> None:
+        repair(self.state.project, [step.name for step in self.state.recipe.steps])
+
+    def _announce(self) -> None:
+        names = [
+            self.state.recipe.steps[item.step].name
+            for item in self.waiting
+            if self.force or self.state.status(item) != "done"
+        ]
+        total = {name: names.count(name) for name in names}
+        self.listener(
+            Event(kind="run_started", total=total, workers=self.resources.workers, threads=self.resources.threads)
+        )
+
+    def _listen(self, task: Task, fraction: float, message: str) -> None:
+        self.listener(Event(kind="item_progress", step=task.step, item=task.item, fraction=fraction, message=message))
+
+    def _tell(self, kind: str, item: Item, message: str = "", seconds: float = 0.0) -> None:
+        step = self.state.recipe.steps[item.step].name
+        self.listener(Event(kind=kind, step=step, item=item.name, message=message, seconds=seconds))
+
+    def _summary(self, seconds: float) -> RunSummary:
+        self.listener(Event(kind="run_done", seconds=seconds))
+        return RunSummary(
+            done=tuple(self.done),
+            current=tuple(self.current),
+            failed=self.failed,
+            skipped=self.skipped,
+            seconds=seconds,
+        )

@@ -1,0 +1,171 @@
+"""What is done, outdated, failed or missing in a project.
+
+A fingerprint says what an item should be made from: it is computed from the recipe down to the raw files, never from
+old records, so that a changed parameter marks everything downstream of it. An item is done when its record carries the
+fingerprint of today.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tiltwise.data.errors import InputError
+from tiltwise.project import graph
+from tiltwise.project.digests import Digests, text_digest
+from tiltwise.project.graph import Item
+from tiltwise.project.layout import check_project, import_folder, item_folder, list_series, resolve_path
+from tiltwise.project.recipe import Recipe, load_recipe
+from tiltwise.project.records import Record, outputs_present, read_record
+
+ItemState = Literal["done", "outdated", "failed", "missing"]
+
+TILTS = "tilts.star"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ItemStatus:
+    """How one item stands."""
+
+    step: str
+    """Name of the step."""
+    item: str
+    """Name of the tilt series, or 'all'."""
+    state: ItemState
+    """done: made from today's recipe and files; outdated: made from others; failed: the last try failed; missing: never
+    made."""
+    detail: str
+    """The error of a failed item, else empty."""
+
+
+class ProjectState:
+    """Recipe, series and records of a project, and what follows from them."""
+
+    def __init__(self, project: Path) -> None:
+        self.project = check_project(project)
+        self.recipe: Recipe = load_recipe(self.project)
+        self.series = list_series(self.project)
+        self._digests = Digests(self.project)
+        self._records: dict[Item, Record | None] = {}
+        self._fingerprints: dict[Item, str] = {}
+        self._series_fingerprints: dict[str, str] = {}
+
+    def items(self, steps: Iterable[int] | None = None) -> list[Item]:
+        """All items, step by step."""
+        numbers = range(len(self.recipe.steps)) if steps is None else steps
+        return [item for step in numbers for item in graph.items_of(self.recipe, step, self.series)]
+
+    def folder(self, item: Item) -> Path:
+        """The folder of an item."""
+        return item_folder(self.project, self.recipe.steps[item.step].name, item.name)
+
+    def label(self, item: Item) -> str:
+        """step/item."""
+        return graph.label(self.recipe, item)
+
+    def record(self, item: Item) -> Record | None:
+        """The record of an item, read once."""
+        if item not in self._records:
+            self._records[item] = read_record(self.folder(item))
+        return self._records[item]
+
+    def forget(self, item: Item) -> None:
+        """Read the record of an item anew; fingerprints that may depend on its success are computed anew."""
+        self._records.pop(item, None)
+        self._fingerprints.clear()
+
+    def status(self, item: Item) -> ItemState:
+        """How an item stands."""
+        record = self.record(item)
+        if record is None:
+            return "missing"
+        if record.get("fingerprint") != self.fingerprint(item):
+            return "outdated"
+        if record.get("state") != "done":
+            return "failed"
+        return "done" if outputs_present(self.folder(item), record) else "missing"
+
+    def expected(self, item: Item) -> bool:
+        """Whether an item gives a result, or will once it is run: not if it failed as it is, or if what it takes is not
+        expected."""
+        before = graph.items_before(self.recipe, item, self.series).values()
+        if not all(any(self.expected(source) for source in sources) for sources in before):
+            return False
+        record = self.record(item)
+        return record is None or record.get("state") == "done" or record.get("fingerprint") != self.fingerprint(item)
+
+    def sources(self, item: Item) -> dict[str, list[Item]]:
+        """By kind, the items of steps that an item takes its inputs from; of several, those that are expected to give
+        something."""
+        before = graph.items_before(self.recipe, item, self.series)
+        return {
+            kind: [source for source in items if len(items) == 1 or self.expected(source)]
+            for kind, items in before.items()
+        }
+
+    def taken_series(self, item: Item) -> tuple[str, ...]:
+        """The series an item works on: its own, or for an item that takes all, those that no step before it lost."""
+        if graph.per_series(self.recipe, item.step):
+            return (item.name,)
+        names = [{source.name for source in items} for items in self.sources(item).values()]
+        return tuple(name for name in self.series if all(name in some or graph.ALL in some for some in names))
+
+    def fingerprint(self, item: Item) -> str:
+        """What an item is to be made from, as one digest."""
+        if item not in self._fingerprints:
+            step = self.recipe.steps[item.step]
+            content = {
+                "stage": step.stage.name,
+                "version": step.stage.version,
+                "params": step.params.model_dump(mode="json"),
+                "inputs": self.input_fingerprints(item),
+            }
+            self._fingerprints[item] = text_digest(json.dumps(content, sort_keys=True))
+        return self._fingerprints[item]
+
+    def input_fingerprints(self, item: Item) -> dict[str, dict[str, str]]:
+        """By kind and item, the fingerprints of what an item takes."""
+        series = self.taken_series(item)
+        prints: dict[str, dict[str, str]] = {}
+        for kind, source in graph.sources_of(self.recipe, item.step).items():
+            if source is None:
+                prints[kind] = {}
+            elif source.path is not None:
+                prints[kind] = {"file": self._digests.of(resolve_path(source.path, self.project))}
+            elif source.step is None:
+                prints[kind] = {name: self.series_fingerprint(name) for name in series}
+            elif graph.per_series(self.recipe, source.step):
+                prints[kind] = {name: self.fingerprint(Item(source.step, name)) for name in series}
+            else:
+                prints[kind] = {graph.ALL: self.fingerprint(Item(source.step, graph.ALL))}
+        return prints
+
+    def series_fingerprint(self, series: str) -> str:
+        """The content of an imported series: its metadata and its images."""
+        if series not in self._series_fingerprints:
+            folder = import_folder(self.project, series)
+            record = read_record(folder)
+            if record is None or "images" not in record:
+                raise InputError(f"{folder}: its record cannot be read; import the series again")
+            files = [folder / TILTS, *(resolve_path(image, self.project) for image in record["images"])]
+            self._series_fingerprints[series] = text_digest("\n".join(self._digests.of(file) for file in files))
+            self._digests.save()
+        return self._series_fingerprints[series]
+
+    def save_digests(self) -> None:
+        """Remember the digests of raw files for the next start."""
+        self._digests.save()
+
+
+def project_status(project: Path) -> list[ItemStatus]:
+    """How every item of a project stands, step by step; reads records only and loads no stage."""
+    state = ProjectState(project)
+    rows = []
+    for item in state.items():
+        error = (state.record(item) or {}).get("error") or {}
+        found = state.status(item)
+        detail = error.get("message", "") if found == "failed" else ""
+        rows.append(ItemStatus(step=state.recipe.steps[item.step].name, item=item.name, state=found, detail=detail))
+    state.save_digests()
+    return rows

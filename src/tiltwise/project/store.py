@@ -1,0 +1,93 @@
+"""Values on disk, by their kind in the table of stages: what each file of an item folder is called and holds."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from tiltwise.data.errors import InputError
+from tiltwise.data.maps import HalfMaps
+from tiltwise.data.particles import Particles
+from tiltwise.data.volume import Volume
+from tiltwise.io.centres import read_centres
+from tiltwise.io.mrc import read_volume, write_volume
+from tiltwise.io.relion import read_particles, read_tilt_series, write_particles, write_tilt_series
+from tiltwise.project.state import TILTS
+
+PARTICLES = "particles.star"
+VOLUMES = {"tomogram": "tomogram.mrc", "map": "map.mrc", "mask": "mask.mrc"}
+HALVES = ("half1.mrc", "half2.mrc")
+
+KINDS = ("tilt_series", "tomogram", "particles", "half_maps", "map", "mask", "reference", "centres")
+
+
+def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[Path]:
+    """Write a value into an item folder and return its files. Images of a tilt series stay where they are; below
+    `root`, the project, they are named relative to it."""
+    folder = Path(folder)
+    if kind == "tilt_series":
+        write_tilt_series(folder / TILTS, value, root=root)
+        return [folder / TILTS]
+    if kind == "particles":
+        write_particles(folder / PARTICLES, value)
+        return [folder / PARTICLES]
+    if kind == "half_maps":
+        for name, half in zip(HALVES, (value.half1, value.half2), strict=True):
+            write_volume(folder / name, half)
+        return [folder / name for name in HALVES]
+    if kind in VOLUMES:
+        write_volume(folder / VOLUMES[kind], value)
+        return [folder / VOLUMES[kind]]
+    raise ValueError(f"values of kind {kind!r} are not saved; kinds are {', '.join(KINDS)}")
+
+
+def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any:
+    """Read a value from an item folder, or a user's file for the kinds `reference` and `centres`.
+
+    `root` is the project, from which relative image names count. `series` keeps the part of one tilt series where the
+    value holds several: of particles its own, of centres its own as (centre, 4) x, y, z, radius in Å, None where it has
+    none. InputError where the file is absent or at fault.
+    """
+    path = Path(path)
+    if kind == "tilt_series":
+        return read_tilt_series(path / TILTS, root=root)
+    if kind == "particles":
+        particles = read_particles(path / PARTICLES)
+        return particles if series is None else particles[particles.tilt_series == series]
+    if kind == "half_maps":
+        return HalfMaps(half1=read_volume(path / HALVES[0]), half2=read_volume(path / HALVES[1]))
+    if kind in VOLUMES:
+        return read_volume(path / VOLUMES[kind])
+    if kind == "reference":
+        return _reference(path)
+    if kind == "centres":
+        return read_centres(path) if series is None else read_centres(path).get(series)
+    raise ValueError(f"values of kind {kind!r} are not loaded; kinds are {', '.join(KINDS)}")
+
+
+def join(kind: str, values: dict[str, Any]) -> Any:
+    """One value of a kind from those of all series, for a step that takes them all: particles one after another, others
+    by series."""
+    if kind != "particles":
+        return values
+    parts = [part for part in values.values() if len(part)] or list(values.values())[:1]
+    return Particles(
+        rotation=Rotation.concatenate([part.rotation for part in parts]),
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("tilt_series", "position", "score", "half_set", "region")
+        },
+    )
+
+
+def _reference(path: Path) -> Volume:
+    """A map given by a user: cubic, finite and not empty."""
+    volume = read_volume(path)
+    if len(set(volume.data.shape)) != 1:
+        raise InputError(
+            f"{path}: a reference is a cube; this map is {' × '.join(map(str, volume.data.shape[::-1]))} voxels"
+        )
+    if not np.isfinite(volume.data).all() or np.ptp(volume.data) == 0:
+        raise InputError(f"{path}: the map is constant or holds values that are not numbers")
+    return volume

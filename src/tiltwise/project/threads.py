@@ -1,0 +1,46 @@
+"""How many cores there are, and how many of them a piece of work may use."""
+
+import os
+import sys
+from pathlib import Path
+
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def count_cores() -> int:
+    """Cores this process may use: its affinity, less where a container's quota is smaller."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def memory_GB() -> float:
+    """Memory of this machine or container, GB."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    try:
+        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()) / 1e9)
+    except (OSError, ValueError):
+        return machine
+
+
+def environment(threads: int, cores: int) -> dict[str, str]:
+    """The variables that libraries read while they load. numba may later be given up to `cores` threads; its own
+    `workqueue` is the last choice, since two threads at once abort it (a worker works on one item at a time, so it
+    never sees two)."""
+    return {
+        **{name: str(threads) for name in _VARIABLES},
+        "NUMBA_NUM_THREADS": str(max(threads, cores)),
+        "NUMBA_THREADING_LAYER_PRIORITY": "tbb omp workqueue",
+    }
+
+
+def use_threads(threads: int) -> None:
+    """Give this many threads to the libraries that are loaded; to be called after a stage is loaded and before it
+    works."""
+    if torch := sys.modules.get("torch"):  # looked up, not imported: a stage that needs no torch does not wait for it
+        torch.set_num_threads(threads)
+    if numba := sys.modules.get("numba"):
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
