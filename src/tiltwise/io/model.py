@@ -13,8 +13,10 @@ def read_atoms(path: str | Path, *, assembly: str | None = None) -> Atoms:
     """The atoms of the first model of a PDB or mmCIF file (.gz too), positions in the file's frame, Å.
 
     `assembly` names a biological assembly of the file, "1" as a rule, and gives all its copies; None gives what the
-    file lists. Waters are left out, and of a residue's alternative conformations all but the first. Raises InputError for a file that
-    cannot be read or holds no atoms, an atom of unknown element, and an assembly that is not in the file.
+    file lists. Waters are left out, and of a residue's alternative conformations all but the first.
+
+    Raises InputError for a file that cannot be read or holds no atoms, an atom of unknown element, and an assembly that
+    is not in the file.
     """
     path = Path(path)
     structure = _structure(path)
