@@ -3,23 +3,28 @@
 import numpy as np
 import torch
 
-from tiltwise.ops.fourier import fourier_rescale, frequency_norm
+from tiltwise.ops.fourier import crop_spectrum, fourier_rescale, frequency_norm
+
+_FINER = 2  # physical pixels per pixel of the image, along each side: the image is binned after the counting
 
 
-def count_electrons(contrast: torch.Tensor, expected: float, pixel: float, rng: np.random.Generator) -> np.ndarray:
-    """Image (y, x) float32 of counts per pixel of 2 × `pixel` Å, from the contrast (2 y, 2 x) on the physical pixels.
+def count_electrons(contrast: torch.Tensor, expected: float, pixel_size: float, rng: np.random.Generator) -> np.ndarray:
+    """Image (y, x) float32 of electrons counted per pixel, from the contrast (y, x) of even sides, px of pixel_size Å.
 
-    expected in e⁻/Å² reach the camera on average. n ~ Poisson(N (1 + √DQE · contrast)), image = MTF / √DQE · (n - N) + N:
-    the signal carries the MTF, the noise power is N MTF² / DQE. Binning crops the transform, after the counting.
+    expected in e⁻/Å² reach the camera on average. On physical pixels half as large, n ~ Poisson(N (1 + √DQE · contrast))
+    and image = MTF / √DQE · (n - N) + N: the signal carries the MTF, the noise power is N MTF² / DQE. Binning crops the
+    transform.
     """
-    dqe, mtf = detector_response(frequency_norm(tuple(contrast.shape), pixel) * 2 * pixel)
+    shape = tuple(contrast.shape)
+    fine_shape = tuple(_FINER * n for n in shape)
+    pixel = pixel_size / _FINER
+    response = torch.fft.rfft2(contrast) * detector_response(frequency_norm(shape, pixel_size) * 2 * pixel)[0].sqrt()
+    seen = torch.fft.irfft2(crop_spectrum(response, shape, fine_shape) * _FINER**2, s=fine_shape)
     mean = expected * pixel**2
-    seen = torch.fft.irfft2(torch.fft.rfft2(contrast) * dqe.sqrt(), s=tuple(contrast.shape))
     counts = rng.poisson((mean * (1 + seen)).clamp_min(0).double().numpy()).astype(np.float32)
-    spectrum = torch.fft.rfft2(torch.from_numpy(counts) - mean) * (mtf / dqe.sqrt())
-    deviation = torch.fft.irfft2(spectrum, s=tuple(contrast.shape))
-    binned = fourier_rescale(deviation, (contrast.shape[0] // 2, contrast.shape[1] // 2))
-    return 4 * (binned + mean).numpy()
+    dqe, mtf = detector_response(frequency_norm(shape, pixel_size) * 2 * pixel)
+    spectrum = crop_spectrum(torch.fft.rfft2(torch.from_numpy(counts) - mean), fine_shape, shape)
+    return torch.fft.irfft2(spectrum * mtf / dqe.sqrt(), s=shape).numpy() + mean * _FINER**2
 
 
 def detector_response(relative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
