@@ -65,7 +65,8 @@ def test_back_projection_by_depth_interpolates_between_levels(axis):
     shape, voxel = (24, 12, 15), 10.0
     levels = torch.tensor([1.0, 3.0, -2.0, 0.5])[:, None, None].expand(4, 60, 61)
     volume = torch.zeros(shape)
-    projection.back_project_by_depth(volume, levels, rotations[0], shift[0], (voxel, voxel), (-60.0, 40.0))
+    depths = torch.tensor([[-60.0, 40.0]])
+    projection.back_project_by_depth(volume, levels[None], rotations, shift, (voxel, voxel), depths)
     z, y, x = np.meshgrid(*[(np.arange(n) - n // 2) * voxel for n in shape], indexing="ij")
     depth = (rotations[0, 2].numpy() * np.stack([x, y, z], -1)).sum(-1)
     expected = np.interp(depth, [-60, -20, 20, 60], [1.0, 3.0, -2.0, 0.5])
@@ -78,7 +79,8 @@ def test_depth_levels_agree_with_the_plain_twin(axis):
     torch.manual_seed(3)
     levels, shape = torch.randn(5, 30, 41), (14, 22, 25)
     volume = torch.zeros(shape)
-    projection.back_project_by_depth(volume, levels, rotations[0], shift[0], (8.0, 10.0), (-50.0, 25.0))
+    depths = torch.tensor([[-50.0, 25.0]])
+    projection.back_project_by_depth(volume, levels[None], rotations, shift, (8.0, 10.0), depths)
     coefficients = projection.voxel_to_sample(rotations, shift, 8.0, (30, 41), shape, 10.0)
     centre = torch.tensor([shape[2] // 2, shape[1] // 2, shape[0] // 2], dtype=torch.float64)
     coefficients[0, 2, :3] = rotations[0, 2] * 10.0 / 25.0

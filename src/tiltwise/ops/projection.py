@@ -37,25 +37,24 @@ def back_project(
 def back_project_by_depth(
     volume: torch.Tensor,
     levels: torch.Tensor,
-    rotation: torch.Tensor,
+    rotations: torch.Tensor,
     shift: torch.Tensor,
     sizes: tuple[float, float],
-    depths: tuple[float, float],
+    depths: torch.Tensor,
 ) -> None:
-    """Add to volume (z, y, x) one tilt whose image differs with depth, in place.
+    """Add to volume (z, y, x), in place, images that differ with the depth at which they are used.
 
-    levels (level, y, x): the image as it should be used at depths[0], depths[0] + depths[1], ... (Å, step depths[1]);
-    between two of them linear, beyond the ends the last. rotation (3, 3), shift (2,) Å, sizes are
-    (pixel_size, voxel_size) in Å.
+    levels (tilt, level, y, x): each image as it should be used at the depths first, first + step, ... with
+    depths (tilt, 2) = first, step in Å; linear between two levels, the last one held beyond the ends.
+    rotations (tilt, 3, 3), shift (tilt, 2) Å; sizes are (pixel_size, voxel_size) in Å.
     """
-    pixel_size, voxel_size = sizes
     shape = tuple(volume.shape)
-    coefficients = voxel_to_sample(rotation[None], shift[None], pixel_size, tuple(levels.shape[1:]), shape, voxel_size)
+    coefficients = voxel_to_sample(rotations, shift, sizes[0], tuple(levels.shape[2:]), shape, sizes[1])
     centre = torch.tensor([n // 2 for n in reversed(shape)], dtype=torch.float64)
-    row = rotation[2].double().cpu() * voxel_size / depths[1]
-    coefficients[0, 2, :3] = row
-    coefficients[0, 2, 3] = -depths[0] / depths[1] - row @ centre
-    add_back_projection(volume, levels[None], coefficients)
+    first, step = depths.double().cpu().T
+    coefficients[:, 2, :3] = rotations.double().cpu()[:, 2] * sizes[1] / step[:, None]
+    coefficients[:, 2, 3] = -first / step - coefficients[:, 2, :3] @ centre
+    add_back_projection(volume, levels, coefficients)
 
 
 def project(
