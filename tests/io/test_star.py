@@ -76,7 +76,9 @@ def test_any_text_comes_back(tmp_path, rows, single):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.floats(), min_size=1, max_size=8), st.lists(st.integers(1 - 2**53, 2**53 - 1), min_size=1, max_size=8))
+@given(
+    st.lists(st.floats(), min_size=1, max_size=8), st.lists(st.integers(1 - 2**53, 2**53 - 1), min_size=1, max_size=8)
+)
 def test_numbers_come_back_bit_by_bit(tmp_path, floats, whole):
     path = tmp_path / "x.star"
     write_star(path, {"a": {"x": np.array(floats)}, "b": {"n": np.array(whole)}, "c": {"u": np.array([True, False])}})
