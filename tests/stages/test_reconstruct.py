@@ -43,7 +43,7 @@ def series(points, *, shape=(130, 141), pixel_size=4.0, axis=85.0, defocus=None,
             transfer = torch.stack([ctf(k, defocus + handedness * d, optics) for d in depth[i]])
         spectrum = (phases * transfer).sum(0) * torch.exp(-2 * (np.pi * sd * k) ** 2)
         image = torch.fft.fftshift(torch.fft.irfft2(spectrum, s=shape)).numpy()
-        images[i] = image + rng.normal(0, 0.06 * np.abs(image).max(), shape)
+        images[i] = image + rng.normal(0, 0.12 * np.abs(image).max(), shape)
     fitted = None
     if defocus is not None:
         same, zero = np.full(n, defocus), np.zeros(n)
@@ -77,19 +77,26 @@ def series(points, *, shape=(130, 141), pixel_size=4.0, axis=85.0, defocus=None,
 @pytest.mark.parametrize(
     "shape, voxel_size", [((130, 141), 4.0), ((130, 141), 8.0), ((129, 140), 10.0), ((128, 128), 9.3)]
 )
-def test_a_bead_is_positive_and_in_its_place(shape, voxel_size):
-    point = np.array([[70.0, -95.0, 60.0]])
-    beads = series(point, shape=shape, sd=16.0)
-    result = reconstruct(beads, ReconstructParams(voxel_size=voxel_size, thickness=300.0))
+def test_beads_are_positive_and_in_their_places(shape, voxel_size):
+    """The median error of eight beads: a centre wrong by half a pixel would show as 2 Å in the image plane."""
+    corners = np.stack(np.meshgrid(*[[-85.0, 85.0]] * 3), -1).reshape(-1, 3)
+    points = corners + np.random.default_rng(1).uniform(-15, 15, (8, 3))
+    beads = series(points, shape=shape, sd=16.0)
+    result = reconstruct(beads, ReconstructParams(voxel_size=voxel_size, thickness=400.0))
     data = result.tomogram.data
-    peak = np.array(np.unravel_index(data.argmax(), data.shape))
-    offset = []
-    for axis in np.eye(3, dtype=int):  # vertex of the parabola through three samples
-        before, at, after = (float(data[tuple(peak + step * axis)]) for step in (-1, 0, 1))
-        offset.append((before - after) / (2 * (before - 2 * at + after)))
-    found = ((peak + offset - np.array(data.shape) // 2) * voxel_size)[::-1]
-    assert np.abs(found - point[0]).max() < max(1.5, 0.2 * voxel_size)
-    assert result.quality["kurtosis"] > 20 and data.shape == tuple(result.quality["shape"])
+    errors = []
+    for point in points:
+        place = np.array(data.shape) // 2 + np.round(point[::-1] / voxel_size).astype(int)
+        reach = int(20 / voxel_size)
+        window = data[tuple(slice(p - reach, p + reach + 1) for p in place)]
+        peak = place - reach + np.array(np.unravel_index(window.argmax(), window.shape))
+        offset = []
+        for axis in np.eye(3, dtype=int):  # vertex of the parabola through three samples
+            before, at, after = (float(data[tuple(peak + step * axis)]) for step in (-1, 0, 1))
+            offset.append((before - after) / (2 * (before - 2 * at + after)))
+        errors.append(((peak + offset - np.array(data.shape) // 2) * voxel_size)[::-1] - point)
+    assert (np.abs(np.median(errors, axis=0)) < [1.2, 1.2, 3.5]).all()  # z is the blurred, noisier direction
+    assert data.shape == tuple(result.quality["shape"])
 
 
 @pytest.mark.parametrize("handedness", [1, -1])
