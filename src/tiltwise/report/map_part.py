@@ -1,0 +1,103 @@
+"""The part of a report about the average: its resolution, its looks, and how its particles are spread."""
+
+from typing import Any
+
+import numpy as np
+
+from tiltwise.project.layout import ALL
+from tiltwise.report import curves
+from tiltwise.report.contents import Contents, Entry
+from tiltwise.report.drawing import as_svg
+from tiltwise.report.page import Html, figure, join, section, tag
+from tiltwise.report.views import contour_level, picture, slab, surface_picture
+
+_NAMES = {"z": "xy", "y": "xz", "x": "yz"}
+
+
+def map_part(contents: Contents) -> Html:
+    """The average map, or that there is none."""
+    refined, finished = contents.last("refine", ALL), contents.last("postprocess", ALL)
+    if refined is None and finished is None:
+        return section("The map", tag("p", "No particles have been averaged.", class_="soft"))
+    return section(
+        "The map",
+        _pictures(contents, refined, finished),
+        _resolution(refined, finished),
+        _refinement(contents, refined),
+    )
+
+
+def _pictures(contents: Contents, refined: Entry | None, finished: Entry | None) -> Html:
+    density = contents.load("map", finished)
+    mask = contents.load("mask", finished)
+    if density is None:
+        halves = contents.load("half_maps", refined)
+        if halves is None:
+            return Html("")
+        data, voxel_size = (halves.half1.data + halves.half2.data) / 2, halves.half1.voxel_size
+    else:
+        data, voxel_size = np.asarray(density.data, np.float32), density.voxel_size
+    inside = np.ones(data.shape, np.float32) if mask is None else np.asarray(mask.data, np.float32)
+    surfaces = tag("div", *surface_views(data, inside), class_="row")
+    slices = tag("div", *[picture(slab(data, axis), voxel_size, width=230) for axis in "zyx"], class_="row")
+    names = ", ".join(_NAMES[axis] for axis in "zyx")
+    caption = (
+        f"Above: the surface within the mask, seen along z, y and x. Below: central slices ({names}), density bright."
+    )
+    return join([figure(join([surfaces, slices]), caption)])
+
+
+def surface_views(data: np.ndarray, mask: np.ndarray) -> list[Html]:
+    """Shaded surfaces along three axes at the level that best parts the density within the mask."""
+    within = data[mask > 0.5]
+    if within.size == 0 or float(np.ptp(within)) == 0:
+        return []
+    level = contour_level(within)
+    floor = float(data.min())
+    masked = floor + (data - floor) * mask
+    return [surface_picture(masked, level, axis) for axis in "zyx"]
+
+
+def _resolution(refined: Entry | None, finished: Entry | None) -> Html:
+    entry = finished or refined
+    quality: dict[str, Any] = entry.quality if entry else {}
+    parts: list[object] = [tag("h3", "Resolution")]
+    value = quality.get("resolution_fsc_A")
+    if isinstance(value, int | float):
+        masked = "masked, corrected by phase randomisation, " if finished else ""
+        parts.append(
+            tag(
+                "p",
+                f"{value:.1f} Å where the Fourier shell correlation of the two half maps ({masked}0.143) first falls.",
+            )
+        )
+    else:
+        parts.append(tag("p", "No resolution was determined.", class_="soft"))
+    parts += [tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in quality.get("notes") or []]
+    drawings = []
+    if len(curves.numbers(quality, "frequency")) or len(curves.numbers(quality, "fsc_frequency")):
+        drawings.append(figure(as_svg(curves.fsc(quality)), "Fourier shell correlation of the half maps."))
+    if len(curves.numbers(quality, "guinier_inverse_square")) > 2:
+        drawings.append(figure(as_svg(curves.guinier(quality)), "Guinier plot of the FSC-weighted amplitudes."))
+    return join([*parts, tag("div", *drawings, class_="row")])
+
+
+def _refinement(contents: Contents, refined: Entry | None) -> Html:
+    if refined is None:
+        return Html("")
+    parts: list[object] = [tag("h3", "Refinement")]
+    rows = [row for row in refined.quality.get("iterations") or [] if isinstance(row, dict)]
+    if rows:
+        removed = sum(row.get("duplicates_removed") or 0 for row in rows)
+        parts.append(tag("p", f"{len(rows)} iterations; {removed} duplicates removed across both halves."))
+        parts.append(figure(as_svg(curves.iterations(rows)), "Resolution and changes of pose over the iterations."))
+    particles = contents.load("particles", refined)
+    if particles is not None and len(particles):
+        directions = particles.rotation.inv().apply([0.0, 0.0, 1.0])
+        counts = [int(np.sum(particles.half_set == half)) for half in (1, 2)]
+        caption = (
+            f"Where the tomogram's z axis, the beam's direction at 0° tilt, lies in the reference: {len(particles)} "
+            f"particles, {counts[0]} and {counts[1]} in the halves; 1 is an even spread."
+        )
+        parts.append(figure(as_svg(curves.orientations(np.atleast_2d(directions))), caption))
+    return join(parts)

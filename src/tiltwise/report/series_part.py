@@ -1,0 +1,157 @@
+"""The part of a report about one tilt series: alignment, defocus, tomogram and picks."""
+
+from typing import Any
+
+import numpy as np
+
+from tiltwise.report import curves
+from tiltwise.report.contents import Contents, Entry
+from tiltwise.report.drawing import as_svg
+from tiltwise.report.page import Html, figure, join, table, tag
+from tiltwise.report.views import picture, slab
+
+
+def series_part(contents: Contents, name: str, *, opened: bool) -> Html:
+    """Everything known of one series, under its name."""
+    series = contents.tilt_series(name)
+    parts = [
+        _failures(contents, name),
+        _alignment(contents.last("align", name), series),
+        _defocus(contents.last("defocus", name), series),
+        _tomogram(contents, name),
+    ]
+    attribute = {"open": "open"} if opened else {}
+    return tag("details", tag("summary", name, " ", tag("span", _summary(series), class_="soft")), *parts, **attribute)
+
+
+def _summary(series: Any) -> str:
+    if series is None:
+        return "cannot be read"
+    used = int(np.sum(series.use))
+    rows, columns = series.image_shape
+    angles = f"{np.min(series.stage_tilt_angle):+.0f}° to {np.max(series.stage_tilt_angle):+.0f}°"
+    return f"{series.number} tilts, {used} used, {angles}, {columns} × {rows} px at {series.pixel_size:g} Å"
+
+
+def _failures(contents: Contents, name: str) -> Html:
+    failed = [entry for entry in contents.entries if entry.item == name and entry.error]
+    return join(tag("p", tag("b", entry.step, class_="failed"), ": ", entry.error, class_="note") for entry in failed)
+
+
+def _angles(series: Any, entry: Entry) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if series is None:
+        return None, None
+    angle = series.geometry.tilt_angle if series.geometry is not None else series.stage_tilt_angle
+    return np.asarray(angle), np.asarray(series.use)
+
+
+def _alignment(entry: Entry | None, series: Any) -> Html:
+    title = tag("h3", "Alignment")
+    if entry is None:
+        return join([title, tag("p", "Not aligned.", class_="soft")])
+    quality = entry.quality
+    angle, use = _angles(series, entry)
+    said = []
+    if isinstance(quality.get("tilt_axis_angle_deg"), int | float):
+        said.append(f"Tilt axis {quality['tilt_axis_angle_deg']:.2f}° from image y.")
+    residual = curves.numbers(quality, "residual_A")
+    if np.isfinite(residual).any():
+        said.append(f"Median residual {np.nanmedian(residual):.1f} Å.")
+    before, after = quality.get("sharpness_before"), quality.get("sharpness_after")
+    if isinstance(before, int | float) and isinstance(after, int | float):
+        said.append(f"Sharpness of the reconstruction {before:.3g} before, {after:.3g} after.")
+    drawing = as_svg(curves.alignment(quality, angle, use))
+    caption = "Where the tomogram's centre lies in each image, and how well each image fits. Crosses: excluded tilts."
+    return join([title, tag("p", " ".join(said)), figure(drawing, caption), _excluded(series)])
+
+
+def _excluded(series: Any) -> Html:
+    if series is None or bool(np.all(series.use)):
+        return tag("p", "No tilt is excluded.", class_="soft") if series is not None else Html("")
+    rows = [
+        (f"{series.stage_tilt_angle[i]:+.1f}°", series.why_not[i] or "no reason given")
+        for i in np.flatnonzero(~series.use)
+    ]
+    return table(("Excluded tilt", "Reason"), rows)
+
+
+def _defocus(entry: Entry | None, series: Any) -> Html:
+    title = tag("h3", "Defocus")
+    if entry is None:
+        return join([title, tag("p", "Not measured.", class_="soft")])
+    quality = entry.quality
+    angle, _ = _angles(series, entry)
+    parts: list[object] = [title]
+    if quality.get("determined") is False:
+        reason = quality.get("reason") or quality.get("why_not") or "the images show no rings"
+        parts.append(tag("p", tag("b", "Not determined: "), reason, class_="note"))
+    else:
+        parts.append(tag("p", _defocus_sentence(quality)))
+        if np.isfinite(curves.numbers(quality, "defocus_A")).any():
+            caption = "Mean defocus of each tilt at the tomogram's centre, bars: standard error."
+            parts.append(figure(as_svg(curves.defocus(quality, angle)), caption))
+    if curves.has_spectra(quality):
+        caption = "Radial power spectra, tilt-corrected and without background, and the fitted rings."
+        parts.append(figure(as_svg(curves.spectra(quality, angle)), caption))
+    return join(parts)
+
+
+def _defocus_sentence(quality: dict[str, Any]) -> str:
+    value = curves.numbers(quality, "defocus_A")
+    said = []
+    if np.isfinite(value).any():
+        said.append(f"Median defocus {np.nanmedian(value) / 1e4:.2f} µm.")
+    astigmatism, direction = quality.get("astigmatism_A"), quality.get("astigmatism_angle_deg")
+    if isinstance(astigmatism, int | float) and isinstance(direction, int | float):
+        said.append(f"Astigmatism {astigmatism:.0f} Å along {direction:.0f}°.")
+    hand, evidence = quality.get("handedness"), quality.get("handedness_evidence")
+    if hand in (1, -1):
+        shown = f" (difference of log likelihood {evidence:.1f})" if isinstance(evidence, int | float) else ""
+        said.append(f"Handedness {hand:+d}{shown}.")
+    else:
+        said.append("Handedness not determined.")
+    return " ".join(said)
+
+
+def _tomogram(contents: Contents, name: str) -> Html:
+    title = tag("h3", "Tomogram")
+    entry = contents.last("reconstruct", name)
+    tomogram = contents.load("tomogram", entry)
+    if tomogram is None:
+        return join([title, tag("p", "Not reconstructed.", class_="soft")])
+    pick = contents.last("pick", name)
+    particles = contents.load("particles", pick, name)
+    views = tomogram_views(tomogram, None if particles is None else np.asarray(particles.position), _spheres(pick))
+    picked = "" if particles is None else f" {len(particles)} particles were picked; those near the slice are marked."
+    caption = f"Central slices, density dark; voxels of {tomogram.voxel_size:.2f} Å.{picked}"
+    return join([title, tag("div", *views, class_="row"), tag("p", caption, class_="soft"), _scores(pick)])
+
+
+def _spheres(pick: Entry | None) -> np.ndarray:
+    spheres = (pick.quality.get("spheres") if pick else None) or []
+    rows = [[s.get(key) for key in ("x_A", "y_A", "z_A", "radius_A")] for s in spheres if isinstance(s, dict)]
+    return np.array([row for row in rows if None not in row], dtype=float).reshape(-1, 4)
+
+
+def tomogram_views(tomogram: Any, position: np.ndarray | None, spheres: np.ndarray) -> list[Html]:
+    """Central xy and xz slices, a few voxels thick, with the particles within 100 Å and the spheres that they cut."""
+    size, shape = tomogram.voxel_size, tomogram.data.shape
+    thickness = max(1, round(40 / size))
+    points = np.zeros((0, 3)) if position is None else position.reshape(-1, 3)
+    views = []
+    for axis, (a, b, depth) in {"z": (0, 1, 2), "y": (0, 2, 1)}.items():
+        near = points[np.abs(points[:, depth]) < 100]
+        marks = np.column_stack([near[:, a], near[:, b], np.full(len(near), 0.012 * max(shape) * size)])
+        cut = spheres[np.abs(spheres[:, depth]) < spheres[:, 3]]
+        rings = np.column_stack([cut[:, a], cut[:, b], np.sqrt(cut[:, 3] ** 2 - cut[:, depth] ** 2)])
+        views.append(
+            picture(slab(tomogram.data, axis, thickness), size, circles=np.concatenate([marks, rings]), dark=True)
+        )
+    return views
+
+
+def _scores(pick: Entry | None) -> Html:
+    values = curves.numbers(pick.quality, "scores") if pick else np.zeros(0)
+    if not np.isfinite(values).any():
+        return Html("")
+    return figure(as_svg(curves.scores(values)), "Scores of the picked particles.")
