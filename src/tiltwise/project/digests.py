@@ -4,9 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from tiltwise.data.errors import InputError
 from tiltwise.project.commit import write_file
 
+ABSENT = "absent"
 _CACHE = ".digests.json"
 _BLOCK = 1 << 22
 
@@ -34,7 +34,7 @@ class Digests:
         self._changed = False
 
     def of(self, path: Path) -> str:
-        """SHA-256 of the file; InputError if it is not there."""
+        """SHA-256 of the file; `ABSENT` if it cannot be read, which the item that needs it will say itself."""
         path = Path(path)
         try:
             state = path.stat()
@@ -44,8 +44,8 @@ class Digests:
                 known = [*stamp, file_digest(path)]
                 self._known[str(path)] = known
                 self._changed = True
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); the project needs this file") from error
+        except OSError:
+            return ABSENT
         return known[2]
 
     def save(self) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tiltwise.data.errors import InputError
+from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.io.mrc import read_header
 from tiltwise.io.relion import TomogramFile, write_optimisation_set, write_particles, write_tilt_series_set
 from tiltwise.project import graph, store
@@ -22,10 +24,7 @@ def write_relion_files(state: ProjectState) -> None:
     RELION, started in the project folder, opens them as they are. They follow from the results, and are written anew
     after every run."""
     root = state.project
-    series = {
-        name: store.load("tilt_series", newest(state, "tilt_series", name) or import_folder(root, name), root)
-        for name in state.series
-    }
+    series = {name: found for name in state.series if (found := _tilt_series(state, name))}
     if not series:
         return
     write_tilt_series_set(root / TILT_SERIES, series.values())
@@ -39,6 +38,16 @@ def write_relion_files(state: ProjectState) -> None:
         write_particles(root / PARTICLES, particles, tilt_series=series)
     if folders and listed:
         write_optimisation_set(root / OPTIMISATION, particles=PARTICLES, tomograms=TOMOGRAMS)
+
+
+def _tilt_series(state: ProjectState, name: str) -> TiltSeries | None:
+    """The newest state of a series; None if its files cannot be read, which the run has said of its items."""
+    try:
+        return store.load(
+            "tilt_series", newest(state, "tilt_series", name) or import_folder(state.project, name), state.project
+        )
+    except InputError:
+        return None
 
 
 def newest(state: ProjectState, kind: str, series: str) -> Path | None:

@@ -11,7 +11,7 @@ from tiltwise.project.commit import begin, commit, repair
 from tiltwise.project.events import Event, Listener, no_listener
 from tiltwise.project.executors import Executor, open_executor
 from tiltwise.project.graph import Item
-from tiltwise.project.layout import ALL, IMPORT, LOG, check_project, import_folder, resolve_path
+from tiltwise.project.layout import ALL, IMPORT, LOG, RECIPE, check_project, import_folder, resolve_path
 from tiltwise.project.lock import project_lock
 from tiltwise.project.recipe import RunSettings, check_params, load_recipe
 from tiltwise.project.records import read_record
@@ -127,8 +127,15 @@ def choose_items(state: ProjectState, only: Sequence[str] | None, steps: tuple[s
     if not numbers:
         raise InputError(f"no steps to run: {steps[0]!r} comes after {steps[1]!r} in the recipe")
     for number in range(len(recipe.steps)):
-        graph.sources_of(recipe, number)
+        _check_sources(state, number)
     return [item for item in state.items(numbers) if not only or item.name in only]
+
+
+def _check_sources(state: ProjectState, step: int) -> None:
+    """InputError if nothing gives what a step takes, or a file of the recipe's [inputs] is not there."""
+    for kind, source in graph.sources_of(state.recipe, step).items():
+        if source is not None and source.path is not None and not resolve_path(source.path, state.project).is_file():
+            raise InputError(f"{state.project / RECIPE}: [inputs]: {kind}: {source.path}: no such file")
 
 
 def share_out(settings: RunSettings, executor: str | None, workers: int | None, series: int) -> Resources:

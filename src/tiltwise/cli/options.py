@@ -1,0 +1,36 @@
+"""Arguments and options that several commands share."""
+
+from collections.abc import Callable
+
+import click
+
+
+def project_argument() -> click.Argument:
+    """The folder of the project."""
+    return click.Argument(["project"], metavar="PROJECT")
+
+
+def json_option() -> click.Option:
+    """Machine-readable output."""
+    return click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, one object a line.")
+
+
+EXECUTION: tuple[Callable[[], click.Option], ...] = (
+    lambda: click.Option(["--force"], is_flag=True, help="Also what is done already."),
+    lambda: click.Option(
+        ["--executor"], metavar="KIND", help="serial, local, or tcp://host:port; overrides the recipe."
+    ),
+    lambda: click.Option(["--workers"], type=click.IntRange(min=1), help="Items at once; overrides the recipe."),
+)
+"""How a run is carried out."""
+
+
+def with_params(*params: click.Parameter) -> Callable[[click.Command], click.Command]:
+    """Put shared parameters before and after those of a command's own decorators: arguments first, options last."""
+
+    def add(command: click.Command) -> click.Command:
+        arguments = [param for param in params if isinstance(param, click.Argument)]
+        command.params = [*arguments, *command.params, *(param for param in params if param not in arguments)]
+        return command
+
+    return add
