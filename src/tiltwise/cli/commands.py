@@ -100,12 +100,27 @@ def evaluate(project: str, truth: str, as_json: bool) -> None:
     """Measure every stage of a project against a simulation's truth."""
     from tiltwise.cli.tables import show_figures
     from tiltwise.project.layout import check_project
-    from tiltwise.workflows.evaluate import evaluate as evaluate_project
 
+    folder = check_project(Path(project))
     if not Path(truth).is_dir():
         raise InputError(f"{truth}: no such folder")
-    figures = evaluate_project(check_project(Path(project)), Path(truth))
+    from tiltwise.workflows.evaluate import evaluate as evaluate_project
+
+    figures = evaluate_project(folder, Path(truth))
     click.echo(json.dumps(figures)) if as_json else show_figures(figures)
+
+
+@click.command()
+@click.option("--output", default="demo", show_default=True, metavar="FOLDER", help="Where everything is written.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the specimen and of the microscope.")
+@click.option("--model", metavar="FILE", help="Atomic model (PDB or mmCIF) to image instead of the procedural one.")
+def demo(output: str, seed: int, model: str | None, as_json: bool) -> int:
+    """Simulate tilt series with known truth, process them as a user would, and score the result."""
+    from tiltwise.cli.running import demo_and_show
+
+    if model and not Path(model).is_file():
+        raise InputError(f"{model}: no such file")
+    return demo_and_show(Path(output), seed=seed, model=Path(model) if model else None, as_json=as_json)
 
 
 COMMANDS: tuple[click.Command, ...] = (
@@ -115,5 +130,6 @@ COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument(), json_option())(status),
     with_params(project_argument())(report),
     with_params(project_argument(), json_option())(evaluate),
+    with_params(json_option())(demo),
 )
 """The commands in the order of their use."""

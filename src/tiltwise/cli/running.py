@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from tiltwise.cli.tables import show_figures
 from tiltwise.project.events import Event
 from tiltwise.project.run import RunSummary, plan_run, run_project
 
@@ -153,6 +154,20 @@ def run_and_show(folder: Path, *, as_json: bool, **request: Any) -> int:
     else:
         _show_summary(summary)
     return 0 if summary.complete else FAILURES
+
+
+def demo_and_show(output: Path, *, as_json: bool, **request: Any) -> int:
+    """Run the demo, show how it goes, and print its figures; the exit code."""
+    from tiltwise.workflows.demo import run_demo
+
+    context, listener = _listener(as_json)
+    with context:
+        figures = run_demo(output, listener=listener, preview=_preview(), **request)
+    if as_json:
+        click.echo(json.dumps({"kind": "summary", **figures}, ensure_ascii=False))
+    else:
+        show_figures(figures)
+    return 0
 
 
 def show_plan(

@@ -112,7 +112,7 @@ def _value(text: Any) -> Any:
     """An option's text as the recipe would hold it."""
     if not isinstance(text, str):
         return text
-    if text.lower() in (_UNSET, "none"):
+    if text.lower() == _UNSET:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -287,7 +287,7 @@ class _Run:
         item = next(item for item, running in self.running.items() if running is task)
         del self.running[item]
         if read_record(task.part) is None:
-            task.part.mkdir(exist_ok=True)
+            _leave_only_log(task.part)
             finish_part(task.part, failed_record(task, outcome.error))
         commit(task.part, self.state.folder(item))
         self.state.forget(item)
@@ -337,3 +337,11 @@ class _Run:
             skipped=self.skipped,
             seconds=seconds,
         )
+
+
+def _leave_only_log(part: Path) -> None:
+    """Take away what a dead worker left half written."""
+    part.mkdir(exist_ok=True)
+    for path in part.iterdir():
+        if path.name != LOG:
+            path.unlink()

@@ -1,0 +1,167 @@
+"""The command line as a user meets it: every fault is one line and exit code 2, and nothing heavy loads before it is
+needed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiltwise import pipeline
+from tiltwise.cli import main
+from tiltwise.io.mrc import write_mrc
+from tiltwise.project.recipe import load_recipe, params_class
+from tiltwise.project.run import RunSummary
+
+
+@pytest.fixture
+def tiltwise(capsys):
+    """Run a command in this process: exit code, standard output, standard error."""
+
+    def run(*words) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return left.value.code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def project(tiltwise, tmp_path) -> Path:
+    """A new project with one series of a few pixels."""
+    write_mrc(tmp_path / "A.mrc", np.zeros((2, 4, 4), np.float32), 5.0, stack=True)
+    (tmp_path / "A.rawtlt").write_text("-3\n0\n")
+    assert tiltwise("new", tmp_path / "p")[0] == 0
+    assert tiltwise("import", tmp_path / "p", tmp_path / "A.mrc")[0] == 0
+    return tmp_path / "p"
+
+
+def test_help_lists_every_command_and_stage(tiltwise):
+    code, out, _ = tiltwise("-h")
+    assert code == 0
+    for name in ("new", "import", "run", "status", "report", "evaluate", "demo", *pipeline.BY_NAME):
+        assert f"\n  {name} " in out
+
+
+@pytest.mark.parametrize("stage", pipeline.STAGES, ids=lambda stage: stage.name)
+def test_every_parameter_is_an_option_with_its_sentence(tiltwise, stage):
+    code, out, _ = tiltwise(stage.name, "-h")
+    assert code == 0
+    words = " ".join(out.split())
+    for name, field in params_class(stage).model_fields.items():
+        assert f"--{name.replace('_', '-')}" in words
+        assert field.description in words
+
+
+@pytest.mark.parametrize("command", ["new", "import", "run", "status", "report", "evaluate", "demo"])
+def test_every_command_has_help(tiltwise, command):
+    assert tiltwise(command, "-h")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("algn", "p"), "no command 'algn'; did you mean 'align'?"),
+        (("run", "nowhere"), "nowhere: not a tiltwise project (no project.toml)"),
+        (("run",), "Missing argument 'PROJECT'"),
+        (("run", "PROJECT", "--onyl", "A"), "--onyl"),
+        (("run", "PROJECT", "--only", "B"), "no tilt series 'B' in the project; it holds A"),
+        (("run", "PROJECT", "--from", "pik"), "no step 'pik' in the recipe; did you mean 'pick'?"),
+        (("align", "PROJECT", "--iterations", "0"), "project.toml: step 'align': iterations: input should be"),
+        (("align", "PROJECT", "--resolution", "fine"), "step 'align': resolution: input should be a valid number"),
+        (("import", "PROJECT", "absent.mrc"), "absent.mrc: no such file or folder"),
+        (("new", "PROJECT"), "there is already a project here"),
+        (("new", "other", "--reference", "absent.mrc"), "absent.mrc: no such file"),
+        (("new", "other", "--recipe", "tmplate"), "no starting recipe 'tmplate'"),
+        (("evaluate", "PROJECT", "--truth", "absent"), "absent: no such folder"),
+        (("demo", "--model", "absent.pdb"), "absent.pdb: no such file"),
+    ],
+)
+def test_a_fault_is_one_line_and_exit_code_2(tiltwise, project, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = tiltwise(*(project if word == "PROJECT" else word for word in words))
+    assert code == 2
+    assert err.startswith("tiltwise: error: ") and message in err
+    assert err.count("\n") == 1 and out == ""
+
+
+def test_debug_shows_the_traceback(project):
+    with pytest.raises(Exception, match="no such file"):
+        main(["import", str(project), "absent.mrc", "--debug"])
+
+
+def test_import_prints_a_table_with_notes(tiltwise, project, tmp_path):
+    code, out, _ = tiltwise(
+        "import", project, tmp_path / "A.mrc", "--exposure-e-A2", "3.5", "--tilt-axis-angle-deg", "85"
+    )
+    assert code == 0
+    header, row, *notes = out.splitlines()
+    assert header.split() == [
+        *(
+            "series",
+            "tilts",
+            "used",
+            "from",
+            "°",
+            "to",
+            "°",
+            "axis",
+            "°",
+            "pixel",
+            "Å",
+            "image",
+            "px",
+            "exposure",
+            "e⁻/Å²",
+        )
+    ]
+    assert row.split() == ["A", "2", "2", "-3.0", "0.0", "85.0", "5", "4", "×", "4", "7.0"]
+    assert any("order" in note for note in notes)
+
+
+def test_status_and_dry_run_say_what_is_missing(tiltwise, project):
+    _, out, _ = tiltwise("status", project)
+    assert out.splitlines()[0].split() == ["align", "1", "missing"]
+    _, out, _ = tiltwise("status", project, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert rows[0] == {"step": "align", "item": "A", "state": "missing", "detail": ""}
+    _, out, _ = tiltwise("run", project, "--dry-run", "--to", "defocus")
+    assert out.splitlines() == ["align/A: missing", "defocus/A: missing"]
+
+
+def test_a_stage_command_changes_the_recipe_and_runs_its_step_only(tiltwise, project, monkeypatch):
+    requests = []
+
+    def pretend(folder, **request):
+        requests.append(request)
+        return RunSummary(done=(), current=(), failed={"align/A": "it is dark"}, skipped={}, seconds=1.0)
+
+    monkeypatch.setattr("tiltwise.cli.running.run_project", pretend)
+    words = ("align", project, "--resolution", "22.5", "--iterations", "3", "--series", "A", "--executor", "serial")
+    code, out, _ = tiltwise(*words)
+    assert code == 3
+    assert "project.toml: step align: resolution = 22.5, iterations = 3" in out
+    assert "align/A failed: it is dark" in out
+    params = load_recipe(project).steps[0].params
+    assert (params.resolution, params.iterations) == (22.5, 3)
+    assert requests[0]["steps"] == ("align", "align") and requests[0]["only"] == ("A",)
+    tiltwise("align", project, "--resolution", "unset")
+    assert load_recipe(project).steps[0].params.resolution is None
+    tiltwise("reconstruct", project, "--no-exposure-weighting", "--ctf-correction", "none")
+    params = load_recipe(project).steps[2].params
+    assert (params.exposure_weighting, params.ctf_correction) == (False, "none")
+
+
+@pytest.mark.parametrize("words", [["-h"], ["align", "-h"], ["status", "PROJECT"], ["run", "PROJECT", "--dry-run"]])
+def test_torch_is_not_loaded_by_light_commands(project, words):
+    program = (
+        "import sys\nfrom tiltwise.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as left:\n    assert not left.code\n"
+        "loaded = {'torch', 'numba', 'matplotlib'} & set(sys.modules)\nassert not loaded, loaded\n"
+    )
+    command = [sys.executable, "-c", program, *(str(project) if word == "PROJECT" else word for word in words)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
