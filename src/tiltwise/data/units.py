@@ -6,9 +6,10 @@ from typing import Annotated
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit of a number, as it is written after the number."""
+    """The unit of a number."""
 
     symbol: str
+    """As it is written after the number."""
 
 
 Angstrom = Annotated[float, Unit("Å")]

@@ -64,7 +64,7 @@ def _scale_bar(width: int, height: int, pixel_size: float) -> Html:
     power = 10 ** np.floor(np.log10(wanted))
     length = max(f for f in (1, 2, 5) if f * power <= wanted) * power
     name = f"{length / 10:g} nm" if length >= 100 else f"{length:g} Å"
-    size, pad = max(width / 28, 6), width / 40
+    size, pad = width / 20, width / 40
     bottom, black = height - pad, {"fill": "white", "stroke": "black"}
     bar = tag(
         "rect",
