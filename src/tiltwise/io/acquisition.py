@@ -5,7 +5,7 @@ and what was assumed is said in the notes.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
@@ -155,9 +155,7 @@ def _stack_of(path: Path, mdoc: Mdoc) -> Path | None:
     if any(section.kind == "Image" for section in mdoc.images):
         return None
     candidates = [path.with_suffix("")] + [path.with_suffix(suffix) for suffix in _STACK_SUFFIXES]
-    named = mdoc.header.get("ImageFile")
-    if named:
-        candidates.append(path.with_name(named.replace("\\", "/").rpartition("/")[2]))
+    candidates.append(path.parent / PureWindowsPath(mdoc.header.get("ImageFile", "")).name)
     for candidate in candidates:
         if candidate.suffix.lower() in _STACK_SUFFIXES and candidate.is_file():
             return candidate

@@ -158,6 +158,8 @@ def _section(file: ImageFile, count: int) -> int:
 def _tiff_page(file: ImageFile, *, only_layout: bool = False) -> tuple[tifffile.TiffPage, np.ndarray | None]:
     try:
         with tifffile.TiffFile(file.path) as tiff:
+            if not len(tiff.pages):
+                raise ValueError("no image in it")
             page = tiff.pages[_section(file, len(tiff.pages))]
             if len(page.shape) != 2:
                 raise InputError(f"{file.path}: is a colour picture, not an image of a camera")

@@ -30,14 +30,16 @@ def read_star(path: str | Path) -> dict[str, Block]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: this is not a STAR file (not text)") from None
+        text = "\0"
+    if "\0" in text:
+        raise InputError(f"{path}: this is not a STAR file (not text)")
     blocks: dict[str, Block] = {}
     reader = None
-    for index, line in enumerate(lines):
+    for index, line in enumerate(text.split("\n")):
         words = _words(path, index, line)
         if not words:
             continue
@@ -98,6 +100,20 @@ def integers(table: Block, column: str, path: str | Path) -> np.ndarray:
         row = int(np.flatnonzero(~whole)[0])
         raise InputError(f"{path}: _{column} in row {row + 1} is {values[row]}, not a whole number")
     return values.astype(np.int64)
+
+
+def single_text(table: Block, column: str, path: str | Path) -> str:
+    """The one value of a column, as text; InputError if there are none or several."""
+    values = texts(table, column, path)
+    if len(values) != 1:
+        raise InputError(f"{path}: _{column} has {len(values)} values; one is expected")
+    return values[0]
+
+
+def single_number(table: Block, column: str, path: str | Path) -> float:
+    """The one value of a column, as a number."""
+    single_text(table, column, path)
+    return float(numbers(table, column, path)[0])
 
 
 def row_count(table: Block) -> int:

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.io.star import Block, block, integers, numbers, read_star, row_count, texts, write_star
+from tiltwise.io.star import Block, block, integers, numbers, read_star, row_count, single_text, texts, write_star
 
 _COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
 _ORIGINS = tuple(f"rlnOrigin{axis}Angst" for axis in "XYZ")
@@ -101,7 +101,7 @@ def read_optimisation_set(path: str | Path) -> dict[str, str]:
     table = blocks.get("optimisation_set", blocks.get(""))
     if table is None:
         raise InputError(f"{path}: has neither a block data_ nor data_optimisation_set")
-    found = {key: texts(table, column, path)[0] for key, column in _FILES.items() if column in table}
+    found = {key: single_text(table, column, path) for key, column in _FILES.items() if column in table}
     if "particles" not in found and "tomograms" not in found:
         raise InputError(f"{path}: names neither rlnTomoParticlesFile nor rlnTomoTomogramsFile")
     return {key: value for key, value in found.items() if value}

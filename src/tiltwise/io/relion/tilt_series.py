@@ -17,7 +17,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.optics import Ctf, Optics
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
 from tiltwise.io.images import ImageFile, open_images, parse_image_name
-from tiltwise.io.star import Block, block, integers, numbers, read_star, texts, write_star
+from tiltwise.io.star import Block, block, integers, numbers, read_star, single_number, single_text, texts, write_star
 
 _GEOMETRY_COLUMNS = {"x_tilt": "rlnTomoXTilt", "tilt_angle": "rlnTomoYTilt", "tilt_axis_angle": "rlnTomoZRot"}
 _SHIFT_COLUMNS = ("rlnTomoXShiftAngst", "rlnTomoYShiftAngst")
@@ -91,11 +91,11 @@ def read_tilt_series(path: str | Path, *, root: str | Path | None = None) -> Til
     use = integers(tilts, "tiltwiseUse", path).astype(bool)
     ctf = _read_ctf(tilts, path)
     return TiltSeries(
-        name=texts(series, "rlnTomoName", path)[0],
+        name=single_text(series, "rlnTomoName", path),
         images=_open_named_images(path, names, use),
         image_names=names,
-        pixel_size=_single(series, "rlnTomoTiltSeriesPixelSize", path),
-        optics=Optics(**{field: _single(series, column, path) for field, column in _OPTICS_COLUMNS.items()}),
+        pixel_size=single_number(series, "rlnTomoTiltSeriesPixelSize", path),
+        optics=Optics(**{field: single_number(series, column, path) for field, column in _OPTICS_COLUMNS.items()}),
         stage_tilt_angle=numbers(tilts, "rlnTomoNominalStageTiltAngle", path),
         nominal_tilt_axis_angle=_single_or_none(series, "rlnTomoNominalTiltAxisAngle", path),
         exposure=numbers(tilts, "tiltwiseExposure", path),
@@ -152,6 +152,8 @@ def read_tilt_series_set(
     path = Path(path)
     table = block(read_star(path), "global", path)
     names = texts(table, "rlnTomoName", path)
+    if not names:
+        raise InputError(f"{path}: lists no tilt series")
     files = texts(table, "rlnTomoTiltSeriesStarFile", path)
     root = Path(root) if root is not None else _relion_root(path, files)
     if len(set(names)) < len(names):
@@ -208,11 +210,13 @@ def _tomogram_row(series: TiltSeries, tomogram: TomogramFile | None, root: Path)
 
 
 def _read_relion_series(path: Path, row: Block, own: Path, root: Path, images: np.ndarray | None) -> TiltSeries:
-    name = texts(row, "rlnTomoName", path)[0]
+    name = single_text(row, "rlnTomoName", path)
     tilts = block(read_star(own), name, own)
     named = "rlnMicrographMovieName" if "rlnMicrographName" not in tilts else "rlnMicrographName"
     image_names = tuple(_resolved_name(text, root) for text in texts(tilts, named, own))
     pre_exposure = numbers(tilts, "rlnMicrographPreExposure", own)
+    if not image_names:
+        raise InputError(f"{own}: lists no tilt")
     files = [_present(parse_image_name(text)) for text in image_names]
     if images is not None and len(images) != len(image_names):
         raise InputError(f"{own}: lists {len(image_names)} tilts, but {len(images)} images are given for {name}")
@@ -224,7 +228,7 @@ def _read_relion_series(path: Path, row: Block, own: Path, root: Path, images: n
         images=open_images(files) if images is None else images,
         image_names=image_names,
         pixel_size=_relion_pixel_size(row, path),
-        optics=Optics(**{field: _single(row, column, path) for field, column in _OPTICS_COLUMNS.items()}),
+        optics=Optics(**{field: single_number(row, column, path) for field, column in _OPTICS_COLUMNS.items()}),
         stage_tilt_angle=numbers(tilts, "rlnTomoNominalStageTiltAngle", own),
         nominal_tilt_axis_angle=None if axes is None else float(axes[0]),
         exposure=np.full(len(use), _relion_exposure(row, pre_exposure, path)),
@@ -303,12 +307,8 @@ def _row(table: Block, index: int) -> Block:
     return {column: values if isinstance(values, str) else [values[index]] for column, values in table.items()}
 
 
-def _single(table: Block, column: str, path: Path) -> float:
-    return float(numbers(table, column, path)[0])
-
-
 def _single_or_none(table: Block, column: str, path: Path) -> float | None:
-    return _single(table, column, path) if column in table else None
+    return single_number(table, column, path) if column in table else None
 
 
 def _column_or_none(table: Block, column: str, path: Path) -> np.ndarray | None:
@@ -325,7 +325,7 @@ def _handedness(table: Block, path: Path) -> int | None:
 def _relion_pixel_size(row: Block, path: Path) -> float:
     """After motion correction rlnTomoTiltSeriesPixelSize; before it the images are the micrographs themselves."""
     known = "rlnTomoTiltSeriesPixelSize" if "rlnTomoTiltSeriesPixelSize" in row else "rlnMicrographOriginalPixelSize"
-    return _single(row, known, path)
+    return single_number(row, known, path)
 
 
 def _relion_exposure(row: Block, pre_exposure: np.ndarray, path: Path) -> float:
