@@ -62,7 +62,7 @@ def test_a_finished_project(finished, tmp_path):
         "done <2>", "12.5 Å", "Tilt axis 85.12°", "dark: mean below & beyond", "Median defocus 2.50 µm",
         "Handedness -1",
         "no <rings> in any tilt", "40 particles were picked", "3 iterations; 3 duplicates", "not sharpened",
-        "absolute hand of the map is not determined", "defocus of 1 tilts is not determined",
+        "absolute hand of the map is not determined", "defocus of 1 tilt is not determined",
         "Fourier shell correlation",
         "Chen et al. 2013", "numpy 2.4", "1 is an even spread",
     ):  # fmt: skip

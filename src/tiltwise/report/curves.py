@@ -110,7 +110,7 @@ def spectra(quality: Quality, tilt_angle: np.ndarray | None) -> "Figure":
         axis.set_xlabel("spatial frequency (1/Å)")
     for axis in axes[len(chosen) :]:
         axis.set_axis_off()
-    axes[0].legend()
+    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return drawing
 
 
@@ -146,7 +146,7 @@ def fsc(quality: Quality) -> "Figure":
         axis.plot([1 / resolution], [0.143], "o", color=BLUE)
         axis.annotate(f"{resolution:.1f} Å", (1 / resolution, 0.143), (5, 6), textcoords="offset points")
     axis.set_ylim(-0.15, 1.03)
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, float(frequency[-1]) if len(frequency) else None)
     spacing_ticks(axis, frequency)
     axis.set_ylabel("Fourier shell correlation")
     axis.legend()
@@ -200,17 +200,14 @@ def guinier(quality: Quality) -> "Figure":
 @drawn
 def orientations(directions: np.ndarray) -> "Figure":
     """Where the tomogram's z axis lies in the reference, over the sphere, against an even spread."""
-    rows, columns = 24, 48
-    azimuth = np.arctan2(directions[:, 1], directions[:, 0])
-    height = directions[:, 2].clip(-1, 1)
-    edges_height, edges_azimuth = np.linspace(-1, 1, rows + 1), np.linspace(-np.pi, np.pi, columns + 1)
-    count = np.histogram2d(height, azimuth, bins=(edges_height, edges_azimuth))[0]
+    edges_height, edges_azimuth = np.linspace(-1, 1, 37), np.linspace(-np.pi, np.pi, 73)
+    relative = _density_on_sphere(directions, edges_height, edges_azimuth)
     drawing, (axis,) = new_figure(5.4, 2.9)
     position = axis.get_subplotspec()
     axis.remove()
     sphere = drawing.add_subplot(position, projection="mollweide")
-    relative = count * count.size / max(1, len(directions))
-    image = sphere.pcolormesh(edges_azimuth, np.arcsin(edges_height), relative, cmap="viridis", rasterized=True)
+    scale = {"cmap": "viridis", "vmin": 0, "vmax": max(2, relative.max()), "rasterized": True}
+    image = sphere.pcolormesh(edges_azimuth, np.arcsin(edges_height), relative, **scale)
     sphere.set_xticklabels([])
     sphere.set_yticklabels([])
     sphere.grid(False)
@@ -218,11 +215,29 @@ def orientations(directions: np.ndarray) -> "Figure":
     return drawing
 
 
+def _density_on_sphere(directions: np.ndarray, edges_height: np.ndarray, edges_azimuth: np.ndarray) -> np.ndarray:
+    """(height, azimuth) number of directions per solid angle over that of an even spread, in cells of equal area.
+
+    Smoothed by a von Mises-Fisher kernel whose width, 0.5 n^(-1/6) radians, follows the number of directions.
+    """
+    azimuth = np.arctan2(directions[:, 1], directions[:, 0])
+    cells = (edges_height, edges_azimuth)
+    count = np.histogram2d(directions[:, 2].clip(-1, 1), azimuth, bins=cells)[0]
+    height, turn = np.meshgrid(*[(edges[1:] + edges[:-1]) / 2 for edges in cells], indexing="ij")
+    across = np.sqrt(1 - height**2)
+    centres = np.stack([across * np.cos(turn), across * np.sin(turn), height], axis=-1).reshape(-1, 3)
+    sharpness = 4 * max(1, len(directions)) ** (1 / 3)
+    kernel = np.exp(sharpness * (centres @ centres.T - 1))
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    return (kernel @ count.ravel() * count.size / max(1, len(directions))).reshape(count.shape)
+
+
 @drawn
 def scores(values: np.ndarray) -> "Figure":
     """Histogram of the scores of particles."""
     drawing, (axis,) = new_figure(4.2, 2.4)
-    axis.hist(values[np.isfinite(values)], bins=40, color=BLUE)
+    known = values[np.isfinite(values)]
+    axis.hist(known, bins=int(np.clip(np.sqrt(len(known)), 8, 60)), color=BLUE)
     axis.set_xlabel("score")
     axis.set_ylabel("particles")
     return drawing

@@ -64,13 +64,11 @@ def _resolution(refined: Entry | None, finished: Entry | None) -> Html:
     parts: list[object] = [tag("h3", "Resolution")]
     value = quality.get("resolution_fsc_A")
     if isinstance(value, int | float):
-        masked = "masked, corrected by phase randomisation, " if finished else ""
-        parts.append(
-            tag(
-                "p",
-                f"{value:.1f} Å where the Fourier shell correlation of the two half maps ({masked}0.143) first falls.",
-            )
+        masked = ", masked and corrected by phase randomisation," if finished else ""
+        sentence = (
+            f"The Fourier shell correlation of the two half maps{masked} first falls below 0.143 at {value:.1f} Å."
         )
+        parts.append(tag("p", sentence))
     else:
         parts.append(tag("p", "No resolution was determined.", class_="soft"))
     parts += [tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in quality.get("notes") or []]

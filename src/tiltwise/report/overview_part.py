@@ -78,7 +78,7 @@ def _unknown_of(contents: Contents, name: str) -> list[str]:
     said = []
     lost = int(np.sum(~np.isfinite(curves.numbers(quality, "defocus_A"))))
     if lost:
-        said.append(f"{name}: the defocus of {lost} tilts is not determined.")
+        said.append(f"{name}: the defocus of {lost} {'tilt' if lost == 1 else 'tilts'} is not determined.")
     if quality.get("handedness") not in (1, -1):
         said.append(f"{name}: the handedness of the tilt geometry is not determined.")
     return said

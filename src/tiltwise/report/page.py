@@ -58,12 +58,13 @@ def section(title: str, *children: object) -> Html:
     return tag("section", tag("h2", title), *children, id=anchor)
 
 
-def png_bytes(gray: np.ndarray) -> bytes:
-    """A PNG file of an 8-bit gray image (y, x), its first row at the top."""
-    height, width = gray.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # a leading 0 in each row: no filter
-    rows[:, 1:] = gray
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """A PNG file of an 8-bit image, its first row at the top: gray (y, x), or gray and opacity (y, x, 2)."""
+    height, width = pixels.shape[:2]
+    flat = pixels.reshape(height, -1)
+    rows = np.zeros((height, flat.shape[1] + 1), np.uint8)  # a leading 0 in each row: no filter
+    rows[:, 1:] = flat
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if pixels.ndim == 2 else 4, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b"")]
     body = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks

@@ -47,7 +47,7 @@ def picture(
     small, factor = shrink(image)
     height_px, width_px = small.shape
     children = [tag("image", href=data_uri(png_bytes(to_gray(small, dark=dark))), width=width_px, height=height_px)]
-    outline = {"fill": "none", "stroke": "#f0a020", "stroke_width": f"{max(1.0, width_px / 400):.1f}"}
+    outline = {"fill": "none", "stroke": "#f0a020", "stroke_width": f"{width_px / 360:.2f}"}
     for x, y, radius in np.zeros((0, 3)) if circles is None else circles:
         column = (x / pixel_size + image.shape[1] // 2 + 0.5) / factor
         row = height_px - (y / pixel_size + image.shape[0] // 2 + 0.5) / factor
@@ -103,17 +103,15 @@ def surface(volume: np.ndarray, level: float, axis: str) -> np.ndarray:
     return gray.clip(0, 255).astype(np.uint8)[::-1]
 
 
-def surface_picture(volume: np.ndarray, level: float, axis: str, width: int = 240) -> Html:
-    """The shaded surface, drawn at twice the voxels of the volume."""
-    side = max(volume.shape)
-    fine = (
-        ndimage.zoom(np.asarray(volume, np.float32), 2, order=1, grid_mode=True, mode="nearest")
-        if side <= 160
-        else volume
-    )
-    return tag(
-        "img", src=data_uri(png_bytes(surface(fine, level, axis))), width=width, alt=f"surface seen along {axis}"
-    )
+def surface_picture(volume: np.ndarray, level: float, axis: str, width: int = 230) -> Html:
+    """The shaded surface on a clear ground, drawn at twice the voxels of the volume."""
+    fine = np.asarray(volume, np.float32)
+    if max(fine.shape) <= 160:
+        fine = ndimage.zoom(fine, 2, order=1, grid_mode=True, mode="nearest")
+    gray = surface(fine, level, axis)
+    opaque = np.where(gray < 255, 255, 0).astype(np.uint8)
+    image = data_uri(png_bytes(np.stack([gray, opaque], axis=-1)))
+    return tag("img", src=image, width=width, alt=f"surface seen along {axis}")
 
 
 def contour_level(values: np.ndarray) -> float:
