@@ -1,6 +1,7 @@
 """Run a project: every item that is not done, as soon as what it takes is done."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from tiltwise.project.layout import ALL, IMPORT, LOG, RECIPE, check_project, imp
 from tiltwise.project.lock import project_lock
 from tiltwise.project.recipe import RunSettings, check_params, load_recipe
 from tiltwise.project.records import read_record
-from tiltwise.project.relion_files import write_relion_files
+from tiltwise.project.relion_files import TILT_SERIES, write_relion_files
 from tiltwise.project.state import ItemStatus, ProjectState
 from tiltwise.project.tasks import Input, Outcome, Preview, Task, failed_record, finish_part
 from tiltwise.project.threads import count_cores, memory_GB
@@ -163,7 +164,7 @@ class _Run:
         self.force = force
         self.listener = listener
         self.preview = preview
-        self.waiting: list[Item] = []
+        self.waiting: dict[Item, None] = {}  # in order, and quick to look up
         self.running: dict[Item, Task] = {}
         self.done: list[str] = []
         self.current: list[str] = []
@@ -173,7 +174,7 @@ class _Run:
     def all(self, items: list[Item]) -> RunSummary:
         """Work through the items and sum up."""
         start = time.perf_counter()
-        self.waiting = items
+        self.waiting = dict.fromkeys(items)
         self._announce()
         executor: Executor | None = None
         try:
@@ -188,7 +189,8 @@ class _Run:
                 executor.close()
             self._clear_parts()
             self.state.save_digests()
-        write_relion_files(self.state)
+        if self.done or not (self.state.project / TILT_SERIES).is_file():
+            write_relion_files(self.state)
         return self._summary(time.perf_counter() - start)
 
     def _ready(self) -> list[Item]:
@@ -205,7 +207,7 @@ class _Run:
                 break
             if self._must_wait(item) or (item.name == ALL and (self.running or ready)):
                 continue
-            self.waiting.remove(item)
+            del self.waiting[item]
             if reason := self._obstacle(item):
                 self._skip(item, reason)
             elif not self.force and self.state.status(item) == "done":
@@ -311,15 +313,12 @@ class _Run:
         repair(self.state.project, [step.name for step in self.state.recipe.steps])
 
     def _announce(self) -> None:
-        names = [
-            self.state.recipe.steps[item.step].name
-            for item in self.waiting
-            if self.force or self.state.status(item) != "done"
-        ]
-        total = {name: names.count(name) for name in names}
-        self.listener(
-            Event(kind="run_started", total=total, workers=self.resources.workers, threads=self.resources.threads)
-        )
+        """Say what there is to do. Raw files are read here if they changed, which is remembered whatever happens later."""
+        items = [item for item in self.waiting if self.force or self.state.status(item) != "done"]
+        self.state.save_digests()
+        total = Counter(self.state.recipe.steps[item.step].name for item in items)
+        shared = self.resources
+        self.listener(Event(kind="run_started", total=dict(total), workers=shared.workers, threads=shared.threads))
 
     def _listen(self, task: Task, fraction: float, message: str) -> None:
         self.listener(Event(kind="item_progress", step=task.step, item=task.item, fraction=fraction, message=message))

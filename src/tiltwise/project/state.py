@@ -150,7 +150,6 @@ class ProjectState:
                 raise InputError(f"{folder}: its record cannot be read; import the series again")
             files = [folder / TILTS, *(resolve_path(image, self.project) for image in record["images"])]
             self._series_fingerprints[series] = text_digest("\n".join(self._digests.of(file) for file in files))
-            self._digests.save()
         return self._series_fingerprints[series]
 
     def save_digests(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -196,6 +197,7 @@ def _start_record(task: Task, started: datetime) -> Record:
     }
 
 
+@cache
 def _packages() -> dict[str, str]:
     return {name: metadata.version(name) for name in _PACKAGES}
 
