@@ -313,7 +313,7 @@ class _Run:
         repair(self.state.project, [step.name for step in self.state.recipe.steps])
 
     def _announce(self) -> None:
-        """Say what there is to do. Raw files are read here if they changed, which is remembered whatever happens later."""
+        """Say what there is to do. Raw files that changed are read here, which is remembered whatever happens later."""
         items = [item for item in self.waiting if self.force or self.state.status(item) != "done"]
         self.state.save_digests()
         total = Counter(self.state.recipe.steps[item.step].name for item in items)
