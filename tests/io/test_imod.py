@@ -149,3 +149,32 @@ def test_faulty_files_give_one_line(tmp_path, reader, text, fault):
 def test_decimal_commas_in_angles(tmp_path):
     (tmp_path / "x.rawtlt").write_text("-57,00\r\n-54,5\r\n")
     assert read_tlt(tmp_path / "x.rawtlt").tolist() == [-57.0, -54.5]
+
+
+@pytest.mark.parametrize("series", ["BBa", "BBb"])
+def test_imods_own_bead_model_proves_tilt_sign_and_centre(shared_data, series):
+    """A bundle adjustment solved by IMOD: its 3D beads, turned by its angles with our sign and taken back through its
+    transforms, stand where it measured them, to its own residuals; the centre of the 512 px images is at 255.5."""
+    folder = shared_data / "alignment_text/imod_bb"
+    beads = np.array([line.split()[1:4] for line in (folder / f"{series}fid.xyz").read_text().splitlines()], float)
+    measured = np.loadtxt(folder / f"{series}.resid", skiprows=1)
+    view = measured[:, 2].astype(int)
+    bead = np.concatenate([[0], np.cumsum(np.diff(view) <= 0)])
+    transforms, angles = read_xf(folder / f"{series}.tltxf"), read_tlt(folder / f"{series}.tlt")
+    unturned = TiltGeometry(
+        tilt_angle=angles, tilt_axis_angle=0 * angles, x_tilt=0 * angles, shift=np.zeros((len(angles), 2))
+    )
+    points = torch.as_tensor(beads - [256, 256, 0])  # IMOD's model coordinates count from the outer edge of a pixel
+    turned, _ = project_points(points, tilt_rotations(unturned), torch.zeros(len(angles), 2))
+    expected = turned.numpy()[view, bead] + 255.5
+    found = np.array([
+        imod_aligned(point - 0.5, transforms[tilt], (512, 512))
+        for point, tilt in zip(measured[:, :2], view, strict=True)
+    ])  # fmt: skip
+    matrix = transforms[view, :, :2]
+    difference = np.linalg.solve(matrix, (found - expected)[:, :, None])[
+        :, :, 0
+    ]  # measured - predicted, in the raw image
+    assert np.abs(difference.mean(axis=0)).max() < 0.01
+    # IMOD's residual is predicted - measured. The angles, beads and residuals in the files carry two decimals.
+    assert np.sqrt(((difference + measured[:, 3:5]) ** 2).sum(axis=1).mean()) < 0.2

@@ -145,7 +145,7 @@ def _tilt_series_mdoc(path: Path) -> Mdoc:
         )
     if mdoc.header.get("Montage", "0") == "1" or any("PieceCoordinates" in section.keys for section in mdoc.images):
         raise InputError(f"{path}: describes a montage, not a tilt series")
-    if mdoc_format.image_numbers(mdoc, "TiltAngle") is None:
+    if any(mdoc_format.number(section.keys.get("TiltAngle")) is None for section in mdoc.images):
         raise InputError(f"{path}: a section lacks a TiltAngle that is a number")
     return mdoc
 
@@ -227,7 +227,9 @@ def _separate_rows(path: Path, mdoc: Mdoc, folder: Path, notes: list[str]) -> _R
     present = _images_by_stem(folder)
     files = [None if stem not in present else ImageFile(path=present[stem]) for stem in stems]
     if not any(files):
-        raise InputError(f"{path}: none of its {len(files)} images is in {folder} (the first: {wanted[0]})")
+        unread = (folder / wanted[0]).is_file()
+        why = "only MRC and TIFF are read" if unread else "they are matched by stem; give their folder"
+        raise InputError(f"{path}: none of its {len(files)} images is in {folder} ({wanted[0]} ...): {why}")
     names = [str(file.path) if file else str(folder / name) for file, name in zip(files, wanted, strict=True)]
     notes.append(f"separate images, {len(files) - files.count(None)} of {len(files)} found in {folder}")
     angles = np.array([_tilt_angle(section) for section in sections])
