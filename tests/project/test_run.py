@@ -7,6 +7,7 @@ import fake_stages
 import numpy as np
 import pytest
 from conftest import write_series
+from distributed import LocalCluster
 
 from tiltwise.data.errors import InputError
 from tiltwise.io.relion import read_particles, read_tilt_series_set
@@ -213,3 +214,12 @@ def test_local_workers_give_what_serial_gives_and_survive_a_dead_one(project):
     set_params(project, "shift", {"die": ""})
     run_project(project, executor="local", workers=2, force=True)
     assert digests(project) == expected
+
+
+def test_a_dask_scheduler_that_is_already_there_can_be_joined(project, monkeypatch):
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        summary = run_project(project, executor=cluster.scheduler_address, steps=("shift", "shift"))
+    assert set(summary.done) == {"shift/A", "shift/B", "shift/C"}
+    monkeypatch.setattr("tiltwise.project.executors._CONNECT_S", 1)
+    with pytest.raises(InputError, match="no Dask scheduler at tcp://127.0.0.1:9"):
+        run_project(project, executor="tcp://127.0.0.1:9")

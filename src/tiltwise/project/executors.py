@@ -4,18 +4,21 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from tiltwise.data.errors import InputError
 from tiltwise.data.progress import Progress
-from tiltwise.project.tasks import Outcome, Task, run_task
+from tiltwise.project.tasks import Outcome, Task, one_line, run_task
 from tiltwise.project.threads import environment
 
 _PROGRESS = ".progress.json"
 _POLL_S = 0.2
+_CONNECT_S = 30
 
 
 class Listening(Protocol):
@@ -63,7 +66,7 @@ class DaskExecutor:
 
     def __init__(self, *, workers: int, threads: int, cores: int, address: str | None = None) -> None:
         import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what a dead worker costs is told once, by the run
         self._tasks: dict[Any, Task] = {}
@@ -75,21 +78,13 @@ class DaskExecutor:
             )
         )
         try:
-            where = address or self._closing.enter_context(
-                LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    memory_limit=0,
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
-                )
-            )
-            self._client = self._closing.enter_context(Client(where, timeout=30))
+            where = address or self._closing.enter_context(_local_cluster(workers))
+            self._client = self._closing.enter_context(Client(where, timeout=_CONNECT_S))
         except OSError as error:
             self._closing.close()
             raise InputError(f"no Dask scheduler at {address or 'this machine'}: {error}") from error
+        if address is None:
+            self._client.run(ignore_interrupt)
 
     def submit(self, task: Task) -> None:
         future = self._client.submit(run_with_progress_file, task, pure=False, retries=0)
@@ -113,11 +108,31 @@ class DaskExecutor:
         self._closing.close()
 
 
+def _local_cluster(workers: int) -> Any:
+    """Worker processes of this machine alone, with one task each at a time and no limit on their memory."""
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        memory_limit=0,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    )
+
+
 def open_executor(kind: str, *, workers: int, threads: int, cores: int) -> Executor:
     """The executor of this name: serial, local, or tcp://host:port."""
     if kind == "serial":
         return SerialExecutor()
     return DaskExecutor(workers=workers, threads=threads, cores=cores, address=None if kind == "local" else kind)
+
+
+def ignore_interrupt() -> None:
+    """In a worker: leave Ctrl-C to the run, which ends its workers; each of them would say so at length."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run_with_progress_file(task: Task) -> Outcome:
@@ -156,14 +171,15 @@ def _tell(task: Task, listen: Listening) -> None:
 def _outcome(future: Any) -> Outcome:
     if future.status == "finished":
         return future.result()
+    fault = future.exception()
+    died = type(fault).__name__ == "KilledWorker"
     return Outcome(
-        error=f"the worker process died: {type(future.exception()).__name__}; too little memory is the usual cause",
-        seconds=0.0,
+        error="the worker process died; too little memory is the usual cause" if died else one_line(fault), seconds=0.0
     )
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Any:
+def _environment(values: dict[str, str]) -> Iterator[None]:
     """Set variables for workers to inherit, also for those that replace dead ones; restored at the end."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
