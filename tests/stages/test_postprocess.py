@@ -120,3 +120,5 @@ def test_faults_are_named():
     other = Volume(data=maps.half2.data, voxel_size=3.0)
     with pytest.raises(StageError, match="voxel size"):
         postprocess(HalfMaps(half1=maps.half1, half2=other), PostprocessParams())
+    with pytest.raises(StageError, match="overflows"):
+        postprocess(maps, PostprocessParams(b_factor=-50000))

@@ -72,6 +72,8 @@ def postprocess(
     fit = fit_b_factor(frequency, shell_amplitude(mean * mask).cpu(), weight, resolution)
     b_factor = params.b_factor if params.b_factor is not None else fit.b_factor
     result = _finish(mean, frequency, weight, b_factor, resolution, voxel_size)
+    if not bool(torch.isfinite(result).all()):
+        raise StageError(f"sharpening with a B-factor of {b_factor:.0f} Å² overflows; give one nearer to 0")
     notes += _notes(curves, resolution, fit, params)
     quality = _curve_quality(curves, resolution) | _b_factor_quality(fit, b_factor) | mask_quality | {"notes": notes}
     progress(1.0, "map written")
