@@ -174,6 +174,21 @@ def test_separate_images_in_another_folder(tmp_path):
     assert read_acquisition(mdoc, images=tmp_path / "frames").tilt_series.use.all()
 
 
+def test_images_that_are_there_but_of_no_format_read_here(tmp_path):
+    mdoc = separate(tmp_path, leave_out=range(5))
+    mdoc.write_text(mdoc.read_text().replace(".tif", ".eer"))
+    with pytest.raises(InputError, match="matched by stem"):
+        read_acquisition(mdoc)
+    (tmp_path / "TS_1_004_-6.0.eer").write_bytes(b"")
+    with pytest.raises(InputError, match="only MRC and TIFF are read"):
+        read_acquisition(mdoc)
+
+
+def test_a_key_that_only_the_header_has_is_no_tilt_angle(tmp_path):
+    with pytest.raises(InputError, match="lacks a TiltAngle"):
+        read_acquisition(series(tmp_path, rows=sections(TiltAngle=None), header=HEADER | {"TiltAngle": "3"}))
+
+
 def test_an_absent_image_flags_its_tilt(tmp_path):
     found = read_acquisition(separate(tmp_path, leave_out=(3,)))
     tilts = found.tilt_series

@@ -64,6 +64,19 @@ def test_tiff_of_any_packing_is_turned_over(tmp_path, compression):
 
 
 @pytest.mark.parametrize(
+    "stored, read",
+    [(np.uint8, np.uint8), (np.uint16, np.uint16), (np.int32, np.float32), (np.uint32, np.float32),
+     (np.float64, np.float32), (np.bool_, np.float32)],
+)  # fmt: skip
+def test_types_that_mrc_has_no_mode_for_become_float32(tmp_path, stored, read):
+    array = np.array([[0, 1], [1, 0]]).astype(stored)
+    tifffile.imwrite(tmp_path / "x.tif", array)
+    images = SeparateImages([ImageFile(path=tmp_path / "x.tif")])
+    assert images.dtype == read and np.array_equal(images[0], array[::-1])
+    write_mrc(tmp_path / "stack.mrc", images, 1.0, stack=True)
+
+
+@pytest.mark.parametrize(
     "name, path, section",
     [
         ("000003@a/b.mrc", "a/b.mrc", 2),
@@ -89,7 +102,7 @@ def test_faults_name_the_file(tmp_path):
     faults = {
         "b.mrc: is 6 × 4 px, but the images before it are 5 × 4 px": ["a.mrc", "b.mrc"],
         "movie.mrc: is a movie of 3 frames": ["movie.mrc"],
-        "colour.tif: is a colour picture": ["colour.tif"],
+        "colour.tif: is a picture in colours": ["colour.tif"],
         "bad.tif: this is not a sound TIFF file": ["bad.tif"],
         "not from .eer": ["x.eer"],
         "No such file": ["none.mrc"],

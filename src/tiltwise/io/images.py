@@ -17,6 +17,7 @@ from tiltwise.io.mrc import read_header, read_mrc
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map")
 TIFF_SUFFIXES = (".tif", ".tiff")
+_KEPT_TYPES = tuple(map(np.dtype, (np.int8, np.uint8, np.int16, np.uint16, np.float16, np.float32)))
 _FORMAT_HINTS = (":mrcs", ":mrc", ":st")
 
 
@@ -121,7 +122,8 @@ def image_pixel_size(file: ImageFile) -> float:
 
 
 def _common_layout(files: Sequence[ImageFile | None]) -> tuple[tuple[int, int], np.dtype]:
-    """Size of every image, (0, 0) if there is none, and a type that holds them all."""
+    """Size of every image, (0, 0) if there is none, and a type that holds them all: float32 for those that an MRC file
+    has no mode for."""
     shape, types = None, []
     for file in files:
         if file is None:
@@ -131,7 +133,8 @@ def _common_layout(files: Sequence[ImageFile | None]) -> tuple[tuple[int, int], 
             raise InputError(f"{file.path}: is {_size(found)} px, but the images before it are {_size(shape)} px")
         shape = found
         types.append(dtype.newbyteorder("="))
-    return shape or (0, 0), np.result_type(*types) if types else np.dtype(np.float32)
+    common = np.result_type(*types) if types else np.dtype(np.float32)
+    return shape or (0, 0), common if common in _KEPT_TYPES else np.dtype(np.float32)
 
 
 def _image_layout(file: ImageFile) -> tuple[tuple[int, int], np.dtype]:
@@ -161,8 +164,8 @@ def _tiff_page(file: ImageFile, *, only_layout: bool = False) -> tuple[tifffile.
             if not len(tiff.pages):
                 raise ValueError("no image in it")
             page = tiff.pages[_section(file, len(tiff.pages))]
-            if len(page.shape) != 2:
-                raise InputError(f"{file.path}: is a colour picture, not an image of a camera")
+            if len(page.shape) != 2 or page.dtype is None or page.dtype.kind not in "iufb":
+                raise InputError(f"{file.path}: is a picture in colours or complex numbers, not an image of a camera")
             return page, None if only_layout else page.asarray()
     except InputError:
         raise
