@@ -39,6 +39,13 @@ def project(tiltwise, tmp_path) -> Path:
     return tmp_path / "p"
 
 
+@pytest.mark.parametrize("recipe", ["template", "spheres"])
+def test_starting_recipes_are_complete(tiltwise, tmp_path, recipe):
+    assert tiltwise("new", tmp_path / "p", "--recipe", recipe)[0] == 0
+    assert [step.name for step in load_recipe(tmp_path / "p").steps] == list(pipeline.BY_NAME)
+    assert load_recipe(tmp_path / "p").steps[3].params.method == recipe
+
+
 def test_help_lists_every_command_and_stage(tiltwise):
     code, out, _ = tiltwise("-h")
     assert code == 0

@@ -18,7 +18,7 @@ STARTS: dict[str, dict[str, dict[str, Any]]] = {
     "spheres": {
         **{name: {} for name in _LINE},
         "pick": {"method": "spheres"},
-        "refine": {"symmetry": "C6", "search_cone": 30.0},
+        "refine": {"symmetry": "C6", "search_cone": 30.0, "search_shift": 40.0, "duplicate_distance": 35.0},
     },
 }
 """Starting recipes: their steps, and the parameters that differ from the defaults."""
