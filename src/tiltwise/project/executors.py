@@ -61,8 +61,7 @@ class SerialExecutor:
 
 
 class DaskExecutor:
-    """Runs tasks in the workers of a Dask scheduler: one on this machine made for the run, or one that is already
-    there."""
+    """Runs tasks in the workers of a Dask scheduler: one made on this machine for the run, or one already there."""
 
     def __init__(self, *, workers: int, threads: int, cores: int, address: str | None = None) -> None:
         import dask

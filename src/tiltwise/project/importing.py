@@ -77,8 +77,7 @@ def import_tilt_series(folder: Path, paths: Iterable[Path], **overrides: Any) ->
 
 
 def find_series(paths: Iterable[Path]) -> list[Path]:
-    """The file that stands for each tilt series among files and folders: its stack, or its .mdoc where the images are
-    separate."""
+    """The file that stands for each tilt series: its stack, or its .mdoc where the images are separate."""
     found: list[Path] = []
     for path in (Path(path).resolve() for path in paths):
         if path.is_dir():
@@ -123,8 +122,7 @@ def add_tilt_series(
     source: Path | None = None,
     overrides: dict[str, Any] | None = None,
 ) -> ImportedSeries:
-    """Put one tilt series into the project. Images that lie in one stack stay where they are; separate ones are copied
-    into one stack."""
+    """Put one tilt series into the project. Images of one stack stay where they are; separate ones become one."""
     place = import_folder(project, tilt_series.name)
     part = begin(place)
     files = {parse_image_name(name).path for name in tilt_series.image_names}

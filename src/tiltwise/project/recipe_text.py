@@ -85,8 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 def set_params(project: Path, step: str, changes: dict[str, Any]) -> Recipe:
-    """Change parameters of a step in project.toml (None: not set) and return the new recipe; InputError leaves the file
-    as it was."""
+    """Change parameters of a step in project.toml (None: not set). InputError leaves the file as it was."""
     recipe = load_recipe(project)
     number = recipe.step_number(step)
     path = Path(project) / RECIPE

@@ -97,8 +97,7 @@ def plan_run(
     steps: tuple[str | None, str | None] = (None, None),
     force: bool = False,
 ) -> list[ItemStatus]:
-    """What run_project would do with the same arguments: the items it would make, with how they stand now. Changes
-    nothing."""
+    """The items that run_project would make with the same arguments, with how they stand now. Changes nothing."""
     state = ProjectState(folder)
     items = [(item, state.status(item)) for item in choose_items(state, only, steps)]
     pending = set()
@@ -194,8 +193,7 @@ class _Run:
         return self._summary(time.perf_counter() - start)
 
     def _ready(self) -> list[Item]:
-        """Take from those that wait what can start now; what turns out to be done, or impossible, is settled on the
-        way.
+        """Take from those that wait what can start now; settle what turns out to be done, or impossible.
 
         An item that takes all series gets all cores, so it starts alone and nothing starts beside it.
         """

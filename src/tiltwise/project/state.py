@@ -33,8 +33,7 @@ class ItemStatus:
     item: str
     """Name of the tilt series, or 'all'."""
     state: ItemState
-    """done: made from today's recipe and files; outdated: made from others; failed: the last try failed; missing: never
-    made."""
+    """done: made from today's recipe and files; outdated: from others; failed: the last try; missing: never made."""
     detail: str
     """The error of a failed item, else empty."""
 
@@ -87,8 +86,7 @@ class ProjectState:
         return "done" if outputs_present(self.folder(item), record) else "missing"
 
     def expected(self, item: Item) -> bool:
-        """Whether an item gives a result, or will once it is run: not if it failed as it is, or if what it takes is not
-        expected."""
+        """Whether an item gives a result, or may once it is run: not if it, or all that gives its input, failed."""
         before = graph.items_before(self.recipe, item, self.series).values()
         if not all(any(self.expected(source) for source in sources) for sources in before):
             return False
@@ -96,8 +94,7 @@ class ProjectState:
         return record is None or record.get("state") == "done" or record.get("fingerprint") != self.fingerprint(item)
 
     def sources(self, item: Item) -> dict[str, list[Item]]:
-        """By kind, the items of steps that an item takes its inputs from; of several, those that are expected to give
-        something."""
+        """By kind, the items that an item takes its inputs from; of several, those expected to give something."""
         before = graph.items_before(self.recipe, item, self.series)
         return {
             kind: [source for source in items if len(items) == 1 or self.expected(source)]

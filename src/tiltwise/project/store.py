@@ -67,8 +67,7 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
 
 
 def join(kind: str, values: dict[str, Any]) -> Any:
-    """One value of a kind from those of all series, for a step that takes them all: particles one after another, others
-    by series."""
+    """One value from those of all series, for a step that takes them all: particles in a row, others by series."""
     if kind != "particles":
         return values
     parts = [part for part in values.values() if len(part)] or list(values.values())[:1]

@@ -98,8 +98,7 @@ class Outcome:
 
 
 def run_task(task: Task, progress: Progress) -> Outcome:
-    """Load, compute, save and record one item into its part folder. An error of the stage is an outcome, recorded like
-    a result."""
+    """Load, compute, save and record one item in its part folder. An error is an outcome, recorded like a result."""
     started, clock, cpu = datetime.now(UTC), time.perf_counter(), time.process_time()
     record = _start_record(task, started)
     _reset_peak_memory()

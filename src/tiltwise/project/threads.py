@@ -38,8 +38,7 @@ def environment(threads: int, cores: int) -> dict[str, str]:
 
 
 def use_threads(threads: int) -> None:
-    """Give this many threads to the libraries that are loaded; to be called after a stage is loaded and before it
-    works."""
+    """Give this many threads to the libraries that are loaded: after a stage is loaded, before it works."""
     if torch := sys.modules.get("torch"):  # looked up, not imported: a stage that needs no torch does not wait for it
         torch.set_num_threads(threads)
     if numba := sys.modules.get("numba"):
