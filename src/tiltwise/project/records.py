@@ -37,7 +37,7 @@ def outputs_present(folder: Path, record: Record) -> bool:
 
 
 def to_json(value: Any) -> Any:
-    """The value in plain JSON types: arrays as lists, what is not finite as null."""
+    """The value in plain JSON types: arrays as lists, what is not finite as null. TypeError for anything else."""
     if isinstance(value, dict):
         return {str(key): to_json(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -48,4 +48,4 @@ def to_json(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
         return value
-    return str(value)
+    raise TypeError(f"a record holds numbers, texts, lists and arrays, not {type(value).__name__}")

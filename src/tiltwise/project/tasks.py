@@ -27,7 +27,7 @@ from tiltwise.project import store
 from tiltwise.project.commit import sync_tree
 from tiltwise.project.digests import file_digest
 from tiltwise.project.layout import LOG, PREVIEW
-from tiltwise.project.records import Record, write_record
+from tiltwise.project.records import Record, to_json, write_record
 from tiltwise.project.threads import use_threads
 
 _PACKAGES = ("numpy", "scipy", "torch", "numba", "mrcfile", "gemmi")
@@ -152,7 +152,7 @@ def _compute(task: Task, progress: Progress) -> Record:
         for path in store.save(kind, value, task.part, task.project)
     }
     _draw_preview(task, outputs, result.quality)
-    return {"outputs": files, "quality": result.quality}
+    return {"outputs": files, "quality": to_json(result.quality)}
 
 
 def _load(task: Task, kind: str, place: "Input | dict[str, Input] | None") -> Any:
