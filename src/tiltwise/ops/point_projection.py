@@ -10,9 +10,10 @@ def project_points_to_slabs(
 ) -> np.ndarray:
     """(particle, slab, size, size, 2) float32 images of rotated points, shared out bilinearly among four pixels.
 
-    point (point, 3) and offset (particle, 2) in pixels; weight (point, 2); rotation (particle, 3, 3); slabs = number and
-    thickness in pixels, centred on depth 0 (the outermost reach to infinity). offset moves the origin from pixel size // 2.
-    Points outside the image are left out. The transform of the sharing is sinc²(kx) sinc²(ky), k in cycles/pixel.
+    point (point, 3) and offset (particle, 2) in pixels; weight (point, 2); rotation (particle, 3, 3); slabs = number
+    and thickness in pixels, centred on depth 0 (the outermost reach to infinity). offset moves the origin from pixel
+    size // 2. Points outside the image are left out. The transform of the sharing is sinc²(kx) sinc²(ky), k in
+    cycles/pixel.
     """
     number, thickness = slabs
     image = np.zeros((len(rotation), number, size, size, 2), dtype=np.float32)

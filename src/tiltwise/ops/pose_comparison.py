@@ -1,8 +1,8 @@
 """How far poses lie from true ones, once what no image can tell is taken out.
 
-Two frames are free: that of each tomogram (a rigid motion, part of the alignment's gauge) and that of the reference (one
-rigid motion for all particles). With x' = A x + b in the tomogram and x_ref' = Q x_ref + d in the reference, a true pose
-(R, t) reads R' = A R Qᵀ, t' = A (t - R Qᵀ d) + b.
+Two frames are free: that of each tomogram (a rigid motion, part of the alignment's gauge) and that of the reference
+(one rigid motion for all particles). With x' = A x + b in the tomogram and x_ref' = Q x_ref + d in the reference, a
+true pose (R, t) reads R' = A R Qᵀ, t' = A (t - R Qᵀ d) + b.
 """
 
 from dataclasses import dataclass

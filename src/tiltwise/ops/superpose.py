@@ -74,7 +74,12 @@ def superpose(moving: Volume, fixed: Volume, mask: torch.Tensor, start: RigidMot
 
 
 def _gauss_newton(
-    source: torch.Tensor, source_voxel: float, target: torch.Tensor, voxel: float, mask: torch.Tensor, start: RigidMotion
+    source: torch.Tensor,
+    source_voxel: float,
+    target: torch.Tensor,
+    voxel: float,
+    mask: torch.Tensor,
+    start: RigidMotion,
 ) -> RigidMotion:
     inside = mask > _INSIDE
     weight = mask[inside].double()
@@ -124,6 +129,10 @@ def _sample_moved(data: torch.Tensor, voxel: float, motion: RigidMotion, points:
 def _gradient(volume: torch.Tensor, voxel: float) -> list[torch.Tensor]:
     """Derivatives along x, y, z, per Å, in Fourier space."""
     spectrum, n = torch.fft.rfftn(volume), volume.shape
-    frequency = (torch.fft.rfftfreq(n[2], voxel), torch.fft.fftfreq(n[1], voxel)[:, None], torch.fft.fftfreq(n[0], voxel))
+    frequency = (
+        torch.fft.rfftfreq(n[2], voxel),
+        torch.fft.fftfreq(n[1], voxel)[:, None],
+        torch.fft.fftfreq(n[0], voxel),
+    )
     frequency = (*frequency[:2], frequency[2][:, None, None])
     return [torch.fft.irfftn(2j * torch.pi * f * spectrum, s=tuple(n)) for f in frequency]

@@ -1,4 +1,5 @@
-"""Parameters of the simulated microscope session: specimen, scheme, optics, detector and the errors a microscope makes."""
+"""Parameters of the simulated microscope session: specimen, scheme, optics, detector and the errors a microscope
+makes."""
 
 from pydantic import Field
 
@@ -12,6 +13,7 @@ class SpecimenParams(Params):
     thickness: Angstrom = Field(650.0, gt=0, description="Thickness of the ice.")
     particles: int = Field(40, ge=1, description="Particles whose centre lies in the untilted field of view.")
     margin: Angstrom = Field(30.0, ge=0, description="Least ice between a molecule and another one or the surface.")
+    surroundings: bool = Field(True, description="Particles also beside the field, where only tilted images see them.")
     molecular_weight: float = Field(2.5e6, gt=1e5, description="Mass of the procedural molecule, Da.")
     diameter: Angstrom = Field(240.0, gt=50, description="Greatest diameter of the procedural molecule.")
     b_factor: SquareAngstrom = Field(40.0, ge=0, description="B-factor of the procedural molecule's atoms.")
@@ -43,6 +45,9 @@ class SimulateParams(Params):
     spherical_aberration: Millimetre = Field(2.7, ge=0, description="Spherical aberration Cs.")
     amplitude_contrast: float = Field(0.07, ge=0, le=1, description="Fraction of amplitude contrast.")
     mean_free_path: Angstrom = Field(3500.0, gt=0, description="Path in ice after which 1/e of the electrons is left.")
+    motion_b_factor: SquareAngstrom = Field(
+        150.0, ge=0, description="B-factor by which motion within each image and partial coherence blur it."
+    )
     specimen: SpecimenParams = SpecimenParams()
     errors: ErrorParams = ErrorParams()
     seed: int = Field(0, ge=0, description="Seed of everything random.")

@@ -1,6 +1,5 @@
 """The scheme of a tilt series and the true state of the microscope at each tilt: what it says, and what it did."""
 
-
 import numpy as np
 
 from tiltwise.data.optics import Ctf, Optics

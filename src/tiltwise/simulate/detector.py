@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tiltwise.ops.fourier import crop_spectrum, fourier_rescale, frequency_norm
+from tiltwise.ops.fourier import crop_spectrum, frequency_norm
 
 _FINER = 2  # physical pixels per pixel of the image, along each side: the image is binned after the counting
 
@@ -11,9 +11,9 @@ _FINER = 2  # physical pixels per pixel of the image, along each side: the image
 def count_electrons(contrast: torch.Tensor, expected: float, pixel_size: float, rng: np.random.Generator) -> np.ndarray:
     """Image (y, x) float32 of electrons counted per pixel, from the contrast (y, x) of even sides, px of pixel_size Å.
 
-    expected in e⁻/Å² reach the camera on average. On physical pixels half as large, n ~ Poisson(N (1 + √DQE · contrast))
-    and image = MTF / √DQE · (n - N) + N: the signal carries the MTF, the noise power is N MTF² / DQE. Binning crops the
-    transform.
+    expected in e⁻/Å² reach the camera on average. On physical pixels half as large, n ~ Poisson(N (1 + √DQE ·
+    contrast)) and image = MTF / √DQE · (n - N) + N: the signal carries the MTF, the noise power is N MTF² / DQE.
+    Binning crops the transform.
     """
     shape = tuple(contrast.shape)
     fine_shape = tuple(_FINER * n for n in shape)
@@ -28,6 +28,7 @@ def count_electrons(contrast: torch.Tensor, expected: float, pixel_size: float, 
 
 
 def detector_response(relative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(DQE, MTF) of a counting camera at 300 kV at a frequency relative to Nyquist; K3's MTF is 0.89 / 0.64 at 1/2 / 1."""
+    """(DQE, MTF) of a counting camera at 300 kV at a frequency relative to Nyquist; K3's MTF is 0.89 / 0.64 at 1/2 /
+    1."""
     relative = relative.clamp_max(1.0)
     return 0.90 - 0.25 * relative - 0.25 * relative**2, 1 - 0.08 * relative - 0.28 * relative**2

@@ -1,12 +1,14 @@
 """The microscope: a specimen of known molecules becomes a stack of counted electrons.
 
-For each tilt the points of each molecule are rotated and projected in slabs of depth; each slab has its own defocus. The
-phase φ = σ ∫V dz of the slabs gives, to first order, the contrast 2 φ·CTF (weak phase object), damped by the exposure. The
-mean count falls with the path through the ice, exp(-t / (Λ cos θ)); the electrons are counted on a detector with a DQE.
-No step is shared with the refinement's central slices: points are rotated, not interpolated volumes.
+For each tilt the points of each molecule are rotated and projected in slabs of depth; each slab has its own defocus.
+The phase φ = σ ∫V dz of the slabs gives, to first order, the contrast 2 φ·CTF (weak phase object), damped by the
+exposure. The mean count falls with the path through the ice, exp(-t / (Λ cos θ)); the electrons are counted on a
+detector with a DQE. No step is shared with the refinement's central slices: points are rotated, not interpolated
+volumes.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,19 +40,20 @@ _ICE_STRUCTURE = 0.05  # structure factor of ice below 1/8 Å; independent molec
 def image_specimen(
     scatterer: Scatterer,
     series: TiltSeries,
-    particles: Particles,
+    particles: Sequence[Particles],
     params: SimulateParams,
     rng: np.random.Generator,
     *,
     progress: Progress = no_progress,
 ) -> np.ndarray:
-    """(tilt, y, x) int16 electron counts of particles in ice, at the geometry, CTF and exposure of `series`."""
+    """(tilt, y, x) int16 electron counts of groups of particles in ice, at the geometry, CTF and exposure of
+    `series`."""
     optics = optics_of(scatterer, series, params)
     images = np.empty((series.number, params.image_size, params.image_size), dtype=np.int16)
     for tilt in range(series.number):
         path = params.specimen.thickness / math.cos(math.radians(float(series.geometry.tilt_angle[tilt])))
-        contrast = particle_contrast(optics, scatterer, series, particles, tilt)
-        contrast += ice_contrast(optics, series, tilt, path, rng)
+        contrast = sum(particle_contrast(optics, scatterer, series, group, tilt) for group in particles)
+        contrast = contrast + ice_contrast(optics, series, tilt, path, rng)
         expected = float(series.exposure[tilt]) * math.exp(-path / params.mean_free_path)
         image = count_electrons(contrast, expected, params.pixel_size, rng)
         images[tilt] = np.clip(np.rint(image), -32768, 32767)
@@ -93,11 +96,14 @@ class Optics2D:
     box: Grid
     """The box in which one particle is imaged: it holds the molecule and what defocus spreads."""
     form_factors: tuple[torch.Tensor, torch.Tensor]
-    """(y, x) of the scatterer's two weights in the box, over the pixel's area and the transform of the point spreading, 1/Å2."""
+    """(y, x) of the scatterer's two weights in the box, over the pixel's area and the transform of the point
+    spreading, 1/Å2."""
     slabs: int
     """Number of slabs of depth into which a particle is cut."""
     slab_thickness: float
     """Å."""
+    b_factor: float
+    """Å2, of the blur of every image."""
 
 
 def optics_of(scatterer: Scatterer, series: TiltSeries, params: SimulateParams) -> Optics2D:
@@ -117,6 +123,7 @@ def optics_of(scatterer: Scatterer, series: TiltSeries, params: SimulateParams) 
         form_factors=tuple(f / spreading for f in scatterer.form_factors(grid.radius)),
         slabs=slabs,
         slab_thickness=2 * scatterer.radius / slabs,
+        b_factor=params.motion_b_factor,
     )
 
 
@@ -125,13 +132,14 @@ class Transfer:
     """Contrast per V Å of projected potential of one tilt, for matter at any depth: 2 σ q CTF."""
 
     amplitude: torch.Tensor
-    """(y, x) 2 σ q, 1/(V Å): twice the interaction parameter times what the exposure has left of the signal."""
+    """(y, x) 2 σ q, 1/(V Å): twice the interaction parameter times what exposure and blur leave of the signal."""
     phase: torch.Tensor
     """(y, x) chi at depth 0, rad."""
     phase_per_height: torch.Tensor
     """(y, x) π λ k², rad/Å: by how much chi falls for each Å towards the gun."""
     gun: int
-    """-1 if the gun is towards -z of the rotated frame (handedness +1), +1 if it is towards +z (docs/conventions.md)."""
+    """-1 if the gun is towards -z of the rotated frame (handedness +1), +1 if it is towards +z
+    (docs/conventions.md)."""
 
     def at(self, depth: torch.Tensor) -> torch.Tensor:
         """(..., y, x) for depth (...) Å. A layer nearer the gun has less underfocus, by its height."""
@@ -139,15 +147,16 @@ class Transfer:
         return -self.amplitude * torch.sin(self.phase - self.phase_per_height * height)
 
 
-def transfer_of_tilt(grid: Grid, series: TiltSeries, tilt: int) -> Transfer:
-    """The transfer of one tilt on a grid."""
+def transfer_of_tilt(grid: Grid, series: TiltSeries, tilt: int, b_factor: float = 0.0) -> Transfer:
+    """The transfer of one tilt on a grid, with an envelope exp(-B k² / 4)."""
     names = ("defocus_u", "defocus_v", "astigmatism_angle", "phase_shift")
     u, v, angle, phase_shift = (torch.as_tensor(float(getattr(series.ctf, n)[tilt])) for n in names)
     pre, own = (torch.as_tensor(float(a[tilt])) for a in (series.pre_exposure, series.exposure))
     damage = exposure_amplitude(grid.radius, pre, own, series.optics.voltage)
+    envelope = torch.exp(-0.25 * b_factor * grid.radius**2)
     defocus = astigmatic_defocus(grid.azimuth, u, v, angle)
     return Transfer(
-        amplitude=2 * interaction_parameter(series.optics.voltage) * damage,
+        amplitude=2 * interaction_parameter(series.optics.voltage) * damage * envelope,
         phase=ctf_phase(grid.radius, defocus, series.optics, phase_shift),
         phase_per_height=math.pi * electron_wavelength(series.optics.voltage) * grid.radius**2,
         gun=-series.defocus_handedness,
@@ -166,8 +175,8 @@ def particle_contrast(
     pixel, border = np.rint(place).astype(int), optics.box.size
     field = torch.zeros(optics.field.size + 2 * border, optics.field.size + 2 * border)
     corner = pixel + optics.field.size // 2 - optics.box.size // 2 + border
-    inside = np.flatnonzero(((corner >= 0) & (corner + optics.box.size <= len(field))).all(axis=1))
-    transfer = transfer_of_tilt(optics.box, series, tilt)
+    inside = np.flatnonzero(((corner > 0) & (corner + optics.box.size < len(field))).all(axis=1))  # those in sight
+    transfer = transfer_of_tilt(optics.box, series, tilt, optics.b_factor)
     slab_depth = (torch.arange(optics.slabs) - (optics.slabs - 1) / 2) * optics.slab_thickness
     for start in range(0, len(inside), _BATCH):
         batch = inside[start : start + _BATCH]
@@ -179,16 +188,19 @@ def particle_contrast(
     return field[border:-border, border:-border]
 
 
-def ice_contrast(optics: Optics2D, series: TiltSeries, tilt: int, path: float, rng: np.random.Generator) -> torch.Tensor:
+def ice_contrast(
+    optics: Optics2D, series: TiltSeries, tilt: int, path: float, rng: np.random.Generator
+) -> torch.Tensor:
     """(y, x) contrast of the ice itself: a Gaussian random field, drawn anew for each image as the beam moves water.
 
-    Its phase has the power n t (γ λ f)² S(k) per area, t the path through the ice; its defocus follows the tilted plane.
+    Its phase has the power n t (γ λ f)² S(k) per area, t the path through the ice; its defocus follows the tilted
+    plane.
     """
     shape = (optics.field.size,) * 2
     white = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) / optics.pixel_size
     amplitude = 47.878 * _WATER_FORM_FACTOR * math.sqrt(_WATER_DENSITY * path * _ICE_STRUCTURE)  # V Å2
     spectrum = torch.fft.rfft2(white) * amplitude
-    transfer = transfer_of_tilt(optics.field, series, tilt)
+    transfer = transfer_of_tilt(optics.field, series, tilt, optics.b_factor)
     depth = _depth_of_plane(optics, series, tilt) / _ICE_LAYER
     result = torch.zeros(shape)
     for layer in range(math.floor(float(depth.min())), math.ceil(float(depth.max())) + 1):

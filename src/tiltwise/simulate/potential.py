@@ -1,7 +1,8 @@
 """From atoms to the electrostatic potential that scatters electrons, less that of the ice they displace.
 
-V(k) = K Σ f(k) exp(-B k²/4) - V_ice Σ v exp(-π k² v^(2/3)) in V Å3, K = h²/(2π m e) = 47.878 V Å2: electron form factors
-f of Peng (1999) for neutral atoms, displaced volumes v of Fraser (1978) as Gaussians. Mean of a protein: 3.3 V.
+V(k) = K Σ f(k) exp(-B k²/4) - V_ice Σ v exp(-π k² v^(2/3)) in V Å3, K = h²/(2π m e) = 47.878 V Å2: electron form
+factors f of Peng (1999) for neutral atoms, displaced volumes v of Fraser (1978) as Gaussians. Mean of a protein: 3.3
+V.
 """
 
 from dataclasses import dataclass
@@ -108,7 +109,9 @@ def _spread(scatterer: Scatterer, spacing: float, size: int) -> np.ndarray:
     place = scatterer.position[:, ::-1].astype(np.float64) / spacing + size // 2
     corner = np.floor(place).astype(np.int64)
     if corner.min() < 0 or corner.max() + 1 >= size:
-        raise ValueError(f"a box of {size * spacing:.0f} Å does not hold the molecule (radius {scatterer.radius:.0f} Å)")
+        raise ValueError(
+            f"a box of {size * spacing:.0f} Å does not hold the molecule (radius {scatterer.radius:.0f} Å)"
+        )
     fraction = place - corner
     grid = np.zeros((2, size**3))
     for offset in np.ndindex(2, 2, 2):

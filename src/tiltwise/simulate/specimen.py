@@ -18,6 +18,7 @@ _RESIDUE_VOLUME = 135.0  # Å3
 _FILLED = 0.75  # part of the outline that is protein; the rest are clefts between domains
 _RISE, _TWIST = 1.5, 100.0  # Å and degrees per residue of a right-handed alpha helix
 _HELIX_SPACING = 10.2  # Å; a hexagonal lattice of this side holds one residue per 135 Å3: 1.35 g/cm3
+_HELIX_WANDER, _HELIX_LEAN = 1.0, 2.0  # Å and degrees, sd from the lattice: leaves the 10 Å signal that proteins have
 _DOMAIN_SPACING = 60.0  # Å between the centres of neighbouring domains
 _DOMAIN_GAP = 3.5  # Å from a helix axis to the wall of its domain
 _SHORTEST_HELIX = 6  # residues
@@ -131,15 +132,17 @@ def _helix_lattice(radius: float, rng: np.random.Generator) -> tuple[np.ndarray,
     start_height, start_azimuth = rng.uniform(0, _RISE, len(x)), rng.uniform(0, 360, len(x))
     z = start_height[:, None] + height
     azimuth = start_azimuth[:, None] + _TWIST * np.arange(len(height))
-    point = np.stack([np.repeat(x, len(height)), np.repeat(y, len(height)), z.ravel()], axis=-1)
-    return point, azimuth.ravel()
+    wander = rng.normal(0, _HELIX_WANDER, (2, len(x), 1))
+    slope = np.tan(np.radians(rng.normal(0, _HELIX_LEAN, (2, len(x), 1))))
+    point = np.stack([x[:, None] + wander[0] + slope[0] * z, y[:, None] + wander[1] + slope[1] * z, z], axis=-1)
+    return point.reshape(-1, 3), azimuth.ravel()
 
 
 def _long_runs(inside: np.ndarray) -> np.ndarray:
     """Keep only runs of at least _SHORTEST_HELIX consecutive residues."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(int)))
     result = np.zeros(len(inside), dtype=bool)
-    for start, stop in zip(edges[::2], edges[1::2]):
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
         if stop - start >= _SHORTEST_HELIX:
             result[start:stop] = True
     return result

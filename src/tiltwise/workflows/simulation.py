@@ -61,7 +61,8 @@ def write_simulation(
     atoms: Atoms | None = None,
     progress: Progress = no_progress,
 ) -> list[Path]:
-    """Image a molecule and write output/data (stacks, .mdoc, .rawtlt, reference.mrc) and output/truth; gives the stacks.
+    """Image a molecule and write output/data (stacks, .mdoc, .rawtlt, reference.mrc) and output/truth; gives the
+    stacks.
 
     Without atoms the molecule is the procedural one of params.seed.
     """
