@@ -1,0 +1,37 @@
+"""Peaks of a score map: local maxima, their places between voxels, and the better of two that are too close."""
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+
+def local_maxima(score: torch.Tensor, radius: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Voxels of score (z, y, x) that are the highest of the cube of half-side radius about them, best first.
+
+    Gives (peak, 3) indices z, y, x and (peak,) scores, at most `number`; voxels of -inf are never peaks.
+    """
+    side = 2 * radius + 1
+    highest = torch.nn.functional.max_pool3d(score[None, None], side, stride=1, padding=radius)[0, 0]
+    index = torch.nonzero((score == highest) & torch.isfinite(score))
+    value = score[tuple(index.T)]
+    order = torch.argsort(value, descending=True, stable=True)[:number]
+    return index[order], value[order]
+
+
+def parabola_offset(before: torch.Tensor, at: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Place of the vertex of the parabola through samples at -1, 0, 1, within ±1/2; 0 where `at` is not the highest."""
+    curvature = 2 * at - before - after
+    offset = (after - before) / (2 * curvature.clamp_min(1e-30))
+    return torch.where(curvature > 0, offset, torch.zeros_like(offset)).clamp(-0.5, 0.5)
+
+
+def keep_separate(position: np.ndarray, score: np.ndarray, distance: float) -> np.ndarray:
+    """Indices of the points (n, 3) that remain, best first, when each drops all worse ones nearer than distance."""
+    order = np.argsort(-score, kind="stable")
+    tree, dropped, kept = cKDTree(position), np.zeros(len(position), bool), []
+    for i in order:
+        if dropped[i]:
+            continue
+        kept.append(i)
+        dropped[tree.query_ball_point(position[i], distance * (1 - 1e-9))] = True
+    return np.array(kept, dtype=int)

@@ -1,0 +1,233 @@
+"""Where in a tomogram a template lies and how it is turned: a coarse search everywhere, a fine one at its peaks."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+
+from tiltwise.data.progress import Progress
+from tiltwise.ops import matching
+from tiltwise.ops.filters import low_pass
+from tiltwise.ops.fourier import fourier_rescale
+from tiltwise.ops.masks import soft_sphere
+from tiltwise.ops.peaks import keep_separate, local_maxima, parabola_offset
+from tiltwise.ops.rotations import rotation_grid
+
+_OVERSAMPLING = 2
+"""Voxels of the turned reference to one of a template."""
+_BOX = 1.4
+"""Side of the boxes in particle diameters: room for the template and for power spectra of the tomogram."""
+_POWER_FLOOR = 0.02
+"""Least noise power, as a part of its median over the band: the tomogram's own filters leave nothing to divide by."""
+_TEMPLATES_AT_ONCE = 512
+_CANDIDATES = 4000
+"""Most peaks of the coarse search that are looked at again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Hits:
+    """Places where a template scored, best first."""
+
+    position: torch.Tensor
+    """(hit, 3) x, y, z from the tomogram centre, Å."""
+    rotation: torch.Tensor
+    """(hit, 3, 3) reference to tomogram."""
+    score: torch.Tensor
+    """(hit,) in standard deviations of the noise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Level:
+    """A tomogram made ready for matching at one sampling."""
+
+    filtered: torch.Tensor
+    """Y (z, y, x)."""
+    weight: torch.Tensor
+    """W on the half grid of a box."""
+    spread: torch.Tensor
+    """(z, y, x) local spread of the whitened tomogram, at least 1."""
+    voxel_size: float
+    """Å."""
+    side: int
+    """Voxels of a box side."""
+    diameter: float
+    """Particle diameter, Å."""
+    step: float
+    """Degrees between rotations: their arc at the rim is the finest spacing used."""
+
+
+def prepare_level(
+    tomogram: torch.Tensor, voxel_size: float, transfer: matching.TiltTransfer, diameter: float, step: float
+) -> Level:
+    """Shrink, whiten and filter a tomogram (z, y, x) for templates of this diameter (Å) turned in this step (degrees).
+
+    Spacings from twice the diameter to the arc of one step at the rim, or to what the tomogram holds, are used.
+    """
+    finest = max(2 * voxel_size, math.radians(step) * diameter / 2)
+    volume, voxel_size = shrink_volume(tomogram, voxel_size, finest / 2)
+    side = 2 * math.ceil(_BOX * diameter / voxel_size / 2)
+    side = min(side, min(volume.shape))
+    box = (side,) * 3
+    k = matching.frequency_vectors(box, voxel_size, volume.device).norm(dim=-1)
+    band = ((k > 1 / (2 * diameter)) & (k < 1 / finest)).float()
+    power = matching.box_power(volume, side)
+    power = power.clamp_min(_POWER_FLOOR * power[band > 0].median())
+    passed = matching.box_transfer(transfer, box, voxel_size) * band
+    white = matching.filter_by_box_response(volume, band / power.sqrt())
+    return Level(
+        filtered=matching.filter_by_box_response(volume, passed / power),
+        weight=passed**2 / power,
+        spread=matching.local_spread(white, side, diameter / 2 / voxel_size),
+        voxel_size=voxel_size,
+        side=side,
+        diameter=diameter,
+        step=step,
+    )
+
+
+def shrink_volume(volume: torch.Tensor, voxel_size: float, wanted: float) -> tuple[torch.Tensor, float]:
+    """Fourier-crop a volume to a voxel near and not above the wanted one, by one ratio of small whole numbers.
+
+    Zeros are added about the centre n // 2 where a side is no multiple of the ratio's numerator.
+    """
+    ratio = max(Fraction(1), Fraction(math.floor(8 * wanted / voxel_size + 1e-6), 8))
+    padded = [-(-n // ratio.numerator) * ratio.numerator for n in volume.shape]
+    before = [m // 2 - n // 2 for n, m in zip(volume.shape, padded, strict=True)]
+    box = torch.zeros(padded, device=volume.device)
+    box[tuple(slice(b, b + n) for b, n in zip(before, volume.shape, strict=True))] = volume
+    small = tuple(m // ratio.numerator * ratio.denominator for m in padded)
+    return fourier_rescale(box, small), voxel_size * float(ratio)
+
+
+def search(
+    levels: tuple[Level, Level], reference: torch.Tensor, voxel_size: float, symmetry: str, progress: Progress
+) -> Hits:
+    """Peaks of the reference (cube of voxel_size Å, density positive) in a tomogram prepared coarsely and finely."""
+    coarse, fine = levels
+    turned = rotation_grid(coarse.step, symmetry, reference.device)
+    templates = _templates(coarse, reference, voxel_size, turned)
+    norms = matching.template_norms(templates, coarse.weight)
+    score, which = matching.correlate_everywhere(coarse.filtered, templates, norms)
+    index, value = local_maxima(score / coarse.spread, 1, 10 * _CANDIDATES)
+    apart = keep_separate(_position(coarse, index).cpu().numpy(), value.cpu().numpy(), coarse.diameter / 2)
+    # peaks are half a diameter apart, particles a whole one: at most about one peak in eight is a particle
+    best = torch.as_tensor(apart[: min(_CANDIDATES, math.ceil(len(apart) / 4))], device=index.device)
+    index, value = index[best], value[best]
+    progress(0.7, "matching at the peaks")
+    position = _position(coarse, index)
+    start = turned[which[tuple(index.T)].long()]
+    return refine_hits(fine, Hits(position=position, rotation=start, score=value), (reference, voxel_size), symmetry)
+
+
+def refine_hits(level: Level, hits: Hits, reference: tuple[torch.Tensor, float], symmetry: str) -> Hits:
+    """Score hits on a finer level: place for the given turn, every turn at that place, then the place between voxels.
+
+    reference is the cube and its voxel size in Å.
+    """
+    data, own_voxel = reference
+    oversampled = _oversampled(level, data, own_voxel)
+    index = _nearest_index(level, hits.position)
+    index = _climb(level, index, hits.rotation, oversampled)
+    rotation = _best_rotation(level, index, oversampled, rotation_grid(level.step, symmetry, data.device))
+    index = _climb(level, index, rotation, oversampled)
+    scores = _scores_around(level, index, rotation, oversampled)
+    lines = (scores[:, :, 1, 1], scores[:, 1, :, 1], scores[:, 1, 1, :])
+    offset = torch.stack([parabola_offset(*line.T) for line in lines], dim=1)
+    score = scores[:, 1, 1, 1] / level.spread[tuple(index.T)]
+    order = torch.argsort(score, descending=True, stable=True)
+    return Hits(position=_position(level, index + offset)[order], rotation=rotation[order], score=score[order])
+
+
+def _position(level: Level, index: torch.Tensor) -> torch.Tensor:
+    centre = torch.tensor([n // 2 for n in level.filtered.shape], device=index.device)
+    return ((index - centre).flip(1) * level.voxel_size).double()
+
+
+def _nearest_index(level: Level, position: torch.Tensor) -> torch.Tensor:
+    shape = torch.tensor(level.filtered.shape, device=position.device)
+    index = (position.flip(1) / level.voxel_size).round().long() + shape // 2
+    return torch.minimum(index.clamp_min(0), shape - 1)
+
+
+def _oversampled(level: Level, reference: torch.Tensor, voxel_size: float) -> tuple[torch.Tensor, float]:
+    """The reference low-passed to what the level uses, at about half of its voxel, and the ratio of the two voxels."""
+    finest = math.radians(level.step) * level.diameter / 2
+    reference = reference - reference.mean()
+    if finest > 2 * voxel_size:
+        reference = low_pass(reference, finest, voxel_size)
+    wanted = level.voxel_size / _OVERSAMPLING
+    number = 2 * math.ceil(min(1.0, voxel_size / wanted) * reference.shape[0] / 2)
+    own = reference.shape[0] * voxel_size / number
+    return fourier_rescale(reference, (number,) * 3), level.voxel_size / own
+
+
+def _templates(level: Level, reference: torch.Tensor, voxel_size: float, rotations: torch.Tensor) -> torch.Tensor:
+    data, ratio = _oversampled(level, reference, voxel_size)
+    radius = level.diameter / 2 / level.voxel_size
+    return matching.rotated_templates(data, ratio, rotations, level.side, radius)
+
+
+def _scores_around(
+    level: Level, index: torch.Tensor, rotation: torch.Tensor, reference: tuple[torch.Tensor, float]
+) -> torch.Tensor:
+    """(hit, 3, 3, 3) scores of each hit's own rotation at its voxel and the 26 about it."""
+    result, values = torch.empty(len(index), 27, device=index.device), _Values(level)
+    radius = level.diameter / 2 / level.voxel_size
+    for start in range(0, len(index), _TEMPLATES_AT_ONCE):
+        rows = slice(start, start + _TEMPLATES_AT_ONCE)
+        templates = matching.rotated_templates(*reference, rotation[rows], level.side, radius)
+        norms = matching.template_norms(templates, level.weight)
+        flat = templates[:, values.inside] / norms[:, None]
+        for i in range(27):
+            shift = torch.tensor([i // 9 - 1, i // 3 % 3 - 1, i % 3 - 1], device=index.device)
+            result[rows, i] = (values.at(index[rows] + shift) * flat).sum(1)
+    return result.reshape(-1, 3, 3, 3)
+
+
+def _climb(
+    level: Level, index: torch.Tensor, rotation: torch.Tensor, reference: tuple[torch.Tensor, float]
+) -> torch.Tensor:
+    """Move each hit to the best of the 27 voxels, twice."""
+    for _ in range(2):
+        best = _scores_around(level, index, rotation, reference).flatten(1).argmax(1)
+        index = index + torch.stack([best // 9 - 1, best // 3 % 3 - 1, best % 3 - 1], dim=1)
+        shape = torch.tensor(level.filtered.shape, device=index.device)
+        index = torch.minimum(index.clamp_min(0), shape - 1)
+    return index
+
+
+def _best_rotation(
+    level: Level, index: torch.Tensor, reference: tuple[torch.Tensor, float], rotations: torch.Tensor
+) -> torch.Tensor:
+    """(hit, 3, 3) the rotation of the highest score at each voxel: hits times rotations as matrix products."""
+    values = _Values(level)
+    data, inside = values.at(index), values.inside
+    best = torch.full((len(index),), -torch.inf, device=index.device)
+    which = torch.zeros(len(index), dtype=torch.long, device=index.device)
+    radius = level.diameter / 2 / level.voxel_size
+    for start in range(0, len(rotations), _TEMPLATES_AT_ONCE):
+        templates = matching.rotated_templates(
+            *reference, rotations[start : start + _TEMPLATES_AT_ONCE], level.side, radius
+        )
+        norms = matching.template_norms(templates, level.weight)
+        score, row = (data @ (templates[:, inside] / norms[:, None]).T).max(1)
+        which = torch.where(score > best, row + start, which)
+        best = torch.maximum(best, score)
+    return rotations[which]
+
+
+class _Values:
+    """Samples of Y in the sphere that holds a template, about any voxel; Y is periodic, as in the search everywhere."""
+
+    def __init__(self, level: Level) -> None:
+        device, self._margin = level.filtered.device, level.side // 2 + 2
+        self.inside = soft_sphere((level.side,) * 3, level.diameter / 2 / level.voxel_size, 1.5, device) > 0
+        padded = torch.nn.functional.pad(level.filtered[None, None], (self._margin,) * 6, mode="circular")[0, 0]
+        self._strides = torch.tensor(padded.stride(), device=device)
+        self._offsets = (torch.nonzero(self.inside) - level.side // 2) @ self._strides
+        self._flat = padded.reshape(-1)
+
+    def at(self, index: torch.Tensor) -> torch.Tensor:
+        """(hit, point) samples about voxels (hit, 3), which may lie up to 2 outside."""
+        return self._flat[((index + self._margin) @ self._strides)[:, None] + self._offsets]
