@@ -57,7 +57,7 @@ def empty_grid(box_size: int, radius: float, dtype: torch.dtype, oversampling: f
 
 
 def volume_spectrum(volume: torch.Tensor, radius: float, oversampling: int = OVERSAMPLING) -> SpectralGrid:
-    """Oversampled, gridding-corrected spectrum of a cubic volume (n, n, n) out to |k| = radius in 1 / (n · voxel size)."""
+    """Oversampled, gridding-corrected spectrum of a cubic volume (n, n, n) out to |k| = radius, in 1 / (n · voxel)."""
     n = volume.shape[0]
     m = oversampling * n
     padded = _pad(volume * gridding_correction(n, m, volume.device), m)
@@ -69,7 +69,7 @@ def volume_spectrum(volume: torch.Tensor, radius: float, oversampling: int = OVE
 
 
 def gridding_correction(n: int, m: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """(n, n, n) float32 factor 1 / (sinc² sinc² sinc²)(x / m) that undoes trilinear interpolation on a grid of m samples."""
+    """(n, n, n) float32 factor 1 / (sinc² sinc² sinc²)(x / m): undoes trilinear interpolation on m samples."""
     x = (torch.arange(n, device=device, dtype=torch.float64) - n // 2) / m
     line = 1 / torch.sinc(x) ** 2
     return (line[:, None, None] * line[:, None] * line).float()
@@ -79,12 +79,12 @@ def extract_slices(grid: SpectralGrid, rotations: torch.Tensor, points: torch.Te
     """(slice, point) complex64 values V̂(Mᵀ [kx, ky, 0]).
 
     rotations (slice, 3, 3) map reference to image frame; points (point, 2) are frequencies in 1 / (box · pixel), as
-    `band_points` gives them. Frequencies beyond the grid read 0.
+    `band_points` gives them; with (point, 3) any set of frequencies is turned and read. Beyond the grid all is 0.
     """
     if grid.values.device.type != "cpu":
         return _extract_plain(grid, rotations, points)
     result = np.empty((len(rotations), len(points)), np.complex64)
-    arrays = (grid.values.numpy(), _double(rotations), _double(points), float(grid.step), result)
+    arrays = (grid.values.numpy(), _double(rotations), _three(points), float(grid.step), result)
     kernels.extract(*arrays)
     return torch.from_numpy(result)
 
@@ -104,10 +104,11 @@ def insert_slices(
     shape = tuple(grid.values.shape)
     if values.device.type != "cpu":
         return _insert_plain(values, weights, rotations, points, grid)
-    numerator, denominator = np.zeros((_GROUPS, *shape), np.complex64), np.zeros((_GROUPS, *shape), np.float32)
-    data = (values.contiguous().numpy(), weights.contiguous().numpy(), _double(rotations), _double(points))
-    kernels.insert(*data, float(grid.step), numerator, denominator)
-    return torch.from_numpy(numerator.sum(0)), torch.from_numpy(denominator.sum(0))
+    sums = np.zeros((_GROUPS, *shape, 3), np.float32)
+    data = (values.contiguous().numpy(), weights.contiguous().numpy(), _double(rotations), _three(points))
+    kernels.insert(*data, float(grid.step), sums)
+    total = torch.from_numpy(sums.sum(0))
+    return torch.complex(total[..., 0], total[..., 1]), total[..., 2].contiguous()
 
 
 def hermitian_complete(values: torch.Tensor) -> torch.Tensor:
@@ -120,7 +121,7 @@ def hermitian_complete(values: torch.Tensor) -> torch.Tensor:
 
 
 def grid_to_volume(grid: SpectralGrid) -> torch.Tensor:
-    """(n, n, n) float32 volume of a (Hermitian) grid: inverse transform, cut from the padded box, gridding-corrected."""
+    """(n, n, n) float32 volume of a Hermitian grid: inverse transform, cut from the padded box, gridding-corrected."""
     n, m = grid.box_size, round(grid.step * grid.box_size)
     r = min(grid.radius, m // 2 - 1)
     spectrum = torch.zeros(m, m, m // 2 + 1, dtype=torch.complex64, device=grid.values.device)
@@ -146,11 +147,17 @@ def _double(values: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(values.cpu().numpy(), np.float64)
 
 
+def _three(points: torch.Tensor) -> np.ndarray:
+    """(point, 3) float64 frequencies: a third component 0 is added to those of a plane."""
+    padded = torch.nn.functional.pad(points.double(), (0, 3 - points.shape[-1]))
+    return np.ascontiguousarray(padded.cpu().numpy())
+
+
 def _corners(
     shape: tuple[int, ...], rotations: torch.Tensor, points: torch.Tensor, step: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Flat grid index and weight (8, slice, point) of the corners about each point, and where it was mirrored."""
-    position = step * torch.einsum("nc,scx->snx", points.double(), rotations[:, :2].double())
+    position = step * torch.einsum("nc,scx->snx", points.double(), rotations[:, : points.shape[1]].double())
     mirrored = position[..., 0] < 0
     position = torch.where(mirrored[..., None], -position, position)
     base = position.floor()

@@ -9,16 +9,22 @@ from tiltwise.params.base import Params
 class RefineParams(Params):
     """Align particles against the tilt images and average them, in two independent halves."""
 
-    box_size: int | None = Field(None, ge=16, le=1024, description="Box, px of the tilt images; from the diameter if not set.")
+    box_size: int | None = Field(
+        None, ge=16, le=1024, description="Box, px of the tilt images; from the diameter if not set."
+    )
     particle_diameter: Angstrom = Field(250.0, gt=0, description="Diameter of the spherical mask.")
     symmetry: str = Field("C1", description="Point group imposed: C1, C6, D2, T, O, I ...")
     reference_lowpass: Angstrom = Field(40.0, gt=0, description="Low-pass of the first reference of each half.")
     iterations: int = Field(6, ge=1, le=50, description="Rounds of alignment and averaging at most.")
     search_cone: Degree = Field(
-        180.0, ge=0, le=180, description="Half-angle of the cone of directions searched around the starting pose; 180 is a global search."
+        180.0,
+        ge=0,
+        le=180,
+        description="Half-angle of the cone of directions searched around the starting pose; 180 is a global search.",
     )
     search_shift: Angstrom = Field(20.0, ge=0, description="Largest shift searched from the starting position.")
     duplicate_distance: Angstrom | None = Field(
         None, ge=0, description="Particles closer than this are one; half the diameter if not set."
     )
+    refine_tilt_shifts: bool = Field(True, description="Refine the shift of every tilt image from the particles.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")

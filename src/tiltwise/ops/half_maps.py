@@ -1,0 +1,115 @@
+"""Half maps of particles at given poses, and the weights of the tilts that they imply."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from tiltwise.data.maps import HalfMaps
+from tiltwise.data.particles import Particles
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.data.volume import Volume
+from tiltwise.ops.averaging import Accumulator, accumulate, average_map, empty_accumulator
+from tiltwise.ops.particle_chunks import CropSettings, ImageSource, PosedParticles, initial_weights, particle_chunks
+from tiltwise.ops.particle_images import TiltWeights
+from tiltwise.ops.references import (
+    alignment_radius,
+    alignment_reference,
+    half_map_fsc,
+    signal_to_noise,
+    sphere_mask,
+)
+from tiltwise.ops.slices import band_points, volume_spectrum
+from tiltwise.ops.tilt_weights import AgreementSums, agreement_sums, updated_weights
+
+
+def accumulate_halves(
+    source: ImageSource,
+    particles: PosedParticles,
+    *,
+    weights: Mapping[str, TiltWeights],
+    symmetry: str = "C1",
+) -> dict[int, Accumulator]:
+    """The sums of half sets 1 and 2; a half is made of its own particles only."""
+    settings = source.settings
+    totals = {half: empty_accumulator(settings.box_size, settings.radius_of(0.1)) for half in (1, 2)}
+    for _, half, index, images in particle_chunks(source, particles, weights=weights):
+        centred = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
+        accumulate(totals[half], images, particles.rotation[index], centred, symmetry)
+    return totals
+
+
+def maps_and_fsc(totals: Mapping[int, Accumulator], mask: torch.Tensor) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+    """Half maps weighted by the SSNR that their own FSC (within the mask) gives, and the FSC of the weighted maps."""
+    maps = {half: average_map(total) for half, total in totals.items()}
+    ssnr = signal_to_noise(half_map_fsc(maps[1], maps[2], mask))
+    maps = {half: average_map(total, ssnr) for half, total in totals.items()}
+    return maps, half_map_fsc(maps[1], maps[2], mask)
+
+
+def measured_weights(
+    source: ImageSource,
+    particles: PosedParticles,
+    references: Mapping[int, torch.Tensor],
+    *,
+    weights: Mapping[str, TiltWeights],
+    radius: float,
+) -> dict[str, TiltWeights]:
+    """Amplitude and noise of every tilt against the reference (n, n, n) of each particle's own half."""
+    grids = {half: volume_spectrum(reference, radius + 1) for half, reference in references.items()}
+    sums: dict[str, AgreementSums] = {}
+    for name, half, index, images in particle_chunks(source, particles, weights=weights):
+        centred = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
+        part = agreement_sums(images, grids[half], particles.rotation[index], centred)
+        sums[name] = sums[name] + part if name in sums else part
+    settings = source.settings
+    points = band_points(settings.box_size, settings.radius_of(0.1), settings.device)
+    return {**weights, **updated_weights(weights, sums, points, settings.box_size, radius)}
+
+
+def average_particles(
+    tilt_series: Mapping[str, TiltSeries],
+    particles: Particles,
+    *,
+    box_size: int,
+    particle_diameter: float,
+    symmetry: str = "C1",
+    device: str = "cpu",
+) -> HalfMaps:
+    """Half maps of particles as they stand: poses, geometry, CTF and half_set are taken as true, nothing is refined.
+
+    The weights of the tilts are measured on the maps themselves, as the refinement does, so that both can be compared.
+    box_size px; particle_diameter Å. Every particle must be of half_set 1 or 2.
+    """
+    pixel_size = next(iter(tilt_series.values())).pixel_size
+    settings = CropSettings(
+        box_size=box_size, pixel_size=pixel_size, particle_radius=particle_diameter / 2, device=device
+    )
+    posed = posed_particles(particles, device)
+    source = ImageSource(tilt_series=tilt_series, settings=settings, ready={})
+    weights = initial_weights(source, posed)
+    mask = sphere_mask(box_size, pixel_size, particle_diameter / 2).to(device)
+    for last in (False, True):
+        totals = accumulate_halves(source, posed, weights=weights, symmetry=symmetry)
+        maps, fsc = maps_and_fsc(totals, mask)
+        if not last:
+            references = {half: alignment_reference(m, mask, fsc, pixel_size) for half, m in maps.items()}
+            radius = alignment_radius(fsc)
+            weights = measured_weights(source, posed, references, weights=weights, radius=radius)
+    return half_maps(maps, pixel_size)
+
+
+def posed_particles(particles: Particles, device: str = "cpu") -> PosedParticles:
+    """The same particles on tensors."""
+    return PosedParticles(
+        tilt_series=particles.tilt_series,
+        position=torch.as_tensor(particles.position, dtype=torch.float64, device=device),
+        rotation=torch.as_tensor(particles.rotation.as_matrix(), dtype=torch.float64, device=device),
+        half_set=np.asarray(particles.half_set),
+    )
+
+
+def half_maps(maps: Mapping[int, torch.Tensor], voxel_size: float) -> HalfMaps:
+    """Maps 1 and 2 at rest."""
+    first, second = (Volume(data=maps[half].cpu().numpy(), voxel_size=voxel_size) for half in (1, 2))
+    return HalfMaps(half1=first, half2=second)

@@ -1,0 +1,75 @@
+"""References for alignment: a given volume brought to box and pixel, half maps masked and filtered by their FSC."""
+
+import numpy as np
+import torch
+
+from tiltwise.data.volume import Volume
+from tiltwise.ops.filters import low_pass, radial_filter
+from tiltwise.ops.fsc import fourier_shell_correlation
+from tiltwise.ops.interpolate import centred_points, sample_volume
+from tiltwise.ops.masks import soft_sphere
+
+_SIGNIFICANT = 0.143
+
+
+def resampled_reference(reference: Volume, box_size: int, pixel_size: float, lowpass: float) -> torch.Tensor:
+    """(n, n, n) float32 the reference on the grid of the crops, about its centre, low-passed to `lowpass` (Å).
+
+    Cubic interpolation; outside the given volume it is 0.
+    """
+    given = low_pass(torch.as_tensor(np.array(reference.data, dtype=np.float32)), lowpass, reference.voxel_size)
+    points = centred_points((box_size,) * 3) * (pixel_size / reference.voxel_size)
+    placed = sample_volume(given, points, method="cubic")
+    return low_pass(placed.float(), lowpass, pixel_size)
+
+
+def sphere_mask(box_size: int, pixel_size: float, radius: float) -> torch.Tensor:
+    """(n, n, n) float32 ball of a radius in Å with a soft edge of a tenth of the box, within the box."""
+    edge = max(3.0, 0.1 * box_size)
+    inner = min(radius / pixel_size, box_size / 2 - 1 - edge)
+    return soft_sphere((box_size,) * 3, inner, edge)
+
+
+def masked_reference(volume: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The volume less its mean along the mask's edge, within the mask: no step is left where the mask ends."""
+    edge = (mask * (1 - mask)).double()
+    background = (volume.double() * edge).sum() / edge.sum().clamp_min(1e-30)
+    return ((volume - background) * mask).float()
+
+
+def half_map_fsc(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(shell,) FSC of the two maps within the mask."""
+    return fourier_shell_correlation(masked_reference(first, mask), masked_reference(second, mask))
+
+
+def signal_weight(fsc: torch.Tensor) -> torch.Tensor:
+    """(shell,) the Wiener filter of a half map: its FSC, made to fall steadily, 0 from the first shell below 0.143.
+
+    Shell 0, of which the FSC says nothing, takes 1.
+    """
+    weight = fsc.clone().clamp(0, 1)
+    weight[0] = 1
+    below = torch.nonzero(weight < _SIGNIFICANT).flatten()
+    if len(below):
+        weight[int(below[0]) :] = 0
+    return torch.cummin(weight, 0).values
+
+
+def signal_to_noise(fsc: torch.Tensor) -> torch.Tensor:
+    """(shell,) SSNR of a half map, FSC / (1 - FSC), steadily falling and at least 0.01."""
+    value = torch.cummin(fsc.clone().clamp(0.01, 0.999), 0).values
+    return value / (1 - value)
+
+
+def alignment_reference(
+    half_map: torch.Tensor, mask: torch.Tensor, fsc: torch.Tensor, voxel_size: float
+) -> torch.Tensor:
+    """The half map filtered by the FSC of the halves, masked."""
+    frequency = torch.arange(len(fsc), dtype=torch.float64) / (len(half_map) * voxel_size)
+    return masked_reference(radial_filter(half_map, frequency, signal_weight(fsc), voxel_size), mask)
+
+
+def alignment_radius(fsc: torch.Tensor) -> int:
+    """Last shell before the FSC first falls below 0.143, at least 2."""
+    below = torch.nonzero(fsc[1:] < _SIGNIFICANT).flatten()
+    return max(2, int(below[0]) if len(below) else len(fsc) - 1)
