@@ -1,0 +1,123 @@
+"""Tilt images made fit for correlation: outliers cut, gradients removed, spectrum whitened; and images unfit for use."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tiltwise.ops.correlation import cosine_taper
+from tiltwise.ops.fourier import crop_spectrum, fourier_rescale, frequency_norm
+
+_NORMAL_MAD = 1.4826
+"""Standard deviation of a normal distribution in units of its median absolute deviation."""
+_DARK = 0.15
+"""An image whose median is below this part of the median of its series shows no specimen: a closed shutter or valve, or
+a grid bar. Ice twice as thick as the mean free path, seen at 60°, still lets exp(-4) / exp(-2) = 0.14 of the electrons
+of the untilted image pass if all scattered ones are lost; as a rule far more."""
+_OUTLIER = 8.0
+"""Robust standard deviations from the median at which values are cut."""
+_TAPER = 0.06
+"""Part of each side over which an image fades to its edge."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Frames:
+    """Cleaned images in square frames; the image centre is the centre of the frame, zero fills the rest."""
+
+    data: torch.Tensor
+    """(tilt, n, n) float32, n even."""
+    pixel_size: float
+    """Å."""
+    window: torch.Tensor
+    """(n, n) 1 inside the images, falling to 0 at their edges."""
+
+
+def find_faults(images: np.ndarray) -> tuple[str, ...]:
+    """(tilt,) why an image (tilt, y, x) is unfit for use, empty where it is fit: not finite, constant, dark."""
+    medians, faults = np.zeros(len(images)), [""] * len(images)
+    for i in range(len(images)):
+        image = np.asarray(images[i], dtype=np.float32)
+        if not np.isfinite(image).all():
+            faults[i] = "image holds values that are not finite"
+        elif float(image.max()) == float(image.min()):
+            faults[i] = "image is constant"
+        else:
+            medians[i] = np.median(image)
+    fit = np.array([not f for f in faults])
+    typical = float(np.median(medians[fit])) if fit.any() else 0.0
+    counts = fit.any() and float(medians[fit].min()) >= 0  # a mean removed by other software says nothing
+    for i in np.flatnonzero(fit & (medians < _DARK * typical)) if counts else ():
+        faults[i] = f"image is dark: median {medians[i]:.4g}, that of the series {typical:.4g}"
+    return tuple(faults)
+
+
+def clean_images(images: np.ndarray, pixel_size: float, finest_pixel: float, device: torch.device | str) -> Frames:
+    """Images (tilt, y, x) without outliers and gradients, faded at their edges, density positive, of unit variance.
+
+    They are resampled by Fourier cropping to the largest pixel not above finest_pixel (Å), or left at pixel_size.
+    """
+    shape = tuple(int(n) for n in images.shape[1:])
+    side = 2 * ((max(shape) + 1) // 2)
+    new_side = min(side, 2 * int(np.ceil(side * pixel_size / finest_pixel / 2)))
+    fade = cosine_taper(shape, _TAPER, device)
+    frames = torch.empty(len(images), new_side, new_side, device=device)
+    for i in range(len(images)):
+        image = torch.as_tensor(np.asarray(images[i], dtype=np.float32), device=device)
+        flat = remove_gradient(clip_outliers(image, _OUTLIER))
+        frame = fourier_rescale(_centred(flat * fade, side), (new_side, new_side))
+        frames[i] = -frame / frame.std().clamp_min(1e-30)
+    window = fourier_rescale(_centred(fade, side), (new_side, new_side)).clamp(0, 1)
+    return Frames(data=frames, pixel_size=side * pixel_size / new_side, window=window)
+
+
+def whiten(frames: Frames, band: tuple[float, float]) -> Frames:
+    """Frames with the mean power of each ring of frequencies made one inside the band, sampled 2.6 times a finest wave.
+
+    band (from, to) Å, coarse first, with Gaussian edges. Noise makes most of the power of a tilt image, so with equal
+    power everywhere a sum over frequencies weights each by its noise: the matched filter for coloured noise.
+    """
+    side = len(frames.window)
+    new_side = min(side, 2 * round(side * frames.pixel_size / (band[1] / 2.6) / 2))
+    frequency = frequency_norm((side, side), frames.pixel_size, frames.window.device)
+    ring = (frequency * side * frames.pixel_size).round().long()
+    counts = torch.bincount(ring.flatten()).float()
+    beyond = (frequency * band[1] - 1).clamp_min(0) / 0.15
+    passed = (1 - torch.exp(-0.5 * (frequency * band[0]) ** 2)) * torch.exp(-(beyond**2))
+    result = frames.data.new_empty(len(frames.data), new_side, new_side)
+    for i, image in enumerate(frames.data):
+        spectrum = torch.fft.rfft2(image)
+        power = torch.zeros_like(counts).index_add_(0, ring.flatten(), (spectrum.abs() ** 2).flatten()) / counts
+        padded = torch.nn.functional.pad(power[None, None], (2, 2), mode="replicate")
+        smooth = torch.nn.functional.avg_pool1d(padded, 5, 1)[0, 0].clamp_min(1e-30)
+        white = crop_spectrum(spectrum * passed / smooth.sqrt()[ring], (side, side), (new_side, new_side))
+        white = torch.fft.irfft2(white, s=(new_side, new_side))
+        result[i] = white / white.std().clamp_min(1e-30)
+    window = fourier_rescale(frames.window, (new_side, new_side)).clamp(0, 1)
+    return Frames(data=result, pixel_size=side * frames.pixel_size / new_side, window=window)
+
+
+def clip_outliers(image: torch.Tensor, limit: float) -> torch.Tensor:
+    """Values of an image (y, x) cut at limit robust standard deviations from its median: hot pixels, cosmic rays."""
+    median = image.median()
+    spread = _NORMAL_MAD * (image - median).abs().median()
+    if float(spread) == 0:  # more than half of the pixels are equal, as in a stack of few grey levels
+        spread = image.std()
+    return image.clamp(float(median - limit * spread), float(median + limit * spread))
+
+
+def remove_gradient(image: torch.Tensor) -> torch.Tensor:
+    """Image (y, x) less its least-squares polynomial of second order: uneven illumination and thickness."""
+    height, width = image.shape
+    y = torch.linspace(-1, 1, height, device=image.device, dtype=torch.float64)[:, None].expand(height, width)
+    x = torch.linspace(-1, 1, width, device=image.device, dtype=torch.float64)[None, :].expand(height, width)
+    terms = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y]).reshape(6, -1)
+    coefficients = torch.linalg.solve(terms @ terms.T, terms @ image.reshape(-1).double())
+    return image - (coefficients @ terms).reshape(height, width).to(image)
+
+
+def _centred(image: torch.Tensor, side: int) -> torch.Tensor:
+    """Image (y, x) in a square frame of zeros, sample n // 2 on sample side // 2."""
+    frame = image.new_zeros(side, side)
+    top, left = (side // 2 - n // 2 for n in image.shape)
+    frame[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return frame
