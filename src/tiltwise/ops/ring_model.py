@@ -1,0 +1,113 @@
+"""Thon rings: the model of the power spectra of a tilt series, patch by patch.
+
+Expected power of patch p of tilt i at frequency k, divided by a smooth background:
+    mu = exp(b_i(k)) · [1 - r / (1 + r) · c_i(k) · cos 2 chi(k; dz_ip(az))],   r = a_i · s(k) · q_i(k)²
+    dz_ip(az) = d_i + h · depth_ip + A cos 2az + B sin 2az,   depth_ip from ops.geometry.plane_depth.
+r is the power of the signal, averaged over a ring, to that of the noise: s(k) a smooth curve shared by all tilts, q the
+amplitude that exposure leaves, a_i the contrast of a tilt. sin² chi = (1 - cos 2 chi) / 2, so the mean over a period
+belongs to the background and what is left goes as -cos 2 chi, weakened by c: finite patch, spread of depth in it, and,
+taken up by s, thickness. b_i is a smooth correction of the background.
+Powers are exponentially distributed (Whittle's likelihood): log p = - log mu - P / mu for each independent frequency.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from tiltwise.data.optics import Optics
+from tiltwise.ops.ctf import ctf_phase, electron_wavelength
+from tiltwise.ops.geometry import plane_depth
+from tiltwise.ops.spectra import PatchLayout, PolarBins, window_coherence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RingSpectra:
+    """Flattened power spectra of the used tilts with all that is needed to predict their rings; float64."""
+
+    power: torch.Tensor
+    """(tilt, patch, sector, ring) power divided by its smooth background."""
+    weight: torch.Tensor
+    """(tilt, patch, sector, ring) independent measurements behind each value."""
+    position: torch.Tensor
+    """(tilt, patch, 2) x, y of the patch: image position - image centre - shift, Å."""
+    rotations: torch.Tensor
+    """(tilt, 3, 3) specimen to image frame."""
+    tilt_angle: torch.Tensor
+    """(tilt,) degrees."""
+    damage: torch.Tensor
+    """(tilt, ring) power that exposure leaves, q²."""
+    coherence: torch.Tensor
+    """(tilt, ring) contrast of the rings left by the spread of depth in a patch."""
+    bins: PolarBins
+    """The sectors and rings of frequency."""
+    layout: PatchLayout
+    """The patches."""
+    pixel_size: float
+    """Å."""
+    optics: Optics
+    """Voltage, Cs, amplitude contrast."""
+
+    @property
+    def ring_frequency(self) -> torch.Tensor:
+        """(ring,) mean frequency over the sectors, 1/Å."""
+        return self.bins.frequency.mean(0)
+
+
+def spline_basis(frequency: torch.Tensor, low: float, high: float, number: int) -> torch.Tensor:
+    """(..., number) uniform cubic B-splines between low and high, which add up to 1; number is at least 4."""
+    u = (frequency - low) / (high - low) * (number - 3)
+    centre = torch.arange(number, dtype=frequency.dtype, device=frequency.device) - 1
+    x = (u[..., None] - centre).abs()
+    inner = 2 / 3 - x**2 + x**3 / 2
+    outer = (2 - x).clamp_min(0) ** 3 / 6
+    return torch.where(x < 1, inner, outer)
+
+
+def background_basis(frequency: torch.Tensor) -> torch.Tensor:
+    """(ring, number) splines too stiff to follow rings: one knot each 1/50 Å."""
+    low, high = float(frequency[0]), float(frequency[-1])
+    return spline_basis(frequency, low, high, 4 + round(50 * (high - low)))
+
+
+def patch_depth(spectra: RingSpectra, slope: torch.Tensor) -> torch.Tensor:
+    """(tilt, patch) depth, Å, of a specimen plane through the origin with normal (slope_x, slope_y, 1)."""
+    normal = torch.cat([slope, slope.new_ones(1)])
+    return plane_depth(spectra.rotations @ (normal / normal.norm()), 0.0, spectra.position)
+
+
+def ring_pattern(
+    spectra: RingSpectra, frequency: torch.Tensor, defocus: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """- c(k) cos 2 chi, c of the finite patch, and its derivative by defocus (1/Å) with c held; arguments broadcast."""
+    wavelength = electron_wavelength(spectra.optics.voltage)
+    twice = 2 * ctf_phase(frequency, defocus, spectra.optics)
+    lag = 2 * wavelength * frequency * defocus / spectra.pixel_size
+    contrast = window_coherence(spectra.layout, lag)
+    return -contrast * torch.cos(twice), contrast * 2 * math.pi * wavelength * frequency**2 * torch.sin(twice)
+
+
+def depth_spread_loss(frequency: torch.Tensor, tilt_angle: torch.Tensor, spread: float, voltage: float) -> torch.Tensor:
+    """(tilt, ring) contrast left where depth varies with sd spread · tan(tilt) (Å) within a patch."""
+    sd = spread * torch.tan(torch.deg2rad(tilt_angle)).abs()[:, None]
+    phase = 2 * math.pi * electron_wavelength(voltage) * frequency**2 * sd
+    return torch.exp(-0.5 * phase**2)
+
+
+def fit_background(power: torch.Tensor, weight: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+    """Log of the smooth background of exponentially distributed powers: Fisher scoring of Whittle's likelihood.
+
+    power and weight (batch, point), basis (point, number). Gives (batch, point).
+    """
+    mean = (power * weight).sum(-1) / weight.sum(-1).clamp_min(1e-12)
+    flat = torch.linalg.lstsq(basis, basis.new_ones(len(basis), 1)).solution[:, 0]
+    coefficients = mean.clamp_min(1e-30).log()[:, None] * flat
+    normal = torch.einsum("pa,bp,pc->bac", basis, weight, basis)
+    normal = normal + 1e-8 * normal.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-12) * torch.eye(
+        basis.shape[1], dtype=basis.dtype, device=basis.device
+    )
+    for _ in range(12):
+        surprise = power * torch.exp(-(coefficients @ basis.T).clamp(-60, 60)) - 1
+        step = torch.linalg.solve(normal, torch.einsum("pa,bp->ba", basis, weight * surprise.clamp(max=5)))
+        coefficients = coefficients + step.clamp(-2, 2)
+    return coefficients @ basis.T
