@@ -13,9 +13,10 @@ import click
 from tiltwise import pipeline
 from tiltwise.cli import commands
 from tiltwise.cli.stage_command import stage_command
-from tiltwise.data.errors import InputError
+from tiltwise.data.errors import InputError, StageError
 
 FAULT = 2
+FAILED = 3
 INTERRUPTED = 130
 
 
@@ -75,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = _say(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    except StageError as error:
+        if debug:
+            raise
+        code = _say(str(error), FAILED)
     except (KeyboardInterrupt, click.Abort):
         click.echo("tiltwise: interrupted; what was finished is kept, run again to go on", err=True)
         code = INTERRUPTED

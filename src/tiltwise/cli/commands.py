@@ -100,6 +100,7 @@ def evaluate(project: str, truth: str, as_json: bool) -> None:
     """Measure every stage of a project against a simulation's truth."""
     from tiltwise.cli.tables import show_figures
     from tiltwise.project.layout import check_project
+    from tiltwise.project.records import to_json
 
     folder = check_project(Path(project))
     if not Path(truth).is_dir():
@@ -107,7 +108,7 @@ def evaluate(project: str, truth: str, as_json: bool) -> None:
     from tiltwise.workflows.evaluate import evaluate as evaluate_project
 
     figures = evaluate_project(folder, Path(truth))
-    click.echo(json.dumps(figures)) if as_json else show_figures(figures)
+    click.echo(json.dumps(to_json(figures), ensure_ascii=False)) if as_json else show_figures(figures)
 
 
 @click.command()

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from tiltwise.cli.tables import show_figures
 from tiltwise.project.events import Event
+from tiltwise.project.records import to_json
 from tiltwise.project.run import RunSummary, plan_run, run_project
 
 FAILURES = 3
@@ -164,7 +165,7 @@ def demo_and_show(output: Path, *, as_json: bool, **request: Any) -> int:
     with context:
         figures = run_demo(output, listener=listener, preview=_preview(), **request)
     if as_json:
-        click.echo(json.dumps({"kind": "summary", **figures}, ensure_ascii=False))
+        click.echo(json.dumps(to_json({"kind": "summary", **figures}), ensure_ascii=False))
     else:
         show_figures(figures)
     return 0
