@@ -51,7 +51,7 @@ def test_a_stage_command_of_a_step_whose_input_is_missing(tiltwise, project):
     code, out = tiltwise("fill", project, "--size", "5", "--series", "A", "--executor", "serial")
     assert code == 3
     assert "project.toml: step fill: size = 5" in out
-    assert "fill/A skipped: shift/A is missing; run that step first" in out
+    assert "fill A: skipped: shift/A is missing; run that step first" in out
     assert tiltwise("shift", project, "--executor", "serial")[0] == 0
     assert tiltwise("fill", project, "--executor", "serial")[0] == 0
 

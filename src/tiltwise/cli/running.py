@@ -217,8 +217,6 @@ def _show_summary(summary: RunSummary) -> None:
     click.echo(f"{said} in {_duration(summary.seconds)}")
     for label, error in summary.failed.items():
         click.echo(f"  {label} failed: {error}")
-    for label, reason in summary.skipped.items():
-        click.echo(f"  {label} skipped: {reason}")
     if summary.failed:
         click.echo("run again to try what failed once more; what is done stays done")
 
