@@ -11,7 +11,7 @@ from tiltwise.data.errors import InputError
 Draw = Callable[[np.random.Generator], np.ndarray]
 """Draws a centre (3,), Å, from a region."""
 
-_TRIES = 20_000
+_TRIES = 4_000
 _COARSE = 16.0  # Å; the molecule's shape is known to about half of this when collisions are looked for
 
 
