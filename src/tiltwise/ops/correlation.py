@@ -17,6 +17,8 @@ class Match:
     """x, y in Å by which the image is moved against the reference."""
     correlation: float
     """Correlation of the two at that shift, every sample of the band counted alike (whitened images), -1 to 1."""
+    correlation_unmoved: float
+    """The same without the shift."""
     information: float
     """What one says of the other at that shift, nats: the sum over the samples of -log(1 - r²) / 2."""
 
@@ -50,11 +52,11 @@ def match_images(
     k = 2 * math.pi * frequency[inside]
     weight = _ring_weight(_turned(cross, k, shift), rings)
     shift = _climb(cross * weight, k, shift, pixel_size)
-    ratio = rings.mean(_turned(cross, k, shift).real)
     smooth = rings.smooth_mean(_turned(cross, k, shift).real).clamp(0, _LARGEST_CORRELATION)
     return Match(
         shift=(float(shift[0]), float(shift[1])),
-        correlation=float((ratio * rings.count).sum() / rings.count.sum()),
+        correlation=float(_turned(cross, k, shift).real.mean()),
+        correlation_unmoved=float(cross.real.mean()),
         information=float((-0.5 * torch.log1p(-(smooth**2)) * rings.count).sum()),
     )
 

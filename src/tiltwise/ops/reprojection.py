@@ -34,11 +34,11 @@ def reproject_others(
     pixel_size: float,
     grid: VolumeGrid,
     threshold: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """For each tilt the projection of max(V - own share - threshold · sd(V), 0), V the back projection of all tilts.
 
     filtered (tilt, y, x): ramp-filtered images, density positive; rotations (tilt, 3, 3); shift (tilt, 2) Å; threshold
-    in standard deviations of V. Gives (tilt, y, x) float32 and V (z, y, x).
+    in standard deviations of V. Gives (tilt, y, x) float32.
     """
     coefficients = voxel_to_sample(rotations, shift, pixel_size, tuple(filtered.shape[1:]), grid.shape, grid.voxel_size)
     volume = torch.zeros(grid.shape, dtype=torch.float32, device=filtered.device)
@@ -56,7 +56,7 @@ def reproject_others(
     else:
         scatter_rest_plain(volume, samples, coefficients, level, images)
     images = images[:, 1:-1, 1:-1]
-    return (images.transpose(1, 2) if turned else images).contiguous(), volume
+    return (images.transpose(1, 2) if turned else images).contiguous()
 
 
 def scatter_rest_plain(

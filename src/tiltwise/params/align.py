@@ -9,10 +9,14 @@ from tiltwise.params.base import Params
 class AlignParams(Params):
     """Align the images of a tilt series: shifts and tilt axis, without markers."""
 
-    resolution: Angstrom | None = Field(None, gt=0, description="Finest spacing used; from the pixel size if not set.")
+    resolution: Angstrom | None = Field(
+        None, gt=0, description="Finest spacing used; 30 Å or four pixels, the coarser, if not set."
+    )
     tilt_axis_angle: Degree | None = Field(
         None, ge=-360, le=360, description="Prior for the tilt axis; from the metadata if not set."
     )
-    tilt_axis_range: Degree = Field(5.0, ge=0, le=90, description="Half-width of the tilt-axis search around its prior.")
+    tilt_axis_range: Degree = Field(
+        5.0, ge=0, le=90, description="Half-width of the tilt-axis search around its prior."
+    )
     thickness: Angstrom = Field(2000.0, gt=0, description="Thickness of the volume used for projection matching.")
-    iterations: int = Field(4, ge=1, le=50, description="Rounds of projection matching.")
+    iterations: int = Field(3, ge=1, le=50, description="Rounds of projection matching at each resolution.")

@@ -1,0 +1,180 @@
+"""Align the images of a tilt series without markers (the method: ops/projection_matching.py)."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tiltwise.data.errors import InputError, StageError
+from tiltwise.data.progress import Progress, no_progress
+from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
+from tiltwise.ops.image_cleaning import Frames, clean_images, find_faults
+from tiltwise.ops.projection_matching import (
+    Alignment,
+    Level,
+    align_neighbours,
+    find_specimen,
+    match_projections,
+    move_origin,
+    prepare_level,
+    search_axis,
+)
+from tiltwise.params.align import AlignParams
+
+_FEWEST_TILTS = 5
+_COARSE, _MIDDLE, _FINE = 80.0, 48.0, 30.0
+"""Resolutions of the levels, Å; none finer than four pixels, or than the parameter."""
+_MARGIN = 100.0
+"""Added to the measured specimen on either side, Å."""
+_DISAGREES = 0.3
+"""A tilt whose correlation is below this part of what its neighbours in angle reach does not show the same specimen."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AlignResult:
+    tilt_series: TiltSeries
+    """The series with its geometry set, and with unfit tilts excluded."""
+    quality: dict
+    """Figures per tilt and for the whole; lists are (tilt,), None where a tilt is excluded."""
+
+
+def align(
+    tilt_series: TiltSeries, params: AlignParams, *, device: str = "cpu", progress: Progress = no_progress
+) -> AlignResult:
+    """Shifts of all images and the tilt axis, from the images themselves.
+
+    Stretched cross-correlation along the tilt order (Guckenberger 1982), then projection matching from coarse to fine
+    (Dengler 1989; Owen & Landis 1996). Tilt angles are those of the stage. A tilt that is dark, or that does not agree
+    with the others, is excluded with the reason, and its row of the geometry is interpolated. The axis stays in the
+    half-turn of its prior; the origin is the middle of the specimen in depth, and where no common shift is left.
+    Raises InputError where no axis is known or too few tilts are usable, and StageError where the result agrees less
+    with the images than no alignment does.
+    """
+    prior = _axis_prior(tilt_series, params)
+    series = _exclude(tilt_series, find_faults(tilt_series.images))
+    finest = params.resolution or max(_FINE, 4 * series.pixel_size)
+    frames = clean_images(series.images, series.pixel_size, finest / 3, device)
+    progress(0.1, "images cleaned")
+
+    coarse = _level(frames, series, max(_COARSE, finest), params.thickness)
+    first = align_neighbours(coarse, prior)
+    found = _find_axis(coarse, _match(coarse, prior, first, params), params.tilt_axis_range, 1.0)
+    series, found = _exclude_disagreeing(series, _match(coarse, found.axis, found.shift, params))
+    progress(0.3, "coarse alignment found")
+
+    coarse = _level(frames, series, max(_COARSE, finest), params.thickness)
+    depth, thickness = find_specimen(coarse, found)
+    found = move_origin(found, coarse.tilt_angle, depth)
+    thickness = min(params.thickness, thickness + 2 * _MARGIN)
+    for part, resolution in ((0.4, max(_MIDDLE, finest)), (0.6, finest)):
+        level = _level(frames, series, resolution, thickness)
+        found = _match(level, found.axis, found.shift, params)
+        found = _find_axis(level, found, 0.8, 0.4)
+        progress(part, f"images matched to reprojections at {resolution:.0f} Å")
+    found = _match(level, found.axis, found.shift, params)
+
+    before, after = _agreement(coarse, prior, np.zeros_like(found.shift)), _agreement(coarse, found.axis, found.shift)
+    if after < before:
+        raise StageError(
+            f"{series.name}: the alignment found agrees less with the images (correlation {after:.4f}) than none at all"
+            f" ({before:.4f}); check pixel size, tilt angles and tilt axis, or exclude bad tilts"
+        )
+    result = replace(series, geometry=_geometry_of_all(series, found))
+    return AlignResult(tilt_series=result, quality=_quality(result, found, before, after))
+
+
+def _axis_prior(series: TiltSeries, params: AlignParams) -> float:
+    axis = series.nominal_tilt_axis_angle if params.tilt_axis_angle is None else params.tilt_axis_angle
+    if axis is None:
+        raise InputError(f"{series.name}: no tilt axis in the metadata; set tilt_axis_angle of the step align")
+    return float(axis)
+
+
+def _exclude(series: TiltSeries, faults: tuple[str, ...]) -> TiltSeries:
+    """The series without the tilts that have a fault; reasons already given stay."""
+    use = np.array([bool(used) and not fault for used, fault in zip(series.use, faults, strict=True)])
+    reasons = tuple(old if old else new for old, new in zip(series.why_not, faults, strict=True))
+    if use.sum() < _FEWEST_TILTS:
+        faulty = next((fault for fault in faults if fault), "the others were excluded before")
+        raise InputError(f"{series.name}: {int(use.sum())} usable tilts, {_FEWEST_TILTS} are needed ({faulty})")
+    return replace(series, use=use, why_not=reasons)
+
+
+def _level(frames: Frames, series: TiltSeries, resolution: float, thickness: float) -> Level:
+    used = np.flatnonzero(series.use)
+    return prepare_level(replace(frames, data=frames.data[used]), series.stage_tilt_angle[used], resolution, thickness)
+
+
+def _match(level: Level, axis: float, shift: np.ndarray, params: AlignParams) -> Alignment:
+    for _ in range(params.iterations):
+        alignment = match_projections(level, axis, shift, _reach(level))
+        shift = alignment.shift
+    return alignment
+
+
+def _find_axis(level: Level, found: Alignment, half_width: float, step: float) -> Alignment:
+    number = int(np.ceil(half_width / step))
+    offsets = np.linspace(-half_width, half_width, 2 * number + 1) if number else np.zeros(1)
+    return search_axis(level, found, offsets, _reach(level))
+
+
+def _reach(level: Level) -> float:
+    """Largest change of a shift in one round, Å: beyond it the images of single particles are taken for each other."""
+    return 3 * level.band[1]
+
+
+def _exclude_disagreeing(series: TiltSeries, found: Alignment) -> tuple[TiltSeries, Alignment]:
+    used = np.flatnonzero(series.use)
+    order = np.argsort(series.stage_tilt_angle[used], kind="stable")
+    correlation, faults = found.correlation[order], [""] * series.number
+    for place, value in enumerate(correlation):
+        around = np.delete(correlation, place)[max(0, place - 3) : place + 3]
+        expected = float(np.median(around))
+        if value < _DISAGREES * expected:
+            reason = f"image does not agree with the other tilts: correlation {value:.3f}, neighbours {expected:.3f}"
+            faults[used[order[place]]] = reason
+    result = _exclude(series, tuple(faults))
+    kept = result.use[used]
+    fields = {name: getattr(found, name)[kept] for name in ("shift", "step", "correlation", "correlation_before")}
+    return result, replace(found, **fields)
+
+
+def _agreement(level: Level, axis: float, shift: np.ndarray) -> float:
+    """Mean correlation of the images with their reprojections as the shifts stand."""
+    return float(match_projections(level, axis, shift, 0.0).correlation_before.mean())
+
+
+def _geometry_of_all(series: TiltSeries, found: Alignment) -> TiltGeometry:
+    """Geometry of all tilts; shifts of excluded ones interpolated over the tilt angle."""
+    used = np.flatnonzero(series.use)
+    order = used[np.argsort(series.stage_tilt_angle[used], kind="stable")]
+    shift = np.zeros((series.number, 2))
+    shift[used] = found.shift
+    for axis in range(2):
+        between = np.interp(series.stage_tilt_angle, series.stage_tilt_angle[order], shift[order, axis])
+        shift[~series.use, axis] = between[~series.use]
+    return TiltGeometry(
+        tilt_angle=np.array(series.stage_tilt_angle, dtype=float),
+        tilt_axis_angle=np.full(series.number, found.axis),
+        x_tilt=np.zeros(series.number),
+        shift=shift,
+    )
+
+
+def _quality(series: TiltSeries, found: Alignment, before: float, after: float) -> dict:
+    def listed(values: np.ndarray) -> list[float | None]:
+        row = iter(values.tolist())
+        return [round(next(row), 6) if used else None for used in series.use]
+
+    return {
+        "shift_x_A": listed(found.shift[:, 0]),
+        "shift_y_A": listed(found.shift[:, 1]),
+        "residual_A": listed(found.step),
+        "correlation": listed(found.correlation),
+        "tilt_axis_angle_deg": round(found.axis, 4),
+        "excluded": [
+            {"tilt": i, "tilt_angle_deg": float(series.stage_tilt_angle[i]), "why_not": series.why_not[i]}
+            for i in np.flatnonzero(~series.use).tolist()
+        ],
+        "sharpness_before": before,
+        "sharpness_after": after,
+    }
