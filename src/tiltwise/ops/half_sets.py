@@ -63,16 +63,18 @@ def assign_half_sets(particles: Particles, linking_distance: float, seed: int) -
     return halves
 
 
-def distinct_particles(particles: Particles, distance: float) -> np.ndarray:
-    """(particle,) bool: the best-scored of every group of particles closer than distance (Å), across both halves."""
-    keep = np.ones(len(particles), dtype=bool)
-    for name in sorted(set(particles.tilt_series.tolist())):
-        own = np.flatnonzero(particles.tilt_series == name)
-        neighbours = cKDTree(particles.position[own]).query_ball_point(particles.position[own], distance)
-        alive = np.ones(len(own), dtype=bool)
-        for i in np.argsort(-particles.score[own], kind="stable"):
-            if alive[i]:
-                alive[neighbours[i]] = False
-                alive[i] = True
-        keep[own] = alive
+def distinct_particles(names: np.ndarray, position: np.ndarray, score: np.ndarray, distance: float) -> np.ndarray:
+    """(particle,) bool: True for the best-scored of every group closer together than distance, whatever their halves.
+
+    names (particle,) of the tilt series; position (particle, 3) and distance in Å. Taken in order of falling score, a
+    particle removes all that lie closer to it.
+    """
+    keep = np.ones(len(names), dtype=bool)
+    for name in sorted(set(names.tolist())):
+        own = np.flatnonzero(names == name)
+        neighbours = cKDTree(position[own]).query_ball_point(position[own], distance)
+        for i in np.argsort(-score[own], kind="stable"):
+            if keep[own[i]]:
+                keep[own[neighbours[i]]] = False
+                keep[own[i]] = True
     return keep

@@ -1,0 +1,161 @@
+"""Poses of all particles against the reference of their own half: searched over a grid, or refined where they are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from tiltwise.ops.particle_chunks import ImageSource, PosedParticles, particle_chunks
+from tiltwise.ops.particle_images import ParticleImages, TiltWeights
+from tiltwise.ops.pose_refinement import Poses, refine_poses
+from tiltwise.ops.pose_search import Candidates, search_poses, shift_grid
+from tiltwise.ops.rotations import cone_rotation_grid, rotation_grid
+from tiltwise.ops.slices import SpectralGrid, volume_spectrum
+from tiltwise.ops.tilt_weights import agreement_sums, amplitude_ratio
+
+_CANDIDATES = 12  # poses kept from the search for refinement
+_FINALISTS = 3  # of them that are refined in the full band
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SearchGrid:
+    """The poses tried, in the frame of each particle's starting pose."""
+
+    rotations: torch.Tensor
+    """(rotation, 3, 3) float64."""
+    shifts: torch.Tensor
+    """(shift, 3) float64, Å."""
+    resolution: float
+    """Finest spacing compared, Å."""
+    angular_step: float
+    """Degrees between neighbouring rotations."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Alignment:
+    """New poses of all particles."""
+
+    particles: PosedParticles
+    """Positions and rotations after the alignment."""
+    score: np.ndarray
+    """(particle,) log likelihood against no particle."""
+    uncertainty: np.ndarray
+    """(particle, 2) standard deviation of rotation (degrees) and of position (Å), rms over the axes."""
+
+
+def search_grid(resolution: float, diameter: float, cone: float, shift: float, symmetry: str = "C1") -> SearchGrid:
+    """Steps at which neighbours still overlap: a point at the particle's edge, or the whole, moves by 0.35 resolution.
+
+    cone (degrees) is the half-angle of the directions about the starting one, every turn about it included; at 180 the
+    grid covers all rotations. shift (Å) bounds the shifts. Lengths in Å.
+    """
+    step = float(np.degrees(0.7 * resolution / diameter))
+    rotations = rotation_grid(step, symmetry) if cone >= 180 else cone_rotation_grid(cone, step, symmetry)
+    return SearchGrid(
+        rotations=rotations, shifts=shift_grid(shift, 0.35 * resolution), resolution=resolution, angular_step=step
+    )
+
+
+def search_alignment(
+    source: ImageSource,
+    particles: PosedParticles,
+    references: Mapping[int, torch.Tensor],
+    *,
+    weights: Mapping[str, TiltWeights],
+    grid: SearchGrid,
+    resolution: float,
+    allowed: torch.Tensor,
+) -> Alignment:
+    """Best pose of every particle over the grid, then refined in the band down to `resolution` (Å).
+
+    references (n, n, n) by half set; allowed (particle, 4): centre and radius, Å, of the ball of allowed positions.
+    """
+    radius, coarse = source.settings.radius_of(resolution), source.settings.radius_of(grid.resolution)
+    middle = min(radius, 2 * coarse)
+    spectra = {half: volume_spectrum(reference, radius + 1) for half, reference in references.items()}
+
+    def align(half: int, index: np.ndarray, images: ParticleImages, ball: torch.Tensor) -> Poses:
+        frame = particles.rotation[index]
+        found = search_poses(
+            images,
+            references[half],
+            frame,
+            grid.rotations,
+            grid.shifts,
+            radius=coarse,
+            candidates=_CANDIDATES,
+            separation=1.5 * grid.angular_step,
+        )
+        best = agreement_sums(images.band(coarse), spectra[half], found.rotation[:, 0], found.shift[:, 0])
+        spectrum = _scaled(spectra[half], max(amplitude_ratio(best), 0.0))
+        ranked = _refine_candidates(images.band(coarse), spectrum, found, ball, steps=3)
+        first = Candidates(
+            rotation=ranked.rotation[:, :_FINALISTS], shift=ranked.shift[:, :_FINALISTS], score=ranked.score
+        )
+        final = _refine_candidates(images.band(middle), spectrum, first, ball, steps=5)
+        return refine_poses(images, spectrum, final.rotation[:, 0], final.shift[:, 0], steps=3, allowed_shift=ball)
+
+    return _align_chunks(source, particles, align, weights=weights, resolution=resolution, allowed=allowed)
+
+
+def local_alignment(
+    source: ImageSource,
+    particles: PosedParticles,
+    references: Mapping[int, torch.Tensor],
+    *,
+    weights: Mapping[str, TiltWeights],
+    resolution: float,
+    allowed: torch.Tensor,
+) -> Alignment:
+    """Every pose refined from where it is; arguments as for `search_alignment`."""
+    radius = source.settings.radius_of(resolution)
+    spectra = {half: volume_spectrum(reference, radius + 1) for half, reference in references.items()}
+
+    def align(half: int, index: np.ndarray, images: ParticleImages, ball: torch.Tensor) -> Poses:
+        start = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
+        rotation = particles.rotation[index]
+        return refine_poses(images, spectra[half], rotation, start, steps=6, allowed_shift=ball)
+
+    return _align_chunks(source, particles, align, weights=weights, resolution=resolution, allowed=allowed)
+
+
+def _align_chunks(source, particles, align, *, weights, resolution, allowed) -> Alignment:
+    position, rotation = particles.position.clone(), particles.rotation.clone()
+    score = np.zeros(len(particles))
+    uncertainty = np.full((len(particles), 2), np.nan)
+    chunks = particle_chunks(source, particles, weights=weights, resolution=resolution)
+    for _, half, index, images in chunks:
+        ball = torch.cat([allowed[index, :3] - particles.position[index], allowed[index, 3:]], dim=1)
+        poses = align(half, index, images, ball)
+        position[index] += poses.shift
+        rotation[index] = poses.rotation
+        score[index] = poses.likelihood.cpu().numpy()
+        variance = torch.diagonal(poses.covariance, dim1=1, dim2=2)
+        spread = torch.stack([variance[:, :3].mean(1), variance[:, 3:].mean(1)], 1).clamp_min(0).sqrt()
+        uncertainty[index] = spread.cpu().numpy()
+    return Alignment(
+        particles=replace(particles, position=position, rotation=rotation), score=score, uncertainty=uncertainty
+    )
+
+
+def _scaled(spectrum: SpectralGrid, factor: float) -> SpectralGrid:
+    return replace(spectrum, values=spectrum.values * factor)
+
+
+def _refine_candidates(
+    images: ParticleImages, spectrum: SpectralGrid, found: Candidates, ball: torch.Tensor, steps: int
+) -> Candidates:
+    """The candidates refined and put in order of falling likelihood."""
+    refined = [
+        refine_poses(images, spectrum, found.rotation[:, c], found.shift[:, c], steps=steps, allowed_shift=ball)
+        for c in range(found.rotation.shape[1])
+    ]
+    score = torch.stack([r.likelihood for r in refined], 1)
+    order = score.argsort(dim=1, descending=True, stable=True)
+    rows = torch.arange(len(order), device=order.device)[:, None]
+    return Candidates(
+        rotation=torch.stack([r.rotation for r in refined], 1)[rows, order],
+        shift=torch.stack([r.shift for r in refined], 1)[rows, order],
+        score=score[rows, order].float(),
+    )

@@ -1,0 +1,96 @@
+"""What the refinement starts from: checked input, resolved numbers."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tiltwise.data.errors import InputError
+from tiltwise.data.particles import Particles
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.half_maps import posed_particles
+from tiltwise.ops.half_sets import assign_half_sets
+from tiltwise.ops.particle_chunks import CropSettings, ImageSource, PosedParticles
+from tiltwise.ops.references import sphere_mask
+from tiltwise.params.refine import RefineParams
+
+_FEWEST = 4  # particles of a half
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Setup:
+    """Everything that stays the same from the first iteration to the last."""
+
+    source: ImageSource
+    """Tilt series and how crops are cut."""
+    particles: PosedParticles
+    """Starting poses with their half sets."""
+    allowed: torch.Tensor
+    """(particle, 4) starting position and the radius about it in which a particle stays, Å."""
+    mask: torch.Tensor
+    """(n, n, n) soft sphere."""
+    diameter: float
+    """Å."""
+    duplicate_distance: float
+    """Å."""
+
+
+def prepare(tilt_series: Mapping[str, TiltSeries], particles: Particles, params: RefineParams, device: str) -> Setup:
+    """Check the input and resolve what follows from the data. Raises InputError with one line for each fault."""
+    _check(tilt_series, particles)
+    pixel_size = next(iter(tilt_series.values())).pixel_size
+    distance = params.duplicate_distance
+    distance = params.particle_diameter / 2 if distance is None else distance
+    box_size = params.box_size or good_box_size(2 * params.particle_diameter / pixel_size)
+    settings = CropSettings(
+        box_size=box_size, pixel_size=pixel_size, particle_radius=params.particle_diameter / 2, device=device
+    )
+    posed = posed_particles(particles, device)
+    halves = assign_half_sets(particles, distance, params.seed)
+    if min((halves == 1).sum(), (halves == 2).sum()) < _FEWEST:
+        raise InputError(f"particles: {len(halves)} in all, {_FEWEST} are needed in each half")
+    radius = torch.full((len(posed), 1), max(params.search_shift, 2 * pixel_size), dtype=torch.float64, device=device)
+    return Setup(
+        source=ImageSource(tilt_series=tilt_series, settings=settings, ready={}),
+        particles=PosedParticles(
+            tilt_series=posed.tilt_series, position=posed.position, rotation=posed.rotation, half_set=halves
+        ),
+        allowed=torch.cat([posed.position, radius], dim=1),
+        mask=sphere_mask(box_size, pixel_size, params.particle_diameter / 2).to(device),
+        diameter=params.particle_diameter,
+        duplicate_distance=distance,
+    )
+
+
+def good_box_size(least: float) -> int:
+    """The smallest even number not below `least` whose only prime factors are 2, 3 and 5: fast to transform."""
+    size = 2 * math.ceil(least / 2)
+    while True:
+        rest = size
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return size
+        size += 2
+
+
+def _check(tilt_series: Mapping[str, TiltSeries], particles: Particles) -> None:
+    if len(particles) == 0:
+        raise InputError("particles: there are none to refine")
+    unknown = sorted(set(particles.tilt_series.tolist()) - set(tilt_series))
+    if unknown:
+        raise InputError(f"particles: tilt series {unknown[0]} is not in the project")
+    for name in sorted(set(particles.tilt_series.tolist())):
+        series = tilt_series[name]
+        if series.geometry is None:
+            raise InputError(f"{name}: not aligned; run align before refine")
+        if not np.any(series.use):
+            raise InputError(f"{name}: no tilt is used")
+        if series.ctf is not None and series.defocus_handedness is None:
+            raise InputError(f"{name}: defocus is known but its handedness is not; run defocus again or set it")
+    sizes = sorted({round(series.pixel_size, 4) for series in tilt_series.values()})
+    if sizes[-1] > 1.001 * sizes[0]:
+        raise InputError(f"tilt series: pixel sizes {sizes[0]} and {sizes[-1]} Å differ; refine needs one")

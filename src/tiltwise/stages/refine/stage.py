@@ -1,0 +1,231 @@
+"""The refinement as a recipe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from tiltwise.data.errors import InputError, StageError
+from tiltwise.data.maps import HalfMaps
+from tiltwise.data.particles import Particles
+from tiltwise.data.progress import Progress, no_progress
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.data.volume import Volume
+from tiltwise.ops.fsc import first_crossing
+from tiltwise.ops.half_maps import accumulate_halves, half_maps, maps_and_fsc, measured_weights
+from tiltwise.ops.half_sets import distinct_particles
+from tiltwise.ops.particle_chunks import ImageSource, PosedParticles, initial_weights
+from tiltwise.ops.particle_images import TiltWeights
+from tiltwise.ops.pose_alignment import Alignment, local_alignment, search_alignment, search_grid
+from tiltwise.ops.references import alignment_radius, alignment_reference, masked_reference, resampled_reference
+from tiltwise.ops.rotations import geodesic_angle
+from tiltwise.ops.tilt_shifts import refine_tilt_shifts, shifted_series
+from tiltwise.params.refine import RefineParams
+from tiltwise.stages.refine.setup import Setup, prepare
+
+_SEARCHES = 2  # iterations, from the first, that search the grid rather than refine where they are
+_SEARCH_FRACTION = 5.0  # the search compares spacings down to a fifth of the diameter, or the low-pass if coarser
+_THRESHOLD = 0.143
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RefineResult:
+    particles: Particles
+    """Refined poses, half sets, log likelihoods as scores; duplicates removed."""
+    half_maps: HalfMaps
+    """The averages of the halves, unfiltered, unmasked."""
+    tilt_series: dict[str, TiltSeries]
+    """By name, as given but for the shifts of the tilts, where the particles improved them."""
+    quality: dict
+    """Iterations with their resolution, FSC curve, uncertainties, weights of the tilts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _State:
+    source: ImageSource
+    """Tilt series, with refined shifts, and their images."""
+    particles: PosedParticles
+    """Poses; half set 0 where a particle has been removed as a duplicate."""
+    score: np.ndarray
+    """(particle,) log likelihood."""
+    uncertainty: np.ndarray
+    """(particle, 2) standard deviations of rotation (degrees) and position (Å)."""
+    weights: dict[str, TiltWeights]
+    """Amplitude and noise of each tilt, by series."""
+    references: dict[int, torch.Tensor]
+    """(n, n, n) masked, filtered, by half set."""
+    resolution: float
+    """Finest spacing to be used in the next alignment, Å."""
+    maps: dict[int, torch.Tensor]
+    """Half maps as they are."""
+    fsc: torch.Tensor | None
+    """(shell,) of the half maps within the sphere."""
+
+
+def refine(
+    tilt_series: Mapping[str, TiltSeries],
+    particles: Particles,
+    reference: Volume | None,
+    params: RefineParams,
+    *,
+    device: str = "cpu",
+    progress: Progress = no_progress,
+) -> RefineResult:
+    """Poses by search and Gauss-Newton against the tilt images, half maps by Fourier insertion (methods.md section 5).
+
+    The halves share nothing but the first, low-passed reference and the FSC between them, from which both take their
+    resolution limit. Raises InputError for input that cannot be refined, StageError if no map results.
+    """
+    progress(0.0, "noise of the images")
+    setup = prepare(tilt_series, particles, params, device)
+    state, records = _start(setup, reference, params), []
+    for iteration in range(params.iterations):
+        text = f"iteration {iteration + 1} of {params.iterations}"
+        progress(iteration / params.iterations, f"{text}: align {np.count_nonzero(state.particles.half_set)} particles")
+        aligned = _align(setup, state, params, search=iteration < _SEARCHES)
+        aligned, removed = _without_duplicates(setup, aligned)
+        state, shifts = _refine_shifts(state, aligned, params, first=iteration == 0)
+        progress((iteration + 0.7) / params.iterations, f"{text}: average")
+        previous, state = state, _average(setup, state, aligned, params)
+        record = _record(setup, previous, state, iteration=iteration + 1, removed=removed, symmetry=params.symmetry)
+        records.append(record | shifts)
+    progress(1.0, f"{records[-1]['resolution_fsc_A']:.1f} Å between the halves")
+    return _result(setup, state, particles, records)
+
+
+def _start(setup: Setup, reference: Volume | None, params: RefineParams) -> _State:
+    if reference is None:
+        raise InputError("refine: no reference")
+    settings = setup.source.settings
+    first = resampled_reference(reference, settings.box_size, settings.pixel_size, params.reference_lowpass)
+    masked = masked_reference(first.to(settings.device), setup.mask)
+    return _State(
+        source=setup.source,
+        particles=setup.particles,
+        score=np.zeros(len(setup.particles)),
+        uncertainty=np.full((len(setup.particles), 2), np.nan),
+        weights=initial_weights(setup.source, setup.particles),
+        references={1: masked, 2: masked},
+        resolution=params.reference_lowpass,
+        maps={},
+        fsc=None,
+    )
+
+
+def _align(setup: Setup, state: _State, params: RefineParams, *, search: bool) -> Alignment:
+    """Every particle against the reference of its own half."""
+    arguments = (state.source, state.particles, state.references)
+    shared = {"weights": state.weights, "resolution": state.resolution, "allowed": setup.allowed}
+    if not search:
+        return local_alignment(*arguments, **shared)
+    coarse = max(1.25 * params.reference_lowpass, setup.diameter / _SEARCH_FRACTION)
+    grid = search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, params.symmetry)
+    return search_alignment(*arguments, grid=grid, **shared)
+
+
+def _without_duplicates(setup: Setup, aligned: Alignment) -> tuple[Alignment, int]:
+    """Of particles that came together, in whichever halves, the one of the higher likelihood stays."""
+    posed = aligned.particles
+    alive = np.flatnonzero(posed.half_set > 0)
+    keep = distinct_particles(
+        posed.tilt_series[alive], posed.position[alive].cpu().numpy(), aligned.score[alive], setup.duplicate_distance
+    )
+    halves = np.zeros_like(posed.half_set)
+    halves[alive[keep]] = posed.half_set[alive[keep]]
+    return replace(aligned, particles=replace(posed, half_set=halves)), int((~keep).sum())
+
+
+def _refine_shifts(state: _State, aligned: Alignment, params: RefineParams, *, first: bool) -> tuple[_State, dict]:
+    """New shifts of the tilts where both halves agree on them; not on the first reference, which is too coarse."""
+    if first or not params.refine_tilt_shifts:
+        return state, {}
+    fits = refine_tilt_shifts(
+        state.source, aligned.particles, state.references, weights=state.weights, resolution=state.resolution
+    )
+    series = dict(state.source.tilt_series)
+    series |= {name: shifted_series(series[name], fit) for name, fit in fits.items() if fit.accepted}
+    record = {
+        name: {
+            "accepted": fit.accepted,
+            "likelihood_gain": list(fit.gain),
+            "rms_A": float(np.sqrt((fit.shift**2).mean())),
+        }
+        for name, fit in fits.items()
+    }
+    return replace(state, source=state.source.with_series(series)), {"tilt_shifts": record}
+
+
+def _average(setup: Setup, state: _State, aligned: Alignment, params: RefineParams) -> _State:
+    """Weights of the tilts against the references, then new half maps, their FSC, and the next references."""
+    settings, particles = setup.source.settings, aligned.particles
+    radius = settings.radius_of(state.resolution)
+    weights = measured_weights(state.source, particles, state.references, weights=state.weights, radius=radius)
+    totals = accumulate_halves(state.source, particles, weights=weights, symmetry=params.symmetry)
+    maps, fsc = maps_and_fsc(totals, setup.mask)
+    if not all(bool(torch.isfinite(m).all()) and float(m.std()) > 0 for m in maps.values()):
+        raise StageError("refine: the average of a half is empty; are the particles inside the images?")
+    size = settings.box_size * settings.pixel_size
+    return _State(
+        source=state.source,
+        particles=particles,
+        score=aligned.score,
+        uncertainty=aligned.uncertainty,
+        weights=weights,
+        references={h: alignment_reference(m, setup.mask, fsc, settings.pixel_size) for h, m in maps.items()},
+        resolution=size / alignment_radius(fsc),
+        maps=maps,
+        fsc=fsc,
+    )
+
+
+def _record(setup: Setup, previous: _State, state: _State, *, iteration: int, removed: int, symmetry: str) -> dict:
+    """What the iteration did, for the report."""
+    alive = state.particles.half_set > 0
+    turned = geodesic_angle(previous.particles.rotation[alive], state.particles.rotation[alive], symmetry)
+    moved = (state.particles.position - previous.particles.position)[alive].norm(dim=1)
+    frequency = _frequency(setup, state)
+    return {
+        "iteration": iteration,
+        "resolution_fsc_A": first_crossing(frequency, state.fsc, _THRESHOLD),
+        "resolution_used_A": previous.resolution,
+        "particles": int(alive.sum()),
+        "rotation_change_deg": float(turned.median()),
+        "shift_change_A": float(moved.median()),
+        "duplicates_removed": removed,
+        "score": float(np.mean(state.score[alive])),
+    }
+
+
+def _frequency(setup: Setup, state: _State) -> torch.Tensor:
+    settings = setup.source.settings
+    return torch.arange(len(state.fsc), dtype=torch.float64) / (settings.box_size * settings.pixel_size)
+
+
+def _result(setup: Setup, state: _State, particles: Particles, records: list[dict]) -> RefineResult:
+    alive = np.flatnonzero(state.particles.half_set > 0)
+    given = particles[alive]
+    refined = replace(
+        given,
+        position=state.particles.position[alive].cpu().numpy(),
+        rotation=Rotation.from_matrix(state.particles.rotation[alive].cpu().numpy()),
+        score=state.score[alive],
+        half_set=state.particles.half_set[alive],
+    )
+    quality = {
+        "iterations": records,
+        "box_size_px": setup.source.settings.box_size,
+        "fsc_frequency": _frequency(setup, state).tolist(),
+        "fsc": state.fsc.tolist(),
+        "resolution_fsc_A": records[-1]["resolution_fsc_A"],
+        "rotation_error_deg": float(np.nanmedian(state.uncertainty[alive, 0])),
+        "shift_error_A": float(np.nanmedian(state.uncertainty[alive, 1])),
+        "tilt_amplitude": {name: w.scale.tolist() for name, w in state.weights.items()},
+    }
+    return RefineResult(
+        particles=refined,
+        half_maps=half_maps(state.maps, setup.source.settings.pixel_size),
+        tilt_series=dict(state.source.tilt_series),
+        quality=quality,
+    )
