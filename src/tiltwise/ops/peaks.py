@@ -35,3 +35,31 @@ def keep_separate(position: np.ndarray, score: np.ndarray, distance: float) -> n
         kept.append(i)
         dropped[tree.query_ball_point(position[i], distance * (1 - 1e-9))] = True
     return np.array(kept, dtype=int)
+
+
+def noise_tail(score: np.ndarray) -> tuple[float, float]:
+    """u and s of the tail P(score > t) = exp((u² - t²) / 2 s²) / 2 of peaks of noise, from median and 85th centile.
+
+    Maxima of a smooth Gaussian field fall off like this. Up to a seventh of the peaks may be true without harm.
+    """
+    median, upper = np.quantile(score, [0.5, 0.85])
+    spread = (upper**2 - median**2) / (2 * np.log(0.5 / 0.15))
+    return float(median), float(np.sqrt(max(spread, 1e-12)))
+
+
+def expected_above(threshold: np.ndarray, tail: tuple[float, float], number: int) -> np.ndarray:
+    """How many of a number of peaks of noise with this tail exceed each threshold."""
+    median, spread = tail
+    return number * 0.5 * np.exp(np.minimum(0.0, (median**2 - np.square(threshold)) / (2 * spread**2)))
+
+
+def discovery_threshold(score: np.ndarray, noise: np.ndarray, rate: float) -> float:
+    """Lowest score at which the noise explains at most this rate of the peaks above; infinity if there is none.
+
+    noise are the scores of peaks that cannot be true, found in the same way (of decoys, say); their tail is fitted, so
+    that rates finer than one in their number can be told.
+    """
+    ordered = np.sort(score)[::-1]
+    false = expected_above(ordered, noise_tail(noise), len(noise))
+    good = np.flatnonzero(false <= rate * np.arange(1, len(ordered) + 1))
+    return float(ordered[good[-1]]) if len(good) else float("inf")

@@ -1,0 +1,249 @@
+"""Find particles: by template matching with the missing wedge in the score, or on the surfaces of spheres."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from tiltwise.data.errors import InputError, StageError
+from tiltwise.data.particles import Particles
+from tiltwise.data.progress import Progress, no_progress
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.data.volume import Volume
+from tiltwise.ops import spheres as sphere_ops
+from tiltwise.ops.geometry import tilt_rotations
+from tiltwise.ops.matching import TiltTransfer, tilt_amplitudes
+from tiltwise.ops.peaks import discovery_threshold, expected_above, keep_separate, noise_tail
+from tiltwise.ops.projection import tilt_widths
+from tiltwise.ops.symmetry import symmetrise_volume
+from tiltwise.ops.template_search import Hits, Level, prepare_level, search
+from tiltwise.params.pick import PickParams
+
+_CLIP = 5.0
+"""Robust standard deviations at which the tomogram is clipped: gold is not a particle, nor is its halo."""
+_FREQUENCY_STEP = 2e-4
+_MOST_SPHERES = 200
+_LEAST_COVERAGE = 0.6
+"""Part of the visible surface that must stand out; half of it does by chance."""
+_EXPECTED_FALSE_SPHERES = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PickResult:
+    particles: Particles
+    """Best first; half_set is 0. Template: rotation of the best template, region -1. Spheres: the reference's z on the
+    outward normal, region the sphere's number."""
+    quality: dict
+    """particles, scores, threshold, decoy_scores (template), spheres [{x_A, y_A, z_A, radius_A, score, coverage}]."""
+
+
+def pick(
+    tomogram: Volume,
+    tilt_series: TiltSeries,
+    reference: Volume | None,
+    centres: np.ndarray | None,
+    params: PickParams,
+    *,
+    device: str = "cpu",
+    progress: Progress = no_progress,
+) -> PickResult:
+    """Particles of one tomogram, made by `reconstruct` from this tilt series, with its defaults where they matter.
+
+    Template matching takes the tomogram as phase-flipped where a CTF is known and as exposure-weighted. centres are
+    (sphere, 3 or 4) x, y, z from the tomogram centre and, unless missing or nan, radius in Å; None searches for spheres.
+    """
+    volume = torch.as_tensor(np.asarray(tomogram.data, dtype=np.float32), device=device)
+    median = volume.median()
+    spread = 1.4826 * (volume - median).abs().median()
+    if not spread > 0:
+        raise StageError(f"{tilt_series.name}: the tomogram is constant; there is nothing to find")
+    ready = Volume(data=((volume - median) / spread).clamp(-_CLIP, _CLIP), voxel_size=tomogram.voxel_size)
+    if params.method == "spheres":
+        return _pick_on_spheres(ready, tilt_series, centres, params, progress)
+    if reference is None:
+        raise InputError(f"{tilt_series.name}: template matching needs a reference map; give one, or pick on spheres")
+    return _pick_by_template(ready, tilt_series, reference, params, progress)
+
+
+def _pick_by_template(
+    tomogram: Volume, tilt_series: TiltSeries, reference: Volume, params: PickParams, progress: Progress
+) -> PickResult:
+    """Search for the reference and for a decoy alike; keep what the decoy's scores do not explain."""
+    template = torch.as_tensor(np.array(reference.data, dtype=np.float32), device=tomogram.data.device)
+    if len(set(template.shape)) > 1:
+        raise InputError(f"the reference is {tuple(template.shape)}; a template must be a cube")
+    transfer = _transfer(tilt_series, tomogram.data.device)
+    levels = tuple(
+        prepare_level(tomogram.data, tomogram.voxel_size, transfer, params.particle_diameter, step)
+        for step in (2 * params.angular_step, params.angular_step)
+    )
+    found = _separate_hits(levels, template, reference.voxel_size, params, _part(progress, 0.0))
+    decoy = phase_randomised(template, params.symmetry, params.seed)
+    false = _separate_hits(levels, decoy, reference.voxel_size, params, _part(progress, 0.5))
+    scores, decoy_scores = found.score.double().cpu().numpy(), false.score.double().cpu().numpy()
+    threshold = discovery_threshold(scores, decoy_scores, params.false_discovery_rate)
+    number = min(int((scores >= threshold).sum()), params.max_particles or len(scores))
+    if number == 0:
+        raise StageError(
+            f"{tilt_series.name}: nothing matches the reference better than decoys do (best {scores.max():.1f}, "
+            f"best decoy {decoy_scores.max():.1f}); check the reference's contrast, size and hand"
+        )
+    particles = Particles(
+        tilt_series=np.full(number, tilt_series.name),
+        position=found.position[:number].cpu().numpy(),
+        rotation=Rotation.from_matrix(found.rotation[:number].cpu().numpy()),
+        score=scores[:number],
+        half_set=np.zeros(number, dtype=int),
+        region=np.full(number, -1),
+    )
+    quality = {
+        "particles": number,
+        "scores": [float(s) for s in scores[:number]],
+        "threshold": threshold,
+        "decoy_scores": [float(s) for s in decoy_scores],
+        "spheres": [],
+    }
+    return PickResult(particles=particles, quality=quality)
+
+
+def _separate_hits(
+    levels: tuple[Level, Level], template: torch.Tensor, voxel_size: float, params: PickParams, progress: Progress
+) -> Hits:
+    """Hits at least half a diameter apart, best first."""
+    hits = search(levels, template, voxel_size, params.symmetry, progress)
+    kept = keep_separate(hits.position.cpu().numpy(), hits.score.cpu().numpy(), params.particle_diameter / 2)
+    kept = torch.as_tensor(kept, device=hits.score.device)
+    return Hits(position=hits.position[kept], rotation=hits.rotation[kept], score=hits.score[kept])
+
+
+def phase_randomised(volume: torch.Tensor, symmetry: str, seed: int) -> torch.Tensor:
+    """A decoy: the amplitudes of a cube with the phases of white noise, and its symmetry."""
+    noise = torch.randn(volume.shape, generator=torch.Generator().manual_seed(seed)).to(volume.device)
+    phase = torch.fft.rfftn(noise)
+    decoy = torch.fft.irfftn(
+        torch.fft.rfftn(volume).abs() * phase / phase.abs().clamp_min(1e-12), s=tuple(volume.shape)
+    )
+    return decoy if symmetry.strip().upper() == "C1" else symmetrise_volume(decoy, symmetry)
+
+
+def _transfer(tilt_series: TiltSeries, device: torch.device) -> TiltTransfer:
+    """What the used tilts pass on, from the alignment, the CTF where known, and the exposure."""
+    if tilt_series.geometry is None:
+        raise StageError(f"{tilt_series.name}: not aligned yet; run align first")
+    tilts, fitted = np.flatnonzero(tilt_series.use), tilt_series.ctf
+    frequency = torch.arange(0, 0.5 / tilt_series.pixel_size, _FREQUENCY_STEP)
+    amplitude = tilt_amplitudes(
+        frequency,
+        tilt_series.optics,
+        (tilt_series.pre_exposure[tilts], tilt_series.exposure[tilts]),
+        None if fitted is None else fitted.mean_defocus[tilts],
+        None if fitted is None else fitted.phase_shift[tilts],
+    )
+    return TiltTransfer(
+        rotations=tilt_rotations(tilt_series.geometry)[torch.as_tensor(tilts)].to(device),
+        widths=torch.as_tensor(tilt_widths(tilt_series.geometry.tilt_angle[tilts])),
+        amplitude=amplitude.to(device),
+        frequency_step=_FREQUENCY_STEP,
+    )
+
+
+def _pick_on_spheres(
+    tomogram: Volume, tilt_series: TiltSeries, centres: np.ndarray | None, params: PickParams, progress: Progress
+) -> PickResult:
+    transfer = _transfer(tilt_series, tomogram.data.device)
+    tilt_max = float(np.abs(tilt_series.geometry.tilt_angle[tilt_series.use]).max())
+    if centres is None:
+        spheres = _find_spheres(tomogram, transfer, params, tilt_max)
+    else:
+        spheres = _given_spheres(tomogram, np.asarray(centres, dtype=float), params, tilt_max)
+    progress(0.8, f"{len(spheres.radius)} spheres")
+    if len(spheres.radius) == 0:
+        raise StageError(
+            f"{tilt_series.name}: no sphere of radius {params.radius_min:g} to {params.radius_max:g} Å stands out; "
+            "set the radii, or give the centres in a file"
+        )
+    particles = _surface_particles(spheres, tomogram, tilt_series.name, params)
+    quality = {"particles": len(particles), "scores": [float(s) for s in particles.score], "spheres": _rows(spheres)}
+    progress(1.0, f"{len(particles)} points")
+    return PickResult(particles=particles, quality=quality)
+
+
+def _find_spheres(tomogram: Volume, transfer: TiltTransfer, params: PickParams, tilt_max: float) -> sphere_ops.Spheres:
+    """Shells that the tail of all shells' scores does not explain, fitted, with coats that stand out all round."""
+    radii = (params.radius_min, params.radius_max)
+    centre, radius, score = sphere_ops.find_shells(tomogram.data, tomogram.voxel_size, transfer, radii, _MOST_SPHERES)
+    likely = expected_above(score, noise_tail(score), len(score)) <= _EXPECTED_FALSE_SPHERES
+    fits = [
+        sphere_ops.fit_sphere(tomogram.data, tomogram.voxel_size, start, tilt_max)
+        for start in zip(centre[likely], radius[likely], strict=True)
+    ]
+    good = np.array([covered >= _LEAST_COVERAGE and radii[0] <= r <= radii[1] for _, r, covered in fits], dtype=bool)
+    return _spheres([f for f, ok in zip(fits, good, strict=True) if ok], score[likely][good])
+
+
+def _given_spheres(tomogram: Volume, centres: np.ndarray, params: PickParams, tilt_max: float) -> sphere_ops.Spheres:
+    """The user's centres, each with its radius or the best of the range, fitted to the coat."""
+    fits = []
+    for row in centres:
+        radius = row[3] if len(row) > 3 and np.isfinite(row[3]) else None
+        if radius is None:
+            radii = (params.radius_min, params.radius_max)
+            radius = sphere_ops.best_radius(tomogram.data, tomogram.voxel_size, row[:3], radii, tilt_max)
+        fits.append(sphere_ops.fit_sphere(tomogram.data, tomogram.voxel_size, (row[:3], radius), tilt_max))
+    return _spheres(fits, np.full(len(fits), np.nan))
+
+
+def _spheres(fits: list[tuple[np.ndarray, float, float]], score: np.ndarray) -> sphere_ops.Spheres:
+    return sphere_ops.Spheres(
+        centre=np.array([centre for centre, _, _ in fits]).reshape(-1, 3),
+        radius=np.array([radius for _, radius, _ in fits], dtype=float),
+        score=score,
+        coverage=np.array([coverage for _, _, coverage in fits], dtype=float),
+    )
+
+
+def _surface_particles(spheres: sphere_ops.Spheres, tomogram: Volume, name: str, params: PickParams) -> Particles:
+    """Points on the surfaces within the tomogram, the reference's z on the outward normal, turned at random about it."""
+    rng = np.random.default_rng(params.seed)
+    size = np.array(tomogram.data.shape[::-1]) * tomogram.voxel_size / 2
+    position, rotation, region = [], [], []
+    for i, (centre, radius) in enumerate(zip(spheres.centre, spheres.radius, strict=True)):
+        normals = sphere_ops.surface_points(radius, params.surface_spacing)
+        points = centre + radius * normals
+        inside = (np.abs(points) < size).all(1)
+        position.append(points[inside])
+        rotation.append(sphere_ops.rotations_to_normals(normals, rng).as_matrix()[inside])
+        region.append(np.full(int(inside.sum()), i))
+    index = np.concatenate(region)
+    order = slice(None, params.max_particles)
+    score = np.where(np.isfinite(spheres.score), spheres.score, spheres.coverage)[index]
+    return Particles(
+        tilt_series=np.full(len(index), name)[order],
+        position=np.concatenate(position)[order],
+        rotation=Rotation.from_matrix(np.concatenate(rotation)[order]),
+        score=score[order],
+        half_set=np.zeros(len(index), dtype=int)[order],
+        region=index[order],
+    )
+
+
+def _rows(spheres: sphere_ops.Spheres) -> list[dict]:
+    return [
+        {
+            "x_A": float(centre[0]),
+            "y_A": float(centre[1]),
+            "z_A": float(centre[2]),
+            "radius_A": float(radius),
+            "score": float(score) if np.isfinite(score) else None,
+            "coverage": float(coverage),
+        }
+        for centre, radius, score, coverage in zip(
+            spheres.centre, spheres.radius, spheres.score, spheres.coverage, strict=True
+        )
+    ]
+
+
+def _part(progress: Progress, start: float) -> Progress:
+    """Half of the work, from start on."""
+    return lambda fraction, message: progress(start + fraction / 2, message)

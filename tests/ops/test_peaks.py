@@ -1,0 +1,61 @@
+"""Peaks: which are kept, where they lie between voxels, and which the noise explains."""
+
+import numpy as np
+import torch
+
+from tiltwise.ops.peaks import (
+    discovery_threshold,
+    expected_above,
+    keep_separate,
+    local_maxima,
+    noise_tail,
+    parabola_offset,
+)
+
+
+def test_local_maxima_come_best_first_and_apart():
+    score = torch.zeros(9, 9, 9)
+    score[2, 3, 4], score[2, 3, 6], score[7, 7, 1] = 5.0, 4.0, 6.0
+    index, value = local_maxima(score, 2, 10)
+    assert index[:2].tolist() == [[7, 7, 1], [2, 3, 4]] and value[:2].tolist() == [6.0, 5.0]
+    assert [2, 3, 6] not in index.tolist()  # within 2 voxels of a higher one
+
+
+def test_parabola_finds_its_own_vertex():
+    x = torch.tensor([-1.0, 0.0, 1.0])
+    for vertex in (-0.4, 0.0, 0.3):
+        samples = 5 - 2 * (x - vertex) ** 2
+        assert abs(float(parabola_offset(*samples)) - vertex) < 1e-6
+    assert float(parabola_offset(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(1.0))) == 0
+
+
+def test_the_better_of_two_neighbours_stays():
+    position = np.array([[0.0, 0, 0], [0, 0, 9.0], [0, 0, 20.0]])
+    assert keep_separate(position, np.array([1.0, 2.0, 0.5]), 10.0).tolist() == [1, 2]
+    assert sorted(keep_separate(position, np.array([1.0, 2.0, 0.5]), 9.0).tolist()) == [0, 1, 2]
+
+
+def peaks_of_noise(seed):
+    torch.manual_seed(seed)
+    k = torch.fft.fftfreq(48)
+    envelope = torch.exp(-30 * (k[:, None, None] ** 2 + k[:, None] ** 2 + k[: 48 // 2 + 1] ** 2))
+    field = torch.fft.irfftn(torch.fft.rfftn(torch.randn(48, 48, 48)) * envelope, s=(48, 48, 48))
+    return local_maxima(field / field.std(), 3, 10_000)[1].double().numpy()
+
+
+def test_the_tail_of_noise_tells_how_many_to_expect():
+    """Fitted on one field's peaks, it predicts the count above the 99th centile of ten others within a factor of 2."""
+    peaks = [peaks_of_noise(seed) for seed in range(11)]
+    tail = noise_tail(peaks[0])
+    limit = np.quantile(np.concatenate(peaks[1:]), 0.99)
+    expected = float(expected_above(np.array(limit), tail, len(peaks[0])))
+    assert 0.5 < expected / (0.01 * len(peaks[0])) < 2
+
+
+def test_true_peaks_are_told_from_noise_and_noise_is_not_taken_for_peaks():
+    noise, other = peaks_of_noise(20), peaks_of_noise(21)
+    true = np.linspace(7, 12, 30)
+    threshold = discovery_threshold(np.concatenate([other, true]), noise, 0.05)
+    assert (true >= threshold).all() and (other >= threshold).sum() <= 4
+    taken = [(peaks_of_noise(s) >= discovery_threshold(peaks_of_noise(s), noise, 0.05)).sum() for s in range(30, 36)]
+    assert np.mean(taken) <= 0.5
