@@ -46,7 +46,7 @@ class SimulateParams(Params):
     amplitude_contrast: float = Field(0.07, ge=0, le=1, description="Fraction of amplitude contrast.")
     mean_free_path: Angstrom = Field(3500.0, gt=0, description="Path in ice after which 1/e of the electrons is left.")
     motion_b_factor: SquareAngstrom = Field(
-        150.0, ge=0, description="B-factor by which motion within each image and partial coherence blur it."
+        250.0, ge=0, description="B-factor by which motion within each image and partial coherence blur it."
     )
     specimen: SpecimenParams = SpecimenParams()
     errors: ErrorParams = ErrorParams()

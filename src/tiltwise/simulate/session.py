@@ -33,12 +33,17 @@ def simulate_tilt_series(
     errors, specimen, noise = (
         np.random.default_rng(s) for s in np.random.SeedSequence([params.seed, 2, number]).spawn(3)
     )
-    series = acquire(params, f"TS_{number:02d}", errors)
+    series = acquire(params, series_name(number), errors)
     particles, surroundings = populate(scatterer, params, series, specimen)
     images = image_specimen(scatterer, series, (particles, surroundings), params, noise, progress=progress)
     truth = replace(series, images=images)
     recorded = replace(truth, geometry=None, ctf=None, defocus_handedness=None)
     return SimulatedSeries(recorded=recorded, truth=truth, particles=particles)
+
+
+def series_name(number: int) -> str:
+    """TS_01, TS_02 ..."""
+    return f"TS_{number:02d}"
 
 
 def populate(

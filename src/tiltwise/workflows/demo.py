@@ -1,6 +1,7 @@
 """The demo: a specimen of known truth is imaged, processed as a user would, and measured against the truth."""
 
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from tiltwise.project.run import run_project
 from tiltwise.project.tasks import Preview
 from tiltwise.report.write import write_report
 from tiltwise.workflows.evaluate import evaluate
-from tiltwise.workflows.simulation import write_simulation
+from tiltwise.workflows.simulation import Recording, is_truth, write_simulation
 
 SUMMARY = "summary.json"
 
@@ -34,6 +35,14 @@ class DemoFolders:
     """An ordinary project."""
     summary: Path
     """The figures."""
+
+    def clear(self) -> None:
+        """Remove what an earlier demo left; InputError for folders that no demo has made."""
+        folders = [folder for folder in (self.data, self.truth, self.project) if folder.exists()]
+        if folders and not is_truth(self.truth):
+            raise InputError(f"{folders[0]}: is already there and not from a demo; name another output folder")
+        for folder in folders:
+            shutil.rmtree(folder)
 
     @staticmethod
     def of(output: Path) -> "DemoFolders":
@@ -63,21 +72,21 @@ def run_demo(
     Raises InputError if the output is in use, StageError if a step fails.
     """
     started, folders = time.perf_counter(), DemoFolders.of(output)
-    for folder in (folders.data, folders.truth, folders.project):
-        if folder.exists():
-            raise InputError(f"{folder}: is already there; remove it, or name another output folder")
+    folders.clear()
     params = (params or SimulateParams()).model_copy(update={"seed": seed})
-    _simulate(output, params, series, model, listener)
-    _process(folders, params, workers, listener, preview)
-    seconds = time.perf_counter() - started
-    figures = {**evaluate(folders.project, folders.truth), "seconds": round(seconds, 1), "seed": seed}
+    recording = _simulate(output, params, series, model, listener)
+    failed = _process(folders, recording, workers, listener, preview)
+    figures = {**evaluate(folders.project, folders.truth), "seed": seed}
+    write_report(folders.project)
+    figures["seconds"] = round(time.perf_counter() - started, 1)
     text = json.dumps(to_json(figures), indent=1, ensure_ascii=False, allow_nan=False)
     folders.summary.write_text(text + "\n", encoding="utf-8")
-    write_report(folders.project)
+    if failed:
+        raise StageError(f"demo: {failed}; what there is to measure is in {folders.summary}")
     return figures
 
 
-def _simulate(output: Path, params: SimulateParams, series: int, model: Path | None, listener: Listener) -> None:
+def _simulate(output: Path, params: SimulateParams, series: int, model: Path | None, listener: Listener) -> Recording:
     """Image the molecule; told to the listener as one item of a step named simulate."""
     atoms = None
     if model is not None:
@@ -90,19 +99,22 @@ def _simulate(output: Path, params: SimulateParams, series: int, model: Path | N
     def progress(fraction: float, message: str) -> None:
         listener(Event(kind="item_progress", step="simulate", item="all", fraction=fraction, message=message))
 
-    write_simulation(output, params, series=series, atoms=atoms, progress=progress)
+    recording = write_simulation(output, params, series=series, atoms=atoms, progress=progress)
     seconds = time.perf_counter() - started
     listener(Event(kind="item_done", step="simulate", item="all", seconds=seconds))
     listener(Event(kind="run_done", seconds=seconds))
+    return recording
 
 
 def _process(
-    folders: DemoFolders, params: SimulateParams, workers: int | None, listener: Listener, preview: Preview | None
-) -> None:
-    """As a user would: a new project with the reference, the stacks imported, and run."""
-    new_project(folders.project, reference=folders.data / "reference.mrc")
-    import_tilt_series(folders.project, [folders.data])
+    folders: DemoFolders, recording: Recording, workers: int | None, listener: Listener, preview: Preview | None
+) -> str:
+    """As a user would: a new project with the reference, the stacks imported, and run. Gives the first fault, if any.
+
+    A user knows the molecule's size: the diameter is the one parameter that is given.
+    """
+    diameter = {"particle_diameter": recording.particle_diameter}
+    new_project(folders.project, reference=recording.reference, params={"pick": diameter, "refine": diameter})
+    import_tilt_series(folders.project, recording.stacks)
     summary = run_project(folders.project, workers=workers, listener=listener, preview=preview)
-    if not summary.complete:
-        label, error = next(iter({**summary.failed, **summary.skipped}.items()))
-        raise StageError(f"demo: {label}: {error}")
+    return next((f"{label}: {error}" for label, error in {**summary.failed, **summary.skipped}.items()), "")

@@ -1,7 +1,11 @@
 """A simulated session on disk: what a microscope leaves behind, and beside it the truth."""
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +27,9 @@ from tiltwise.ops.filters import low_pass
 from tiltwise.ops.masks import soft_mask_from_map
 from tiltwise.params.simulate import SimulateParams
 from tiltwise.project.store import join
+from tiltwise.project.threads import count_cores, use_threads
 from tiltwise.simulate.potential import Scatterer, potential_map, scatterer_from_atoms
-from tiltwise.simulate.session import simulate_tilt_series
+from tiltwise.simulate.session import series_name, simulate_tilt_series
 from tiltwise.simulate.specimen import procedural_molecule
 
 REFERENCE_LOWPASS = 40.0
@@ -53,47 +58,76 @@ class Truth:
     """Low-pass of the reference that was given away, Å."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Recording:
+    """What a user is given."""
+
+    stacks: tuple[Path, ...]
+    """One for each tilt series, with .mdoc and .rawtlt beside it."""
+    reference: Path
+    """The molecule low-passed to REFERENCE_LOWPASS."""
+    particle_diameter: float
+    """Å."""
+
+
 def write_simulation(
     output: Path,
     params: SimulateParams,
     *,
     series: int = 3,
     atoms: Atoms | None = None,
+    workers: int | None = None,
     progress: Progress = no_progress,
-) -> list[Path]:
-    """Image a molecule and write output/data (stacks, .mdoc, .rawtlt, reference.mrc) and output/truth; gives the
-    stacks.
+) -> Recording:
+    """Image a molecule and write output/data (stacks, .mdoc, .rawtlt, reference.mrc) and output/truth.
 
-    Without atoms the molecule is the procedural one of params.seed.
+    Without atoms the molecule is the procedural one of params.seed. Series are made side by side in
+    `workers` processes of one thread each (default: the cores); the bits do not depend on their number.
     """
-    data, truth = Path(output) / "data", Path(output) / "truth"
+    output = Path(output).resolve()
+    data, truth = output / "data", output / "truth"
     for folder in (data, truth):
         folder.mkdir(parents=True, exist_ok=True)
     molecule = procedural_molecule(params.specimen, params.seed) if atoms is None else atoms
     scatterer = scatterer_from_atoms(molecule)
-    _write_molecule(scatterer, params.pixel_size, data / "reference.mrc", truth)
-    stacks, particles = [], []
-    for number in range(1, series + 1):
-        done = number - 1
-
-        def report(fraction: float, message: str, done: int = done) -> None:
-            progress((done + fraction) / series, message)
-
-        simulated = simulate_tilt_series(scatterer, params, number, progress=report)
-        stacks.append(write_recording(data, simulated.recorded))
-        names = stack_image_names(stacks[-1].resolve(), simulated.truth.number)
-        write_tilt_series(
-            truth / f"{simulated.truth.name}.star", replace(simulated.truth, image_names=names), root=output.resolve()
-        )
-        particles.append(simulated.particles)
-    write_particles(truth / _PARTICLES, join("particles", {str(n): part for n, part in enumerate(particles)}))
+    diameter = round(2 * float(np.percentile(np.linalg.norm(scatterer.position, axis=1), 99)), 1)
     settings = {
-        "particle_diameter_A": params.specimen.diameter if atoms is None else round(2 * scatterer.radius, 1),
+        "particle_diameter_A": diameter,
         "reference_lowpass_A": REFERENCE_LOWPASS,
         "simulate": params.model_dump(),
     }
     (truth / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    return stacks
+    _write_molecule(scatterer, params.pixel_size, data / "reference.mrc", truth)
+    make = partial(_write_series, scatterer, params, output)
+    parts = _side_by_side(make, series, min(series, workers or count_cores()), progress)
+    write_particles(truth / _PARTICLES, join("particles", {str(n): part for n, part in enumerate(parts)}))
+    stacks = tuple(data / f"{series_name(number)}.mrc" for number in range(1, series + 1))
+    return Recording(stacks=stacks, reference=data / "reference.mrc", particle_diameter=diameter)
+
+
+def _write_series(
+    scatterer: Scatterer, params: SimulateParams, output: Path, number: int, progress: Progress = no_progress
+) -> Particles:
+    """Image one series and write it and its truth; gives its true particles."""
+    simulated = simulate_tilt_series(scatterer, params, number, progress=progress)
+    stack = write_recording(output / "data", simulated.recorded)
+    truth = replace(simulated.truth, image_names=stack_image_names(stack, simulated.truth.number))
+    write_tilt_series(output / "truth" / f"{truth.name}.star", truth, root=output)
+    return simulated.particles
+
+
+def _side_by_side(make: Callable[..., Particles], series: int, workers: int, progress: Progress) -> list[Particles]:
+    """The particles of all series in their order, made in processes where there is more than one worker."""
+    if workers == 1:
+        return [
+            make(n, lambda part, text, done=n - 1: progress((done + part) / series, text)) for n in range(1, series + 1)
+        ]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=use_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(make, number) for number in range(1, series + 1)]
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            progress(done / series, f"{done} of {series} series")
+        return [future.result() for future in futures]
 
 
 def write_recording(folder: Path, recorded: TiltSeries) -> Path:
@@ -103,6 +137,11 @@ def write_recording(folder: Path, recorded: TiltSeries) -> Path:
     write_tlt(folder / f"{recorded.name}.rawtlt", recorded.stage_tilt_angle)
     write_mdoc(folder / f"{stack.name}.mdoc", _mdoc(recorded, stack.name))
     return stack
+
+
+def is_truth(folder: Path) -> bool:
+    """Whether a folder was written by `write_simulation`."""
+    return (Path(folder) / _SETTINGS).is_file()
 
 
 def read_truth(folder: Path) -> Truth:
