@@ -11,7 +11,7 @@ class DefocusParams(Params):
 
     defocus_min: Angstrom = Field(5000.0, gt=0, description="Smallest defocus searched.")
     defocus_max: Angstrom = Field(80000.0, gt=0, description="Largest defocus searched.")
-    resolution_low: Angstrom = Field(40.0, gt=0, description="Coarsest spacing fitted.")
+    resolution_low: Angstrom = Field(30.0, gt=0, description="Coarsest spacing fitted.")
     resolution_high: Angstrom | None = Field(
         None, gt=0, description="Finest spacing fitted; from the pixel size if not set."
     )

@@ -41,9 +41,9 @@ _NYQUIST_MARGIN = 1.05
 _PATCH = (768.0, 1200.0)  # Å
 _FEWEST_TILTS = 3
 _FEWEST_RINGS = 16  # of frequency, in the band
-_SIGNIFICANT = 9.0  # standard deviations: noise, whose defocus the search is free to choose, reaches 6
+_SIGNIFICANT = 7.0  # standard deviations; noise, whose defocus the search is free to choose, reaches 4
 _FEWEST_PERIODS = 3.0  # of CTF² in the band: fewer could be the spectrum of beads or membranes
-_DECISIVE = 3.0  # difference of log likelihood, 20 to 1
+_DECISIVE = 2.0  # difference of log likelihood, 7 to 1; one series of low exposure gives 4 to 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -256,4 +256,4 @@ def _not_determined(tilt_series: TiltSeries, reason: str) -> DefocusResult:
 
 def _json(values: np.ndarray | torch.Tensor, digits: int = 2) -> list[float | None]:
     """Plain rounded numbers; None for nan."""
-    return [round(float(v), digits) if np.isfinite(v) else None for v in values]
+    return [round(v, digits) if np.isfinite(v) else None for v in map(float, values)]
