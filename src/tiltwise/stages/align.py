@@ -21,8 +21,8 @@ from tiltwise.ops.projection_matching import (
 from tiltwise.params.align import AlignParams
 
 _FEWEST_TILTS = 5
-_COARSE, _MIDDLE, _FINE = 80.0, 48.0, 30.0
-"""Resolutions of the levels, Å; none finer than four pixels, or than the parameter."""
+_COARSE, _FINE = 80.0, 30.0
+"""Resolutions of the first and the last level, Å; the last is at least four pixels, if it is not a parameter."""
 _MARGIN = 100.0
 """Added to the measured specimen on either side, Å."""
 _DISAGREES = 0.3
@@ -65,12 +65,11 @@ def align(
     depth, thickness = find_specimen(coarse, found)
     found = move_origin(found, coarse.tilt_angle, depth)
     thickness = min(params.thickness, thickness + 2 * _MARGIN)
-    for part, resolution in ((0.4, max(_MIDDLE, finest)), (0.6, finest)):
-        level = _level(frames, series, resolution, thickness)
-        found = _match(level, found.axis, found.shift, params)
-        found = _find_axis(level, found, 0.8, 0.4)
-        progress(part, f"images matched to reprojections at {resolution:.0f} Å")
-    found = _match(level, found.axis, found.shift, params)
+    middle = _level(frames, series, float(np.sqrt(finest * coarse.band[1])), thickness)
+    found = _find_axis(middle, match_projections(middle, found.axis, found.shift, _reach(middle)), 1.0, 0.4)
+    progress(0.5, "tilt axis found")
+    found = _match(_level(frames, series, finest, thickness), found.axis, found.shift, params)
+    progress(0.9, "images matched to reprojections")
 
     before, after = _agreement(coarse, prior, np.zeros_like(found.shift)), _agreement(coarse, found.axis, found.shift)
     if after < before:
