@@ -1,7 +1,7 @@
 """How far two alignments of one tilt series differ, once everything that no image can tell is taken out.
 
 Global tilt offset, constant x-tilt and the 3D origin do not change the images (docs/conventions.md, gauge): a specimen
-moved by d appears in tilt i at R_i d, so shifts that differ by the first two components of R_i d are the same alignment.
+moved by d appears in tilt i moved by (R_i d)_xy: shifts that differ by that are the same alignment.
 """
 
 from dataclasses import dataclass, replace

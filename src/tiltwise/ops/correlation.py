@@ -1,4 +1,4 @@
-"""Where one image lies on another: cross-correlation weighted by what the two have in common, to a fraction of a pixel."""
+"""Where one image lies on another: cross-correlation weighted by what the two have in common, to a part of a pixel."""
 
 import math
 from dataclasses import dataclass

@@ -1,10 +1,11 @@
-"""Tilt images made fit for correlation: outliers cut, gradients removed, spectrum whitened; and images unfit for use."""
+"""Tilt images made fit for correlation: outliers cut, gradients removed, spectrum whitened; and unfit images found."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.correlation import cosine_taper
 from tiltwise.ops.fourier import crop_spectrum, fourier_rescale, frequency_norm
 
@@ -32,10 +33,13 @@ class Frames:
     """(n, n) 1 inside the images, falling to 0 at their edges."""
 
 
-def find_faults(images: np.ndarray) -> tuple[str, ...]:
-    """(tilt,) why an image (tilt, y, x) is unfit for use, empty where it is fit: not finite, constant, dark."""
-    medians, faults = np.zeros(len(images)), [""] * len(images)
-    for i in range(len(images)):
+def find_faults(images: np.ndarray, use: np.ndarray) -> tuple[str, ...]:
+    """(tilt,) why an image (tilt, y, x) is unfit for use, empty where it is fit: not finite, constant, dark.
+
+    Only tilts of use (tilt,) are looked at; the others have no fault.
+    """
+    medians, faults = np.zeros(len(use)), [""] * len(use)
+    for i in np.flatnonzero(use):
         image = np.asarray(images[i], dtype=np.float32)
         if not np.isfinite(image).all():
             faults[i] = "image holds values that are not finite"
@@ -43,7 +47,7 @@ def find_faults(images: np.ndarray) -> tuple[str, ...]:
             faults[i] = "image is constant"
         else:
             medians[i] = np.median(image)
-    fit = np.array([not f for f in faults])
+    fit = np.asarray(use, bool) & np.array([not fault for fault in faults])
     typical = float(np.median(medians[fit])) if fit.any() else 0.0
     counts = fit.any() and float(medians[fit].min()) >= 0  # a mean removed by other software says nothing
     for i in np.flatnonzero(fit & (medians < _DARK * typical)) if counts else ():
@@ -51,18 +55,19 @@ def find_faults(images: np.ndarray) -> tuple[str, ...]:
     return tuple(faults)
 
 
-def clean_images(images: np.ndarray, pixel_size: float, finest_pixel: float, device: torch.device | str) -> Frames:
-    """Images (tilt, y, x) without outliers and gradients, faded at their edges, density positive, of unit variance.
+def clean_images(tilt_series: TiltSeries, finest_pixel: float, device: torch.device | str = "cpu") -> Frames:
+    """The used images without outliers and gradients, faded at their edges, density positive, of unit variance.
 
-    They are resampled by Fourier cropping to the largest pixel not above finest_pixel (Å), or left at pixel_size.
+    They are resampled by Fourier cropping to the largest pixel not above finest_pixel (Å), or left as they are.
+    Images of excluded tilts are zero.
     """
-    shape = tuple(int(n) for n in images.shape[1:])
+    shape, pixel_size = tilt_series.image_shape, tilt_series.pixel_size
     side = 2 * ((max(shape) + 1) // 2)
     new_side = min(side, 2 * int(np.ceil(side * pixel_size / finest_pixel / 2)))
     fade = cosine_taper(shape, _TAPER, device)
-    frames = torch.empty(len(images), new_side, new_side, device=device)
-    for i in range(len(images)):
-        image = torch.as_tensor(np.asarray(images[i], dtype=np.float32), device=device)
+    frames = torch.zeros(tilt_series.number, new_side, new_side, device=device)
+    for i in np.flatnonzero(tilt_series.use):
+        image = torch.as_tensor(np.array(tilt_series.images[i], dtype=np.float32), device=device)
         flat = remove_gradient(clip_outliers(image, _OUTLIER))
         frame = fourier_rescale(_centred(flat * fade, side), (new_side, new_side))
         frames[i] = -frame / frame.std().clamp_min(1e-30)

@@ -1,9 +1,9 @@
 """Alignment of tilt images without markers: each is matched to what all the others foretell of it.
 
-Coarse: from the lowest tilt outwards, each image against its aligned neighbours, stretched as a flat specimen would look
-at its tilt (Guckenberger 1982). Then, again and again, each image against the reprojection of a reconstruction without
-it (`ops.reprojection`). One axis angle holds for the series; it is the one that makes images and reprojections say most of
-each other.
+Coarse: from the lowest tilt outwards, each image against its aligned neighbours, stretched as a flat specimen looks at
+its tilt (Guckenberger 1982). Then, again and again, each image against the reprojection of a reconstruction without
+it (`ops.reprojection`). One axis angle holds for the series: the one at which images and
+reprojections say most of each other.
 """
 
 from dataclasses import dataclass, replace
@@ -178,7 +178,7 @@ def _geometry(level: Level, axis: float, shift: np.ndarray) -> TiltGeometry:
 def _view_flat(
     image: torch.Tensor, pixel_size: float, affine: torch.Tensor, shifts: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
-    """A flat specimen's image (n, n) at tilt j as it looks at tilt i: the view at u shows the image at A (u - t_i) + t_j.
+    """A flat specimen's image (n, n) at tilt j as it looks at tilt i: what it shows at u is at A (u - t_i) + t_j.
 
     affine (2, 2) is A = B_j B_i^-1, B the upper left part of the rotation; shifts are t_j and t_i, Å. Bicubic.
     """

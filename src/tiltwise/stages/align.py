@@ -50,9 +50,9 @@ def align(
     with the images than no alignment does.
     """
     prior = _axis_prior(tilt_series, params)
-    series = _exclude(tilt_series, find_faults(tilt_series.images))
+    series = _exclude(tilt_series, find_faults(tilt_series.images, tilt_series.use))
     finest = params.resolution or max(_FINE, 4 * series.pixel_size)
-    frames = clean_images(series.images, series.pixel_size, finest / 3, device)
+    frames = clean_images(series, finest / 3, device)
     progress(0.1, "images cleaned")
 
     coarse = _level(frames, series, max(_COARSE, finest), params.thickness)

@@ -1,4 +1,4 @@
-"""Reprojection of a thresholded volume from which the tilt's own share is taken, for CPUs (twin: ops/reprojection.py)."""
+"""Reprojection of a thresholded volume without the tilt's own share, for CPUs (plain twin in ops/reprojection.py)."""
 
 import numba
 import numpy as np
@@ -27,7 +27,7 @@ def _scatter_rest_row(own, image, line, c, first, last, column, row, threshold):
 
 @numba.njit(cache=True, parallel=True)
 def scatter_rest(volume, samples, coefficients, threshold, images):
-    """For each tilt: max(volume - own samples - threshold, 0) spread over images (tilt, y, x). Tilts are independent."""
+    """For each tilt: max(volume - own samples - threshold, 0) spread over images (tilt, y, x), without races."""
     depth, height, width = volume.shape
     for t in numba.prange(images.shape[0]):
         c = coefficients[t]
