@@ -71,7 +71,8 @@ def show_status(rows: Sequence[ItemStatus]) -> None:
 def show_figures(figures: Mapping[str, Any]) -> None:
     """Named figures, one a line; nested ones below their name."""
     plain = {name: value for name, value in figures.items() if not isinstance(value, Mapping | list)}
-    show_table(("figure", "value"), [(name, _figure(value)) for name, value in plain.items()])
+    if plain:
+        show_table(("figure", "value"), [(name, _figure(value)) for name, value in plain.items()])
     for name, value in figures.items():
         if isinstance(value, Mapping):
             click.echo(f"\n{name}")
