@@ -38,15 +38,15 @@ def score_maps(
         return dict.fromkeys(_MAP_KEYS)
     resolution, fsc = compare_to_truth(merged_map(reached), known, start)
     oracle, oracle_fsc = compare_to_truth(oracle_map(known), known)
-    ratio_used = None
-    if used is not None and len(used):
-        ratio_used = resolution / compare_to_truth(oracle_map(known, used), known)[0]
+    oracle_used = oracle if used is not None and len(used) == len(known.particles) else None
+    if oracle_used is None and used is not None and len(used):
+        oracle_used, _ = compare_to_truth(oracle_map(known, used), known)
     nyquist = 2 * known.map.voxel_size
     return {
         "resolution_to_truth_A": resolution,
         "oracle_resolution_A": oracle,
         "oracle_ratio": resolution / oracle,
-        "oracle_ratio_particles_used": ratio_used,
+        "oracle_ratio_particles_used": resolution / oracle_used if oracle_used else None,
         "sum_ssnr_ratio": _sum_ssnr(fsc, oracle, known) / _sum_ssnr(oracle_fsc, oracle, known),
         "oracle_valid": bool(1.25 * nyquist <= oracle <= 0.6 * known.reference_lowpass),
         "fsc_frequency": shell_frequency(known).tolist(),
