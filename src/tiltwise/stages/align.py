@@ -66,10 +66,13 @@ def align(
     found = move_origin(found, coarse.tilt_angle, depth)
     thickness = min(params.thickness, thickness + 2 * _MARGIN)
     middle = _level(frames, series, float(np.sqrt(finest * coarse.band[1])), thickness)
-    found = _find_axis(middle, match_projections(middle, found.axis, found.shift, _reach(middle)), 1.0, 0.4)
-    progress(0.5, "tilt axis found")
-    found = _match(_level(frames, series, finest, thickness), found.axis, found.shift, params)
-    progress(0.9, "images matched to reprojections")
+    found = _find_axis(middle, match_projections(middle, found.axis, found.shift, _reach(middle)), 1.2, 0.6)
+    progress(0.45, "tilt axis searched")
+    fine = _level(frames, series, finest, thickness)
+    found = _find_axis(fine, match_projections(fine, found.axis, found.shift, _reach(fine)), 0.8, 0.4)
+    progress(0.75, "tilt axis found")
+    found = _match(fine, found.axis, found.shift, params)
+    progress(0.95, "images matched to reprojections")
 
     before, after = _agreement(coarse, prior, np.zeros_like(found.shift)), _agreement(coarse, found.axis, found.shift)
     if after < before:
