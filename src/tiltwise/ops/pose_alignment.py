@@ -9,13 +9,14 @@ import torch
 from tiltwise.ops.particle_chunks import ImageSource, PosedParticles, particle_chunks
 from tiltwise.ops.particle_images import ParticleImages, TiltWeights
 from tiltwise.ops.pose_refinement import Poses, refine_poses
-from tiltwise.ops.pose_search import Candidates, search_poses, shift_grid
+from tiltwise.ops.pose_search import Candidates, in_tomogram, particle_vectors, search_poses, shift_grid
 from tiltwise.ops.rotations import cone_rotation_grid, rotation_grid
 from tiltwise.ops.slices import SpectralGrid, volume_spectrum
 from tiltwise.ops.tilt_weights import agreement_sums, amplitude_ratio
 
-_CANDIDATES = 12  # poses kept from the search for refinement
-_FINALISTS = 3  # of them that are refined in the full band
+_ROTATIONS_PER_CANDIDATE = 200  # of a grid: one pose is kept for refinement for so many that were tried
+_MOST_CANDIDATES = 12
+_FINALISTS = 3  # of them that are refined in a finer band
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -30,6 +31,11 @@ class SearchGrid:
     """Finest spacing compared, Å."""
     angular_step: float
     """Degrees between neighbouring rotations."""
+
+    @property
+    def candidates(self) -> int:
+        """Poses of a particle that are kept for refinement; one where the grid is small, so that nothing can compete."""
+        return min(max(1, len(self.rotations) // _ROTATIONS_PER_CANDIDATE), _MOST_CANDIDATES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -67,9 +73,10 @@ def search_alignment(
     resolution: float,
     allowed: torch.Tensor,
 ) -> Alignment:
-    """Best pose of every particle over the grid, then refined in the band down to `resolution` (Å).
+    """Best pose of every particle over the grid; of several candidates, the best once refined down to `resolution` (Å).
 
-    references (n, n, n) by half set; allowed (particle, 4): centre and radius, Å, of the ball of allowed positions.
+    With a grid so small that it gives one candidate, that pose is the result, not refined. references (n, n, n) by half
+    set; allowed (particle, 4): centre and radius, Å, of the ball of allowed positions.
     """
     radius, coarse = source.settings.radius_of(resolution), source.settings.radius_of(grid.resolution)
     middle = min(radius, 2 * coarse)
@@ -77,16 +84,14 @@ def search_alignment(
 
     def align(half: int, index: np.ndarray, images: ParticleImages, ball: torch.Tensor) -> Poses:
         frame = particles.rotation[index]
+        vectors = particle_vectors(images, frame, coarse)
+        separation = 1.5 * grid.angular_step
         found = search_poses(
-            images,
-            references[half],
-            frame,
-            grid.rotations,
-            grid.shifts,
-            radius=coarse,
-            candidates=_CANDIDATES,
-            separation=1.5 * grid.angular_step,
+            vectors, references[half], grid.rotations, grid.shifts, candidates=grid.candidates, separation=separation
         )
+        found = in_tomogram(found, frame)
+        if grid.candidates == 1:
+            return _unrefined(found)
         best = agreement_sums(images.band(coarse), spectra[half], found.rotation[:, 0], found.shift[:, 0])
         spectrum = _scaled(spectra[half], max(amplitude_ratio(best), 0.0))
         ranked = _refine_candidates(images.band(coarse), spectrum, found, ball, steps=3)
@@ -96,7 +101,8 @@ def search_alignment(
         final = _refine_candidates(images.band(middle), spectrum, first, ball, steps=5)
         return refine_poses(images, spectrum, final.rotation[:, 0], final.shift[:, 0], steps=3, allowed_shift=ball)
 
-    return _align_chunks(source, particles, align, weights=weights, resolution=resolution, allowed=allowed)
+    finest = grid.resolution if grid.candidates == 1 else resolution
+    return _align_chunks(source, particles, align, weights=weights, resolution=finest, allowed=allowed)
 
 
 def local_alignment(
@@ -137,6 +143,13 @@ def _align_chunks(source, particles, align, *, weights, resolution, allowed) -> 
     return Alignment(
         particles=replace(particles, position=position, rotation=rotation), score=score, uncertainty=uncertainty
     )
+
+
+def _unrefined(found: Candidates) -> Poses:
+    score = found.score[:, 0].double()
+    covariance = torch.full((len(score), 6, 6), torch.nan, dtype=torch.float64, device=score.device)
+    likelihood = 0.5 * score.clamp_min(0) ** 2
+    return Poses(rotation=found.rotation[:, 0], shift=found.shift[:, 0], likelihood=likelihood, covariance=covariance)
 
 
 def _scaled(spectrum: SpectralGrid, factor: float) -> SpectralGrid:

@@ -7,7 +7,7 @@ is their quotient Re<B, V> / sqrt(<W, |V|²>), whose half square is the log like
 no scale need be known.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,11 +23,36 @@ class Candidates:
     """The best poses of each particle, best first."""
 
     rotation: torch.Tensor
-    """(particle, candidate, 3, 3) float64 reference to tomogram."""
+    """(particle, candidate, 3, 3) float64 reference to the particle's frame, or to the tomogram."""
     shift: torch.Tensor
-    """(particle, candidate, 3) float64 from the position the images were cut at, Å."""
+    """(particle, candidate, 3) float64 in the same frame, from the position the images were cut at, Å."""
     score: torch.Tensor
     """(particle, candidate) float32 normalised correlation, in standard deviations of the noise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ParticleVectors:
+    """Particles reduced to what a search in a coarse band needs."""
+
+    data: torch.Tensor
+    """(particle, voxel) complex64 B."""
+    weight: torch.Tensor
+    """(particle, voxel) float32 W."""
+    voxels: torch.Tensor
+    """(voxel, 3) float32 frequencies x >= 0, y, z in 1 / (box_size · pixel_size)."""
+    layout: SpectralGrid
+    """The grid the voxels belong to."""
+    pixel_size: float
+    """Å."""
+
+    def of(self, index: np.ndarray | torch.Tensor) -> "ParticleVectors":
+        """Those of some particles."""
+        return replace(self, data=self.data[index], weight=self.weight[index])
+
+
+def joined(parts: list[ParticleVectors]) -> ParticleVectors:
+    """The particles of several tables of one layout."""
+    return replace(parts[0], data=torch.cat([p.data for p in parts]), weight=torch.cat([p.weight for p in parts]))
 
 
 def shift_grid(radius: float, step: float, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -39,49 +64,68 @@ def shift_grid(radius: float, step: float, device: torch.device | str = "cpu") -
 
 
 def search_poses(
-    images: ParticleImages,
+    vectors: ParticleVectors,
     reference: torch.Tensor,
-    frame: torch.Tensor,
     rotations: torch.Tensor,
     shifts: torch.Tensor,
     *,
-    radius: float,
-    candidates: int,
-    separation: float,
+    candidates: int = 1,
+    separation: float = 0.0,
 ) -> Candidates:
-    """Best poses of each particle over rotations (rotation, 3, 3) x shifts (shift, 3), both in the particle's frame.
+    """Best poses of each particle over rotations (rotation, 3, 3) x shifts (shift, 3), Å, both in the particle's frame.
 
-    reference (n, n, n) of the images' box and pixel; frame (particle, 3, 3) maps the frame to the tomogram, so that all
-    particles share one grid: pose = frame · rotation. radius: the band, in 1 / (box · pixel). Of rotations closer than
-    separation (degrees) only the best is kept.
+    reference (n, n, n) of the images' box and pixel. Of rotations closer than separation (degrees) only the best is kept.
     """
-    coarse = images.band(radius)
-    voxels, layout = _search_voxels(images.box_size, radius)
-    turned = _turned_references(reference, rotations, voxels, radius)
-    data, weight = _data_vectors(coarse, frame, layout, voxels)
-    score, best_shift = _correlate(data, weight, turned, voxels, shifts / (images.box_size * images.pixel_size))
+    turned = _turned_references(reference, rotations, vectors)
+    period = vectors.layout.box_size * vectors.pixel_size
+    score, best_shift = _correlate(vectors, turned, shifts / period)
     index, value = _distinct_best(score, rotations, candidates, separation)
-    moved = shifts[torch.gather(best_shift, 1, index)]
     return Candidates(
-        rotation=torch.einsum("pij,pcjk->pcik", frame.double(), rotations[index]),
-        shift=torch.einsum("pij,pcj->pci", frame.double(), moved),
+        rotation=rotations[index],
+        shift=shifts[torch.gather(best_shift, 1, index)],
         score=value,
     )
 
 
-def _search_voxels(box_size: int, radius: float) -> tuple[torch.Tensor, SpectralGrid]:
-    """(voxel, 3) frequencies x, y, z stored in the search's grid within reach of the band, and the empty grid."""
-    values = empty_grid(box_size, radius, torch.complex64, oversampling=1)
-    centre = values.shape[0] // 2
+def in_tomogram(found: Candidates, frame: torch.Tensor) -> Candidates:
+    """Candidates in the particles' frames, taken to the tomogram by frame (particle, 3, 3)."""
+    return Candidates(
+        rotation=torch.einsum("pij,pcjk->pcik", frame.double(), found.rotation),
+        shift=torch.einsum("pij,pcj->pci", frame.double(), found.shift),
+        score=found.score,
+    )
+
+
+def particle_vectors(images: ParticleImages, frame: torch.Tensor, radius: float) -> ParticleVectors:
+    """B and W of each particle in the frame (particle, 3, 3) to tomogram, for |k| <= radius in 1 / (box · pixel)."""
+    coarse = images.band(radius)
+    values = empty_grid(images.box_size, radius, torch.complex64, oversampling=1)
+    layout = SpectralGrid(values=values, step=1.0, box_size=images.box_size)
+    voxels, flat = _search_voxels(layout, radius)
+    data = torch.empty(len(frame), len(voxels), dtype=torch.complex64)
+    weight = torch.empty(len(frame), len(voxels))
+    for p in range(len(frame)):
+        transfer = coarse.transfer[p]
+        rotation = coarse.rotations @ frame[p].double()
+        numerator, denominator = insert_slices(transfer * coarse.data[p], transfer**2, rotation, coarse.points, layout)
+        data[p], weight[p] = numerator.reshape(-1)[flat], denominator.reshape(-1)[flat]
+    device = images.data.device
+    return ParticleVectors(
+        data=data.to(device), weight=weight.to(device), voxels=voxels, layout=layout, pixel_size=images.pixel_size
+    )
+
+
+def _search_voxels(layout: SpectralGrid, radius: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(voxel, 3) frequencies x, y, z stored in the search's grid within reach of the band, and their flat indices."""
+    centre = layout.values.shape[0] // 2
     axis = torch.arange(-centre, centre + 1, dtype=torch.float32)
-    z, y, x = torch.meshgrid(axis, axis, torch.arange(values.shape[2], dtype=torch.float32), indexing="ij")
-    points = torch.stack([x, y, z], dim=-1)
-    return points[points.norm(dim=-1) <= radius + 1], SpectralGrid(values=values, step=1.0, box_size=box_size)
+    z, y, x = torch.meshgrid(axis, axis, torch.arange(layout.values.shape[2], dtype=torch.float32), indexing="ij")
+    points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
+    flat = torch.nonzero(points.norm(dim=-1) <= radius + 1).flatten()
+    return points[flat], flat
 
 
-def _turned_references(
-    reference: torch.Tensor, rotations: torch.Tensor, voxels: torch.Tensor, radius: float
-) -> torch.Tensor:
+def _turned_references(reference: torch.Tensor, rotations: torch.Tensor, vectors: ParticleVectors) -> torch.Tensor:
     """(rotation, voxel) complex64 spectrum of the reference turned by each rotation.
 
     Insertion on a grid that is not oversampled lets the density fade away from the centre, as sinc²(r / n) along each
@@ -91,37 +135,22 @@ def _turned_references(
     axis = (torch.arange(n, dtype=torch.float64) - n // 2) / n
     distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
     fading = torch.sinc(distance.clamp_max(0.5) / np.sqrt(3)) ** 6
-    grid = volume_spectrum((reference.double().cpu() / fading).float(), radius + 2)
-    return extract_slices(grid, rotations.cpu(), voxels).to(reference.device)
-
-
-def _data_vectors(
-    images: ParticleImages, frame: torch.Tensor, layout: SpectralGrid, voxels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """B (particle, voxel) complex64 and W (particle, voxel) float32 in each particle's frame."""
-    centre = layout.values.shape[0] // 2
-    x, y, z = (voxels[:, a].long() for a in range(3))
-    flat = ((z + centre) * layout.values.shape[1] + y + centre) * layout.values.shape[2] + x
-    data = torch.empty(len(frame), len(voxels), dtype=torch.complex64)
-    weight = torch.empty(len(frame), len(voxels))
-    for p in range(len(frame)):
-        rotation = images.rotations @ frame[p].double()
-        transfer = images.transfer[p]
-        numerator, denominator = insert_slices(transfer * images.data[p], transfer**2, rotation, images.points, layout)
-        data[p], weight[p] = numerator.reshape(-1)[flat], denominator.reshape(-1)[flat]
-    return data.to(images.data.device), weight.to(images.data.device)
+    reach = float(vectors.voxels.norm(dim=-1).max()) + 1
+    grid = volume_spectrum((reference.double().cpu() / fading).float(), reach)
+    return extract_slices(grid, rotations.cpu(), vectors.voxels).to(reference.device)
 
 
 def _correlate(
-    data: torch.Tensor, weight: torch.Tensor, turned: torch.Tensor, voxels: torch.Tensor, shifts: torch.Tensor
+    vectors: ParticleVectors, turned: torch.Tensor, shifts: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(particle, rotation) best score over the shifts (in boxes), and the index of that shift."""
-    particles, number, rotations = len(data), len(shifts), len(turned)
-    phase = _phases(voxels, shifts.to(data.device))
+    data, weight = vectors.data, vectors.weight
+    particles, number, rotations, voxels = len(data), len(shifts), len(turned), data.shape[1]
+    phase = shift_phases(vectors.voxels, shifts).to(data.device)
     score = torch.empty(particles, rotations, device=data.device)
     best = torch.empty(particles, rotations, dtype=torch.long, device=data.device)
-    chunk = max(1, _BLOCK // (8 * number * len(voxels)))
-    block = max(1, min(_BLOCK // (8 * len(voxels)), _BLOCK // (4 * chunk * number)))
+    chunk = max(1, _BLOCK // (8 * number * voxels))
+    block = max(1, min(_BLOCK // (8 * voxels), _BLOCK // (4 * chunk * number)))
     for first in range(0, rotations, block):
         part = turned[first : first + block]
         real = torch.view_as_real(part).reshape(len(part), -1)
@@ -137,8 +166,8 @@ def _correlate(
     return score, best
 
 
-def _phases(voxels: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
-    """(shift, voxel) exp(2 pi i k·t), which takes a particle back from shift t."""
+def shift_phases(voxels: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+    """(shift, voxel) complex64 exp(2 pi i k·t), which takes a particle back from shift t, in boxes."""
     angle = 2 * torch.pi * (shifts.double() @ voxels.to(shifts.device).double().T)
     return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
 

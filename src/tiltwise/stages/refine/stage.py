@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from tiltwise.data.errors import InputError, StageError
+from tiltwise.data.errors import StageError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
@@ -16,6 +16,7 @@ from tiltwise.data.volume import Volume
 from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.half_maps import accumulate_halves, half_maps, maps_and_fsc, measured_weights
 from tiltwise.ops.half_sets import distinct_particles
+from tiltwise.ops.handedness import decide_handedness, handedness_evidence, with_handedness
 from tiltwise.ops.particle_chunks import ImageSource, PosedParticles, initial_weights
 from tiltwise.ops.particle_images import TiltWeights
 from tiltwise.ops.pose_alignment import Alignment, local_alignment, search_alignment, search_grid
@@ -23,11 +24,13 @@ from tiltwise.ops.references import alignment_radius, alignment_reference, maske
 from tiltwise.ops.rotations import geodesic_angle
 from tiltwise.ops.tilt_shifts import refine_tilt_shifts, shifted_series
 from tiltwise.params.refine import RefineParams
+from tiltwise.stages.refine.bootstrap import bootstrap
 from tiltwise.stages.refine.setup import Setup, prepare
 
-_SEARCHES = 2  # iterations, from the first, that search the grid rather than refine where they are
+_SEARCHES = 1  # iterations, from the first, that search the grid rather than refine where they are
 _SEARCH_FRACTION = 5.0  # the search compares spacings down to a fifth of the diameter, or the low-pass if coarser
 _THRESHOLD = 0.143
+_STILL = 1.0  # poses that change no less than in the iteration before have not settled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -37,7 +40,7 @@ class RefineResult:
     half_maps: HalfMaps
     """The averages of the halves, unfiltered, unmasked."""
     tilt_series: dict[str, TiltSeries]
-    """By name, as given but for the shifts of the tilts, where the particles improved them."""
+    """By name, as given but for the shifts of the tilts and the hand of the defocus, where the particles tell them."""
     quality: dict
     """Iterations with their resolution, FSC curve, uncertainties, weights of the tilts."""
 
@@ -80,49 +83,60 @@ def refine(
     """
     progress(0.0, "noise of the images")
     setup = prepare(tilt_series, particles, params, device)
-    state, records = _start(setup, reference, params), []
+    (state, origin), records = _start(setup, reference, params), []
     for iteration in range(params.iterations):
         text = f"iteration {iteration + 1} of {params.iterations}"
         progress(iteration / params.iterations, f"{text}: align {np.count_nonzero(state.particles.half_set)} particles")
-        aligned = _align(setup, state, params, search=iteration < _SEARCHES)
-        aligned, removed = _without_duplicates(setup, aligned)
+        aligned, removed = _align(setup, state, params, search=iteration < _SEARCHES)
         state, shifts = _refine_shifts(state, aligned, params, first=iteration == 0)
+        state, hand = _decide_handedness(state, aligned, first=iteration == 0)
         progress((iteration + 0.7) / params.iterations, f"{text}: average")
         previous, state = state, _average(setup, state, aligned, params)
         record = _record(setup, previous, state, iteration=iteration + 1, removed=removed, symmetry=params.symmetry)
-        records.append(record | shifts)
+        records.append(record | shifts | hand)
+        if _settled(records):
+            break
     progress(1.0, f"{records[-1]['resolution_fsc_A']:.1f} Å between the halves")
-    return _result(setup, state, particles, records)
+    return _result(setup, state, particles, {"iterations": records, "first_reference": origin})
 
 
-def _start(setup: Setup, reference: Volume | None, params: RefineParams) -> _State:
+def _start(setup: Setup, reference: Volume | None, params: RefineParams) -> tuple[_State, dict]:
+    """The first references: the given one, low-passed, for both halves; or one that each half makes for itself."""
+    settings, weights = setup.source.settings, initial_weights(setup.source, setup.particles)
     if reference is None:
-        raise InputError("refine: no reference")
-    settings = setup.source.settings
-    first = resampled_reference(reference, settings.box_size, settings.pixel_size, params.reference_lowpass)
-    masked = masked_reference(first.to(settings.device), setup.mask)
-    return _State(
+        references, record = bootstrap(setup, weights, params)
+    else:
+        first = resampled_reference(reference, settings.box_size, settings.pixel_size, params.reference_lowpass)
+        masked = masked_reference(first.to(settings.device), setup.mask)
+        references, record = {1: masked, 2: masked}, {}
+    state = _State(
         source=setup.source,
         particles=setup.particles,
         score=np.zeros(len(setup.particles)),
         uncertainty=np.full((len(setup.particles), 2), np.nan),
-        weights=initial_weights(setup.source, setup.particles),
-        references={1: masked, 2: masked},
+        weights=weights,
+        references=references,
         resolution=params.reference_lowpass,
         maps={},
         fsc=None,
     )
+    return state, record
 
 
-def _align(setup: Setup, state: _State, params: RefineParams, *, search: bool) -> Alignment:
-    """Every particle against the reference of its own half."""
-    arguments = (state.source, state.particles, state.references)
+def _align(setup: Setup, state: _State, params: RefineParams, *, search: bool) -> tuple[Alignment, int]:
+    """Every particle against the reference of its own half; duplicates removed, and their number."""
     shared = {"weights": state.weights, "resolution": state.resolution, "allowed": setup.allowed}
-    if not search:
-        return local_alignment(*arguments, **shared)
-    coarse = max(1.25 * params.reference_lowpass, setup.diameter / _SEARCH_FRACTION)
-    grid = search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, params.symmetry)
-    return search_alignment(*arguments, grid=grid, **shared)
+    posed, removed = state.particles, 0
+    if search:
+        coarse = max(params.reference_lowpass, setup.diameter / _SEARCH_FRACTION)
+        grid = search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, params.symmetry)
+        found = search_alignment(state.source, posed, state.references, grid=grid, **shared)
+        found, removed = _without_duplicates(setup, found)
+        if grid.candidates > 1:
+            return found, removed
+        posed = found.particles
+    aligned, more = _without_duplicates(setup, local_alignment(state.source, posed, state.references, **shared))
+    return aligned, removed + more
 
 
 def _without_duplicates(setup: Setup, aligned: Alignment) -> tuple[Alignment, int]:
@@ -155,6 +169,19 @@ def _refine_shifts(state: _State, aligned: Alignment, params: RefineParams, *, f
         for name, fit in fits.items()
     }
     return replace(state, source=state.source.with_series(series)), {"tilt_shifts": record}
+
+
+def _decide_handedness(state: _State, aligned: Alignment, *, first: bool) -> tuple[_State, dict]:
+    """One hand of defocus with depth for the data set, once the particles' own images tell it."""
+    if first:
+        return state, {}
+    evidence = handedness_evidence(
+        state.source, aligned.particles, state.references, weights=state.weights, resolution=state.resolution
+    )
+    hand, record = decide_handedness(evidence), {"handedness_evidence": evidence}
+    if hand is None:
+        return state, record
+    return replace(state, source=with_handedness(state.source, hand, tuple(evidence))), record | {"handedness": hand}
 
 
 def _average(setup: Setup, state: _State, aligned: Alignment, params: RefineParams) -> _State:
@@ -198,12 +225,23 @@ def _record(setup: Setup, previous: _State, state: _State, *, iteration: int, re
     }
 
 
+def _settled(records: list[dict]) -> bool:
+    """Neither resolution nor poses nor shifts of the tilts have changed to speak of."""
+    if len(records) < 3:
+        return False
+    before, now = records[-2], records[-1]
+    finer = now["resolution_fsc_A"] < 0.995 * before["resolution_fsc_A"]
+    shifted = any(fit["accepted"] for fit in now.get("tilt_shifts", {}).values())
+    moved = now["rotation_change_deg"] > _STILL * before["rotation_change_deg"]
+    return not (finer or shifted or moved)
+
+
 def _frequency(setup: Setup, state: _State) -> torch.Tensor:
     settings = setup.source.settings
     return torch.arange(len(state.fsc), dtype=torch.float64) / (settings.box_size * settings.pixel_size)
 
 
-def _result(setup: Setup, state: _State, particles: Particles, records: list[dict]) -> RefineResult:
+def _result(setup: Setup, state: _State, particles: Particles, history: dict) -> RefineResult:
     alive = np.flatnonzero(state.particles.half_set > 0)
     given = particles[alive]
     refined = replace(
@@ -213,12 +251,11 @@ def _result(setup: Setup, state: _State, particles: Particles, records: list[dic
         score=state.score[alive],
         half_set=state.particles.half_set[alive],
     )
-    quality = {
-        "iterations": records,
+    quality = history | {
         "box_size_px": setup.source.settings.box_size,
         "fsc_frequency": _frequency(setup, state).tolist(),
         "fsc": state.fsc.tolist(),
-        "resolution_fsc_A": records[-1]["resolution_fsc_A"],
+        "resolution_fsc_A": history["iterations"][-1]["resolution_fsc_A"],
         "rotation_error_deg": float(np.nanmedian(state.uncertainty[alive, 0])),
         "shift_error_A": float(np.nanmedian(state.uncertainty[alive, 1])),
         "tilt_amplitude": {name: w.scale.tolist() for name, w in state.weights.items()},
