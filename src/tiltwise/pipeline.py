@@ -52,7 +52,7 @@ STAGES: tuple[Stage, ...] = (
         "refine",
         "project",
         ("tilt_series", "particles", "reference?"),
-        ("particles", "half_maps"),
+        ("particles", "half_maps", "tilt_series"),
         "align and average particles in two independent halves",
     ),
     _stage("postprocess", "project", ("half_maps",), ("map", "mask"), "measure the resolution; sharpen the map"),

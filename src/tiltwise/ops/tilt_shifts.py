@@ -66,6 +66,20 @@ def shifted_series(tilt_series: TiltSeries, fit: ShiftFit) -> TiltSeries:
     return replace(tilt_series, geometry=replace(tilt_series.geometry, shift=shift))
 
 
+def log_likelihood(
+    source: ImageSource,
+    particles: PosedParticles,
+    grids: Mapping[int, SpectralGrid],
+    weights: Mapping[str, TiltWeights],
+    resolution: float,
+) -> float:
+    """Log likelihood of the images of all particles at their poses, each under the reference of its half."""
+    tilts = {name: int(np.count_nonzero(series.use)) for name, series in source.tilt_series.items()}
+    zero = torch.zeros(max(tilts.values()), 2, dtype=torch.float64)
+    sums = _summed_terms(source, particles, grids, {1: zero, 2: zero}, weights, resolution)
+    return sum(_likelihood(part) for part in sums.values())
+
+
 def _summed_terms(
     source: ImageSource,
     particles: PosedParticles,
@@ -77,7 +91,7 @@ def _summed_terms(
     """(tilt, 22) sums by half of the terms of `slice_terms`, each half under its own shifts (tilt, 2)."""
     sums: dict[int, torch.Tensor] = {}
     for _, half, index, images in particle_chunks(source, particles, weights=weights, resolution=resolution):
-        moved = shifts[half].to(images.data.device).expand(len(index), -1, -1)
+        moved = shifts[half].to(images.data.device)[: images.data.shape[1]].expand(len(index), -1, -1)
         part = slice_terms(images, grids[half], particles.rotation[index], moved).sum(0)
         sums[half] = sums[half] + part if half in sums else part
     return sums

@@ -1,6 +1,8 @@
 """Parameters of the simulated microscope session: specimen, scheme, optics, detector and the errors a microscope
 makes."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from tiltwise.data.units import Angstrom, Degree, Exposure, Kilovolt, Millimetre, SquareAngstrom
@@ -48,6 +50,7 @@ class SimulateParams(Params):
     motion_b_factor: SquareAngstrom = Field(
         250.0, ge=0, description="B-factor by which motion within each image and partial coherence blur it."
     )
+    handedness: Literal[-1, 1] | None = Field(None, description="Hand of defocus with depth; by the seed if not set.")
     specimen: SpecimenParams = SpecimenParams()
     errors: ErrorParams = ErrorParams()
     seed: int = Field(0, ge=0, description="Seed of everything random.")

@@ -43,9 +43,8 @@ def write_relion_files(state: ProjectState) -> None:
 def _tilt_series(state: ProjectState, name: str) -> TiltSeries | None:
     """The newest state of a series; None if its files cannot be read, which the run has said of its items."""
     try:
-        return store.load(
-            "tilt_series", newest(state, "tilt_series", name) or import_folder(state.project, name), state.project
-        )
+        folder = newest(state, "tilt_series", name) or import_folder(state.project, name)
+        return store.load("tilt_series", folder, state.project, series=name)
     except InputError:
         return None
 

@@ -1,5 +1,6 @@
 """Values on disk, by their kind in the table of stages: what each file of an item folder is called and holds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
     `root`, the project, they are named relative to it."""
     folder = Path(folder)
     if kind == "tilt_series":
-        write_tilt_series(folder / TILTS, value, root=root)
-        return [folder / TILTS]
+        single = not isinstance(value, Mapping)
+        files = {folder / TILTS: value} if single else {folder / _own_tilts(n): one for n, one in value.items()}
+        for path, series in files.items():
+            write_tilt_series(path, series, root=root)
+        return list(files)
     if kind == "particles":
         write_particles(folder / PARTICLES, value)
         return [folder / PARTICLES]
@@ -51,7 +55,7 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
     """
     path = Path(path)
     if kind == "tilt_series":
-        return read_tilt_series(path / TILTS, root=root)
+        return _tilt_series(path, root, series)
     if kind == "particles":
         particles = read_particles(path / PARTICLES)
         return particles if series is None else particles[particles.tilt_series == series]
@@ -68,6 +72,9 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
 
 def join(kind: str, values: dict[str, Any]) -> Any:
     """One value from those of all series, for a step that takes them all: particles in a row, others by series."""
+    if kind == "tilt_series":
+        several = [value for value in values.values() if isinstance(value, Mapping)]
+        return several[0] if several else values
     if kind != "particles":
         return values
     parts = [part for part in values.values() if len(part)] or list(values.values())[:1]
@@ -78,6 +85,23 @@ def join(kind: str, values: dict[str, Any]) -> Any:
             for name in ("tilt_series", "position", "score", "half_set", "region")
         },
     )
+
+
+def _own_tilts(series: str) -> str:
+    """File of one tilt series where a folder holds those of several."""
+    return f"tilts_{series}.star"
+
+
+def _tilt_series(folder: Path, root: Path, series: str | None) -> Any:
+    """The tilt series of a folder; where it holds several, the one named, or all by name."""
+    if (folder / TILTS).exists():
+        return read_tilt_series(folder / TILTS, root=root)
+    if series is not None:
+        return read_tilt_series(folder / _own_tilts(series), root=root)
+    found = [read_tilt_series(path, root=root) for path in sorted(folder.glob(_own_tilts("*")))]
+    if not found:
+        raise InputError(f"{folder}: holds no tilt series; run the step again")
+    return {one.name: one for one in found}
 
 
 def _reference(path: Path) -> Volume:

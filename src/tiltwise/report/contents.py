@@ -78,12 +78,12 @@ class Contents:
 
     def tilt_series(self, name: str) -> Any:
         """The series as the last step left it, or as it was imported; None where it cannot be read."""
-        known = [entry for entry in self.entries if entry.item == name and entry.has_result]
+        known = [entry for entry in self.entries if entry.item in (name, ALL) and entry.has_result]
         for folder in [entry.folder for entry in reversed(known)] + [import_folder(self.project, name)]:
-            if not (folder / "tilts.star").is_file():
+            if not any((folder / file).is_file() for file in ("tilts.star", f"tilts_{name}.star")):
                 continue
             try:
-                return store.load("tilt_series", folder, self.project)
+                return store.load("tilt_series", folder, self.project, series=name)
             except (InputError, OSError, KeyError):
                 continue
         return None

@@ -60,8 +60,13 @@ def acquire(params: SimulateParams, name: str, rng: np.random.Generator) -> Tilt
         why_not=("",) * number,
         geometry=geometry,
         ctf=ctf,
-        defocus_handedness=int(rng.choice([-1, 1])),
+        defocus_handedness=microscope_handedness(params),
     )
+
+
+def microscope_handedness(params: SimulateParams) -> int:
+    """+1 or -1: one microscope has one hand, the same for all series; drawn by the seed if it is not set."""
+    return params.handedness or int(np.random.default_rng([params.seed, 7]).choice([-1, 1]))
 
 
 def _random_walk(number: int, step: float, rng: np.random.Generator) -> np.ndarray:

@@ -104,7 +104,7 @@ def _series_of(state: ProjectState, field: str, known: Truth) -> dict[str, TiltS
     for name in known.tilt_series:
         folder = newest(state, "tilt_series", name)
         if folder is not None:
-            series = store.load("tilt_series", folder, state.project)
+            series = store.load("tilt_series", folder, state.project, series=name)
             if getattr(series, field) is not None:
                 found[name] = series
     return found
