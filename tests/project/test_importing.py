@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_series
+from tiny_projects import write_series
 
 from tiltwise.data.errors import InputError
 from tiltwise.io.mrc import write_mrc

@@ -6,8 +6,8 @@ import math
 import fake_stages
 import numpy as np
 import pytest
-from conftest import write_series
 from distributed import LocalCluster
+from tiny_projects import write_series
 
 from tiltwise.data.errors import InputError
 from tiltwise.io.relion import read_particles, read_tilt_series_set

@@ -1,8 +1,8 @@
 """`tiltwise ARGUMENTS` with the tiny pipeline, for tests that need a process of its own."""
 
-import conftest
+import tiny_projects
 
-conftest.install()
+tiny_projects.install()
 
 if __name__ == "__main__":
     from tiltwise.cli import main

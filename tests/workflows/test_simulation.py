@@ -1,13 +1,12 @@
 """What a simulated session leaves on disk is what a microscope leaves, and the truth reads back."""
 
 import numpy as np
+from small_session import SMALL
 
 from tiltwise.io.acquisition import read_acquisition
 from tiltwise.io.mrc import read_volume
 from tiltwise.ops.fsc import fourier_shell_correlation
 from tiltwise.workflows.simulation import write_simulation
-
-from conftest import SMALL  # isort: skip
 
 
 def test_recording_imports_as_it_was_taken(simulation):
