@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 import torch
 
 from tiltwise.data.progress import Progress
@@ -21,6 +22,8 @@ _BOX = 1.4
 _POWER_FLOOR = 0.02
 """Least noise power, as a part of its median over the band: the tomogram's own filters leave nothing to divide by."""
 _TEMPLATES_AT_ONCE = 512
+_STARTS = 4
+"""Places about a hit, each with its best turn, from which to climb."""
 _CANDIDATES = 4000
 """Most peaks of the coarse search that are looked at again."""
 
@@ -109,10 +112,9 @@ def search(
     templates = _templates(coarse, reference, voxel_size, turned)
     norms = matching.template_norms(templates, coarse.weight)
     score, which = matching.correlate_everywhere(coarse.filtered, templates, norms)
-    index, value = local_maxima(score / coarse.spread, 1, 10 * _CANDIDATES)
-    apart = keep_separate(_position(coarse, index).cpu().numpy(), value.cpu().numpy(), coarse.diameter / 2)
-    # peaks are half a diameter apart, particles a whole one: at most about one peak in eight is a particle
-    best = torch.as_tensor(apart[: min(_CANDIDATES, math.ceil(len(apart) / 4))], device=index.device)
+    index, value = local_maxima(score, 1, 10 * _CANDIDATES)
+    value = value / coarse.spread[tuple(index.T)]
+    best = torch.as_tensor(_candidates(_position(coarse, index), value, coarse.diameter), device=index.device)
     index, value = index[best], value[best]
     progress(0.7, "matching at the peaks")
     position = _position(coarse, index)
@@ -120,18 +122,41 @@ def search(
     return refine_hits(fine, Hits(position=position, rotation=start, score=value), (reference, voxel_size), symmetry)
 
 
-def refine_hits(level: Level, hits: Hits, reference: tuple[torch.Tensor, float], symmetry: str) -> Hits:
-    """Score hits on a finer level: place for the given turn, every turn at that place, then the place between voxels.
+def _candidates(position: torch.Tensor, score: torch.Tensor, diameter: float) -> np.ndarray:
+    """Peaks worth a second look: all that reach the best quarter of those half a diameter apart.
 
-    reference is the cube and its voxel size in Å.
+    Particles are a whole diameter apart, so about one in eight of such peaks is one at most. A coarse side peak may
+    outdo the true one beside it, so peaks down to a quarter of the diameter apart are looked at.
+    """
+    position, score = position.cpu().numpy(), score.double().cpu().numpy()
+    apart = keep_separate(position, score, diameter / 2)
+    least = score[apart[math.ceil(len(apart) / 4) - 1]]
+    near = keep_separate(position, score, diameter / 4)
+    return near[score[near] >= least][:_CANDIDATES]
+
+
+def refine_hits(level: Level, hits: Hits, reference: tuple[torch.Tensor, float], symmetry: str) -> Hits:
+    """Score hits on a finer level: every turn at eight places about each, then climbs from the best of them.
+
+    reference is the cube and its voxel size in Å. A coarse peak may stand off by a quarter of the diameter, with a
+    turn to suit, where another place and turn would be far better; hence the places, one of them climbed to with the
+    coarse turn. The better half of the hits goes on to the climbs. Positions are refined between voxels.
     """
     data, own_voxel = reference
     oversampled = _oversampled(level, data, own_voxel)
-    index = _nearest_index(level, hits.position)
-    index = _climb(level, index, hits.rotation, oversampled)
-    rotation = _best_rotation(level, index, oversampled, rotation_grid(level.step, symmetry, data.device))
+    places = _places_about(level, hits.position)
+    climbed = _climb(level, places[:, 0], hits.rotation, oversampled)
+    places = torch.cat([places, climbed[:, None]], dim=1)
+    grid = rotation_grid(level.step, symmetry, data.device)
+    rotation, score = _best_rotation(level, places.flatten(0, 1), oversampled, grid)
+    score, rows = score.reshape(places.shape[:2]).topk(_STARTS, dim=1)
+    rows = rows + places.shape[1] * torch.arange(len(places), device=rows.device)[:, None]
+    rows = rows[score[:, 0].topk(math.ceil(len(rows) / 2)).indices]
+    index, rotation = places.flatten(0, 1)[rows.flatten()], rotation[rows.flatten()]
     index = _climb(level, index, rotation, oversampled)
     scores = _scores_around(level, index, rotation, oversampled)
+    end = scores[:, 1, 1, 1].reshape(rows.shape).argmax(1) + _STARTS * torch.arange(len(rows), device=rows.device)
+    index, rotation, scores = index[end], rotation[end], scores[end]
     lines = (scores[:, :, 1, 1], scores[:, 1, :, 1], scores[:, 1, 1, :])
     offset = torch.stack([parabola_offset(*line.T) for line in lines], dim=1)
     score = scores[:, 1, 1, 1] / level.spread[tuple(index.T)]
@@ -144,10 +169,13 @@ def _position(level: Level, index: torch.Tensor) -> torch.Tensor:
     return ((index - centre).flip(1) * level.voxel_size).double()
 
 
-def _nearest_index(level: Level, position: torch.Tensor) -> torch.Tensor:
+def _places_about(level: Level, position: torch.Tensor) -> torch.Tensor:
+    """(hit, 7, 3) voxels: the nearest one, and the six an eighth of the diameter off along the axes."""
     shape = torch.tensor(level.filtered.shape, device=position.device)
+    reach = max(1, round(level.diameter / 8 / level.voxel_size))
+    steps = torch.cat([torch.zeros(1, 3), torch.eye(3), -torch.eye(3)]).to(shape) * reach
     index = (position.flip(1) / level.voxel_size).round().long() + shape // 2
-    return torch.minimum(index.clamp_min(0), shape - 1)
+    return torch.minimum((index[:, None] + steps).clamp_min(0), shape - 1)
 
 
 def _oversampled(level: Level, reference: torch.Tensor, voxel_size: float) -> tuple[torch.Tensor, float]:
@@ -199,8 +227,8 @@ def _climb(
 
 def _best_rotation(
     level: Level, index: torch.Tensor, reference: tuple[torch.Tensor, float], rotations: torch.Tensor
-) -> torch.Tensor:
-    """(hit, 3, 3) the rotation of the highest score at each voxel: hits times rotations as matrix products."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(hit, 3, 3) the rotation of the highest score at each voxel, and the score: hits times rotations as products."""
     values = _Values(level)
     data, inside = values.at(index), values.inside
     best = torch.full((len(index),), -torch.inf, device=index.device)
@@ -214,7 +242,7 @@ def _best_rotation(
         score, row = (data @ (templates[:, inside] / norms[:, None]).T).max(1)
         which = torch.where(score > best, row + start, which)
         best = torch.maximum(best, score)
-    return rotations[which]
+    return rotations[which], best
 
 
 class _Values:
