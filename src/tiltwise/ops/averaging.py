@@ -70,9 +70,9 @@ def merge(first: Accumulator, second: Accumulator) -> Accumulator:
 def average_map(total: Accumulator, ssnr: torch.Tensor | None = None) -> torch.Tensor:
     """(n, n, n) float32 map of the sums; density positive, in units of the images' grey values.
 
-    ssnr (shell,) of the map at |k| = shell / box: with 1 / τ² = <denominator> / ssnr the map is the Wiener estimate times
-    1 + 1 / ssnr in each shell, so that well and badly measured directions are weighted rightly while the fall-off of the
-    shell as a whole is not touched. Without it the penalty is small and equal.
+    ssnr (shell,) of the map at |k| = shell / box: with 1 / τ² = <denominator> / ssnr the map is the Wiener estimate
+    times 1 + 1 / ssnr in each shell, so that well and badly measured directions are weighted rightly while the fall-off
+    of the shell as a whole is not touched. Without it the penalty is small and equal.
     """
     numerator, denominator = hermitian_complete(total.numerator), hermitian_complete(total.denominator)
     shells, inside = _grid_shells(total)

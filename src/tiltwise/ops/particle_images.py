@@ -1,8 +1,8 @@
 """The images of particles: crops of the tilt images at their projected positions, as whitened Fourier transforms.
 
 The forward model (methods.md section 1): the transform of the crop of particle p in tilt i is
-F(k) = s_i q_i(k) CTF_i(k; defocus_i + h depth_p) V̂(A_pᵀ R_iᵀ [k, 0]) exp(-2 pi i k·t) + noise of power σ²_i(k) in each of its
-real and imaginary parts. Divided by σ_i it reads data = transfer · V̂ · phase + unit noise, which every sum below uses.
+F(k) = s_i q_i(k) CTF_i(k; defocus_i + h depth_p) V̂(A_pᵀ R_iᵀ [k, 0]) exp(-2 pi i k·t) + noise, of power σ²_i(k) in each
+of its real and imaginary parts. Divided by σ_i it reads data = transfer · V̂ · phase + unit noise, as all sums use it.
 """
 
 from dataclasses import dataclass

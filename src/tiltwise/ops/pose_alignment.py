@@ -34,7 +34,7 @@ class SearchGrid:
 
     @property
     def candidates(self) -> int:
-        """Poses of a particle that are kept for refinement; one where the grid is small, so that nothing can compete."""
+        """Poses of a particle that are kept for refinement; one where the grid is small and nothing can compete."""
         return min(max(1, len(self.rotations) // _ROTATIONS_PER_CANDIDATE), _MOST_CANDIDATES)
 
 

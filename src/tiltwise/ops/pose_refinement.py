@@ -39,9 +39,8 @@ def slice_terms(
 ) -> torch.Tensor:
     """(particle, tilt, 22) float64 agreement of each image with the reference's slice, and its derivatives.
 
-    rotation (particle, 3, 3); image_shift (particle, tilt, 2) Å in the image plane. With m the model, e = X - m, J_w and
-    J_t the derivatives of m with respect to rotation vector (radians) and image shift (Å), the terms are: 0 Re(X* m);
-    1 |m|²; 2-4 Re(J_w* e); 5-6 Re(J_t* e); 7-12 upper triangle of Re(J_w* J_w); 13-18 Re(J_w* J_t); 19-21 of J_t.
+    rotation (particle, 3, 3); image_shift (particle, tilt, 2) Å in the image plane. With m the model, e = X - m, and J_w
+    and J_t the derivatives of m by rotation vector (radians) and image shift (Å), the terms are: 0 Re(X* m); 1 |m|²; 2-4 Re(J_w* e); 5-6 Re(J_t* e); 7-12 upper triangle of Re(J_w* J_w); 13-18 Re(J_w* J_t); 19-21 of J_t.
     """
     period = images.box_size * images.pixel_size
     if images.data.device.type != "cpu":
@@ -65,7 +64,7 @@ def slice_terms(
 def likelihood_terms(
     images: ParticleImages, reference: SpectralGrid, rotation: torch.Tensor, shift: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log likelihood (particle,), its gradient (particle, 6) and Fisher information (particle, 6, 6), per radian and Å."""
+    """Log likelihood (particle,), gradient (particle, 6) and Fisher information (particle, 6, 6), per radian and Å."""
     plane = images.rotations[:, :2]  # (tilt, 2, 3): from a shift in the tomogram to one in the image
     terms = slice_terms(images, reference, rotation, torch.einsum("tij,pj->pti", plane, shift))
     likelihood = (terms[..., 0] - 0.5 * terms[..., 1]).sum(1)

@@ -2,8 +2,8 @@
 
 In a coarse band each particle is reduced to a data vector B(k) = sum over tilts of transfer · data, inserted on its
 slices, and a weight W(k) = sum of transfer². For the reference V_r turned by rotation r and the shift t,
-Re<B exp(2 pi i k·t), V_r> and <W, |V_r|²> follow from two dense products of (particles x shifts) by rotations. The score
-is their quotient Re<B, V> / sqrt(<W, |V|²>), whose half square is the log likelihood at the best scale of the reference:
+Re<B exp(2 pi i k·t), V_r> and <W, |V_r|²> follow from two dense products of (particles x shifts) by rotations. The
+score is Re<B, V> / sqrt(<W, |V|²>); its half square is the log likelihood at the best scale of the reference, so that
 no scale need be known.
 """
 
@@ -74,7 +74,7 @@ def search_poses(
 ) -> Candidates:
     """Best poses of each particle over rotations (rotation, 3, 3) x shifts (shift, 3), Å, both in the particle's frame.
 
-    reference (n, n, n) of the images' box and pixel. Of rotations closer than separation (degrees) only the best is kept.
+    reference (n, n, n) of the images' box and pixel. Of rotations closer than separation (degrees) the best is kept.
     """
     turned = _turned_references(reference, rotations, vectors)
     period = vectors.layout.box_size * vectors.pixel_size

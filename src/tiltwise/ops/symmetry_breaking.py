@@ -1,10 +1,10 @@
 """A first reference from nothing but starting directions: particles on a surface whose turns about it are not known.
 
-Each half makes its own. Positions and directions (the reference's z axis, a surface normal) are given; the turn about the
-normal is not. First all turns are averaged: what is left is the layers along the normal, against which particles are
-brought to one height and direction. Then turns and places along the surface are searched against averages that start from
-random turns, with the point group imposed: of several starts, the one that comes to the highest score is kept. All of it
-runs on the coarse data vectors of ops/pose_search.py, which are made once.
+Each half makes its own. Positions and directions (the reference's z axis, a surface normal) are given; the turn about
+the normal is not. First all turns are averaged: what is left is the layers along the normal, against which particles
+are brought to one height and direction. Then turns and places along the surface are searched against averages that
+start from random turns, with the point group imposed: of several starts, the one that comes to the highest score is
+kept. All of it runs on the coarse data vectors of ops/pose_search.py, which are made once.
 """
 
 from dataclasses import dataclass, replace
@@ -112,8 +112,8 @@ def turned_onto(
 ) -> tuple[torch.Tensor, float]:
     """`moving` turned about z and shifted onto `fixed`, compared below `resolution` (Å) only, and their correlation.
 
-    The one step in which the halves meet: a rigid motion, found where they agree anyway (40 Å or coarser). Every turn is
-    tried in steps of a third of what the resolution sees at the box's edge; the shift is the peak of their correlation.
+    The one step in which the halves meet: a rigid motion, found where they agree anyway (40 Å or coarser). Turns are
+    tried in steps of a third of what is resolved at the box's edge; the shift is the peak of the correlation.
     """
     n = moving.shape[0]
     first, second = (low_pass(v.double(), resolution, voxel_size) for v in (fixed, moving))

@@ -37,7 +37,7 @@ class AgreementSums:
 def model_images(
     images: ParticleImages, reference: SpectralGrid, rotation: torch.Tensor, shift: torch.Tensor
 ) -> torch.Tensor:
-    """(particle, tilt, point) complex64 whitened images that the reference predicts for poses (particle, 3, 3), (.., 3)."""
+    """(particle, tilt, point) complex64 whitened images that the reference predicts, for rotation and shift (Å)."""
     turned = torch.einsum("tij,pjk->ptik", images.rotations, rotation.double())
     slices = extract_slices(reference, turned.flatten(0, 1), images.points).reshape(images.data.shape)
     plane = torch.einsum("tij,pj->pti", images.rotations[:, :2], shift.double()).float()

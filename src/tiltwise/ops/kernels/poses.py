@@ -1,4 +1,4 @@
-"""Agreement of particle images with slices of a reference, and its derivatives: the numba kernel of ops/pose_refinement.py."""
+"""Agreement of particle images with slices of a reference, and its derivatives: kernel of ops/pose_refinement.py."""
 
 import numba
 import numpy as np
@@ -8,7 +8,7 @@ TERMS = 22  # per particle and tilt: see ops/pose_refinement.py, slice_terms
 
 @numba.njit(cache=True, fastmath=True, parallel=True)
 def slice_terms(grid, step, data, transfer, rotations, points, poses, shifts, period, terms):
-    """Fill terms (particle, tilt, 22); data (particle, tilt, point), shifts (particle, tilt, 2) and period = box · pixel in Å.
+    """Fill terms (particle, tilt, 22); data (particle, tilt, point), shifts (particle, tilt, 2), period box · pixel, Å.
 
     Turning the reference by w (right-handed, about its own axes) changes the slice by w · (grad V x k); moving the
     particle by (x, y) in the image multiplies it by exp(-2 pi i k·(x, y)).

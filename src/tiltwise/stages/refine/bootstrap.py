@@ -19,8 +19,8 @@ def bootstrap(
 ) -> tuple[dict[int, torch.Tensor], dict]:
     """References by half set from the starting directions alone, and how well they agree.
 
-    Each half makes its own from its own particles. The second is then turned about z and shifted onto the first, seen at
-    the low-pass of the first references only. Raises InputError if the starting directions are not to be trusted.
+    Each half makes its own from its own particles. The second is then turned about z and shifted onto the first, seen
+    at the low-pass of the first references only. Raises InputError if the starting directions are not to be trusted.
     """
     if params.search_cone > 60:
         raise InputError(

@@ -89,8 +89,6 @@ def _check(tilt_series: Mapping[str, TiltSeries], particles: Particles) -> None:
             raise InputError(f"{name}: not aligned; run align before refine")
         if not np.any(series.use):
             raise InputError(f"{name}: no tilt is used")
-        if series.ctf is not None and series.defocus_handedness is None:
-            raise InputError(f"{name}: defocus is known but its handedness is not; run defocus again or set it")
     sizes = sorted({round(series.pixel_size, 4) for series in tilt_series.values()})
     if sizes[-1] > 1.001 * sizes[0]:
         raise InputError(f"tilt series: pixel sizes {sizes[0]} and {sizes[-1]} Å differ; refine needs one")
