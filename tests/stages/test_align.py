@@ -1,0 +1,153 @@
+"""A simulated series is aligned to a fraction of a pixel, a real one as well as with its beads; bad tilts are named."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tiltwise.data.errors import InputError
+from tiltwise.data.optics import Optics
+from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
+from tiltwise.ops.alignment_comparison import compare_alignments
+from tiltwise.ops.geometry import project_points, tilt_rotations
+from tiltwise.params.align import AlignParams
+from tiltwise.stages.align import align
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "hiv_empiar10164"
+PIXEL, SIDE = 10.0, 128
+PARAMS = AlignParams(thickness=800.0)
+
+
+def made_series(seed=0, axis=84.2, number=31):
+    """Images of 60 blobs of 25 Å in a slab of 300 Å, noise four times as strong as they, and the truth."""
+    rng = np.random.default_rng(seed)
+    walk = np.cumsum(rng.normal(0, 12, (number, 2)), axis=0)
+    truth = TiltGeometry(
+        tilt_angle=np.linspace(-60, 60, number),
+        tilt_axis_angle=np.full(number, axis),
+        x_tilt=np.zeros(number),
+        shift=walk - walk[number // 2],
+    )
+    points = torch.tensor(rng.uniform(-1, 1, (60, 3)) * [600, 600, 150])
+    position, _ = project_points(points, tilt_rotations(truth), torch.as_tensor(truth.shift))
+    grid = (np.arange(SIDE) - SIDE // 2) * PIXEL
+    profiles = [np.exp(-((grid - position[..., c].numpy()[..., None]) ** 2) / (2 * 25.0**2)) for c in (0, 1)]
+    clean = -np.einsum("tpy,tpx->tyx", profiles[1], profiles[0])
+    images = 40 + clean / clean.std() + rng.normal(0, 2, clean.shape)
+    series = TiltSeries(
+        name="made",
+        images=images.astype(np.float32),
+        image_names=tuple(f"{i + 1:06d}@made.mrc" for i in range(number)),
+        pixel_size=PIXEL,
+        optics=Optics(),
+        stage_tilt_angle=truth.tilt_angle,
+        nominal_tilt_axis_angle=85.0,
+        exposure=np.full(number, 3.0),
+        pre_exposure=3.0 * np.arange(number),
+        acquisition_order=np.arange(number),
+        use=np.ones(number, bool),
+        why_not=("",) * number,
+    )
+    return series, replace(series, geometry=truth)
+
+
+@pytest.fixture(scope="module")
+def aligned():
+    series, truth = made_series()
+    heard = []
+    return align(series, PARAMS, progress=lambda fraction, message: heard.append(fraction)), truth, heard
+
+
+def test_shifts_and_axis_are_recovered(aligned):
+    result, truth, heard = aligned
+    comparison = compare_alignments(result.tilt_series, truth)
+    assert comparison.shift_rms < 0.3 * PIXEL
+    assert comparison.axis_error < 0.3
+    assert heard == sorted(heard)
+
+
+def test_quality_speaks_of_every_tilt(aligned):
+    quality, number = aligned[0].quality, aligned[0].tilt_series.number
+    for key in ("shift_x_A", "shift_y_A", "residual_A", "correlation"):
+        assert len(quality[key]) == number and all(np.isfinite(v) for v in quality[key])
+    assert quality["sharpness_after"] > quality["sharpness_before"]
+    assert quality["excluded"] == []
+    assert quality["tilt_axis_angle_deg"] == pytest.approx(84.2, abs=0.3)
+
+
+def test_the_same_input_gives_the_same_bits(aligned):
+    series, _ = made_series()
+    again = align(series, PARAMS).tilt_series.geometry
+    np.testing.assert_array_equal(again.shift, aligned[0].tilt_series.geometry.shift)
+
+
+def test_bad_tilts_are_flagged_with_reasons_and_keep_their_rows():
+    series, truth = made_series(seed=1)
+    images = series.images.copy()
+    images[0] *= 0.02
+    images[7] = 40 + np.random.default_rng(5).normal(0, 2, images[7].shape)
+    images[30] = np.nan
+    use, why = np.ones(31, bool), [""] * 31
+    use[12], why[12] = False, "left out by the user"
+    series = replace(series, images=images, use=use, why_not=tuple(why))
+    result = align(series, PARAMS)
+    found = result.tilt_series
+    assert np.flatnonzero(~found.use).tolist() == [0, 7, 12, 30]
+    reasons = [found.why_not[i] for i in (0, 7, 12, 30)]
+    for word, reason in zip(("dark", "agree", "user", "finite"), reasons, strict=True):
+        assert word in reason
+    assert [entry["tilt"] for entry in result.quality["excluded"]] == [0, 7, 12, 30]
+    assert result.quality["shift_x_A"][7] is None
+    assert found.number == 31 and len(found.geometry.shift) == 31 and np.isfinite(found.geometry.shift).all()
+    between = (found.geometry.shift[11] + found.geometry.shift[13]) / 2
+    np.testing.assert_allclose(found.geometry.shift[12], between)
+    assert compare_alignments(found, truth).shift_rms < 0.3 * PIXEL
+
+
+def test_the_order_of_the_images_does_not_matter(aligned):
+    series, truth = made_series()
+    order = np.random.default_rng(2).permutation(31)
+    turned = replace(
+        series,
+        images=series.images[order],
+        stage_tilt_angle=series.stage_tilt_angle[order],
+        acquisition_order=series.acquisition_order[order],
+    )
+    shift = align(turned, PARAMS).tilt_series.geometry.shift
+    np.testing.assert_allclose(shift, aligned[0].tilt_series.geometry.shift[order], atol=0.02 * PIXEL)
+
+
+def test_the_axis_stays_in_the_half_turn_of_its_prior():
+    series, _ = made_series()
+    result = align(series, AlignParams(thickness=800.0, tilt_axis_angle=-95.0))
+    assert result.quality["tilt_axis_angle_deg"] == pytest.approx(84.2 - 180.0, abs=0.3)
+
+
+def test_without_an_axis_the_remedy_is_named():
+    series, _ = made_series(number=7)
+    with pytest.raises(InputError, match="tilt_axis_angle"):
+        align(replace(series, nominal_tilt_axis_angle=None), PARAMS)
+
+
+def test_too_few_tilts_are_refused():
+    series, _ = made_series(number=7)
+    use = np.arange(7) < 4
+    with pytest.raises(InputError, match="4 usable tilts"):
+        align(replace(series, use=use, why_not=tuple("" if u else "bad" for u in use)), PARAMS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared real data are not here")
+def test_a_real_series_is_aligned_from_its_stack_alone():
+    from tiltwise.io.acquisition import read_acquisition
+    from tiltwise.io.relion import read_tilt_series_set
+
+    stacks = {name: read_acquisition(SHARED / "stacks" / f"{name}.mrc").tilt_series for name in ("TS_03", "TS_43")}
+    images = {name: series.images for name, series in stacks.items()}
+    published = read_tilt_series_set(SHARED / "relion5" / "Tomograms" / "job006" / "tomograms.star", images=images)
+    result = align(stacks["TS_43"], AlignParams(resolution=120.0, iterations=2))
+    comparison = compare_alignments(result.tilt_series, published["TS_43"])
+    assert comparison.shift_rms < 10.0
+    assert comparison.axis_error < 0.5
