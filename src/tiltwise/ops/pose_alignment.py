@@ -14,7 +14,7 @@ from tiltwise.ops.rotations import cone_rotation_grid, rotation_grid
 from tiltwise.ops.slices import SpectralGrid, volume_spectrum
 from tiltwise.ops.tilt_weights import agreement_sums, amplitude_ratio
 
-_ROTATIONS_PER_CANDIDATE = 200  # of a grid: one pose is kept for refinement for so many that were tried
+_ROTATIONS_PER_CANDIDATE = 1000  # of a grid: one pose is kept for refinement for so many that were tried
 _MOST_CANDIDATES = 12
 _FINALISTS = 3  # of them that are refined in a finer band
 

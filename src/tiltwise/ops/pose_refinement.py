@@ -39,8 +39,9 @@ def slice_terms(
 ) -> torch.Tensor:
     """(particle, tilt, 22) float64 agreement of each image with the reference's slice, and its derivatives.
 
-    rotation (particle, 3, 3); image_shift (particle, tilt, 2) Å in the image plane. With m the model, e = X - m, and J_w
-    and J_t the derivatives of m by rotation vector (radians) and image shift (Å), the terms are: 0 Re(X* m); 1 |m|²; 2-4 Re(J_w* e); 5-6 Re(J_t* e); 7-12 upper triangle of Re(J_w* J_w); 13-18 Re(J_w* J_t); 19-21 of J_t.
+    rotation (particle, 3, 3); image_shift (particle, tilt, 2) Å in the image plane. With m the model, e = X - m, and
+    J_w, J_t the derivatives of m by rotation vector (radians) and image shift (Å), the terms are: 0 Re(X* m); 1 |m|²;
+    2-4 Re(J_w* e); 5-6 Re(J_t* e); 7-12 upper triangle of Re(J_w* J_w); 13-18 Re(J_w* J_t); 19-21 of Re(J_t* J_t).
     """
     period = images.box_size * images.pixel_size
     if images.data.device.type != "cpu":

@@ -39,10 +39,12 @@ class BreakingSettings:
     """Largest shift tried, Å."""
     symmetry: str
     """Point group imposed."""
-    starts: int = 4
+    starts: int = 3
     """Random starts."""
-    rounds: int = 6
+    rounds: int = 4
     """Rounds of search and averaging in each start."""
+    more_rounds: int = 6
+    """Rounds that the best of them then goes on for."""
 
 
 def first_reference(
@@ -54,26 +56,31 @@ def first_reference(
     """
     step = float(np.degrees(0.7 * settings.resolution / settings.diameter))
     spacing = 0.35 * settings.resolution
-    layers, levelled = _layers(vectors, mask, settings, step, spacing)
     rotations = cone_rotation_grid(settings.cone, step, settings.symmetry)
     shifts = shift_grid(settings.shift, spacing)
-    best = None
-    for _ in range(settings.starts):
-        turn = torch.as_tensor(rng.uniform(0, 360, len(vectors.data)))
-        poses = replace(levelled, rotation=levelled.rotation @ rotate_about_z(turn)[:, None])
-        for _ in range(settings.rounds):
+
+    def rounds(poses: Candidates, number: int) -> tuple[torch.Tensor, Candidates]:
+        for _ in range(number):
             reference = average_vectors(vectors, poses, mask, settings.symmetry, settings.resolution)
             poses = search_poses(vectors, reference, rotations, shifts)
-        score = float(poses.score.mean())
-        if best is None or score > best[1]:
-            best = reference, score
-    return best
+        return reference, poses
+
+    levelled = _levelled(vectors, mask, settings, step, spacing)
+    tried = [rounds(_turned_at_random(levelled, rng), settings.rounds)[1] for _ in range(settings.starts)]
+    best = max(tried, key=lambda poses: float(poses.score.mean()))
+    reference, poses = rounds(best, settings.more_rounds)
+    return reference, float(poses.score.mean())
 
 
-def _layers(
+def _turned_at_random(poses: Candidates, rng: np.random.Generator) -> Candidates:
+    turn = torch.as_tensor(rng.uniform(0, 360, len(poses.rotation)))
+    return replace(poses, rotation=poses.rotation @ rotate_about_z(turn)[:, None])
+
+
+def _levelled(
     vectors: ParticleVectors, mask: torch.Tensor, settings: BreakingSettings, step: float, spacing: float
-) -> tuple[torch.Tensor, Candidates]:
-    """The density averaged over all turns, and the particles brought to its height and direction."""
+) -> Candidates:
+    """The particles brought to the height and direction of their average over all turns."""
     number = len(vectors.data)
     poses = Candidates(
         rotation=torch.eye(3, dtype=torch.float64).expand(number, 1, 3, 3),
@@ -88,7 +95,7 @@ def _layers(
     for _ in range(3):
         layers = average_vectors(vectors, poses, mask, _ALL_TURNS, settings.resolution)
         poses = search_poses(vectors, layers, rotations, shifts)
-    return layers, poses
+    return poses
 
 
 def average_vectors(

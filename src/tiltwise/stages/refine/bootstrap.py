@@ -1,12 +1,14 @@
 """The first references of the halves where none is given."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from tiltwise.data.errors import InputError
 from tiltwise.ops.particle_chunks import particle_chunks
 from tiltwise.ops.particle_images import TiltWeights
-from tiltwise.ops.pose_search import joined, particle_vectors
+from tiltwise.ops.pose_search import ParticleVectors, joined, particle_vectors
 from tiltwise.ops.symmetry_breaking import BreakingSettings, first_reference, turned_onto
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.setup import Setup
@@ -47,9 +49,8 @@ def bootstrap(
     return references, {"score": [scores[1], scores[2]], "correlation_of_halves": agreement}
 
 
-def _vectors(setup: Setup, weights: dict[str, TiltWeights], chosen: np.ndarray, resolution: float):
-    from dataclasses import replace
-
+def _vectors(setup: Setup, weights: dict[str, TiltWeights], chosen: np.ndarray, resolution: float) -> ParticleVectors:
+    """Data vectors of the chosen particles in the frames of their starting poses."""
     keep = np.zeros(len(setup.particles), dtype=bool)
     keep[chosen] = True
     own = replace(setup.particles, half_set=np.where(keep, setup.particles.half_set, 0))
