@@ -7,9 +7,10 @@ from tiltwise.ops.kernels.back_projection import _row_range
 
 
 @numba.njit(cache=True, inline="always", fastmath=True)
-def _scatter_rest_row(own, image, line, c, first, last, column, row, threshold):
+def _scatter_rest_row(own, image, line, c, span, start, threshold):
+    first, last = span
     slope_x, slope_y = np.float32(c[0, 0]), np.float32(c[1, 0])
-    start_x, start_y = np.float32(column + c[0, 0] * first), np.float32(row + c[1, 0] * first)
+    start_x, start_y = np.float32(start[0] + c[0, 0] * first), np.float32(start[1] + c[1, 0] * first)
     for i in range(last - first + 1):
         px, py = start_x + slope_x * np.float32(i), start_y + slope_y * np.float32(i)
         jx, jy = np.int32(px), np.int32(py)
@@ -34,6 +35,5 @@ def scatter_rest(volume, samples, coefficients, threshold, images):
         for iz in range(depth):
             for iy in range(height):
                 first, last, column, row, _ = _row_range(c, iy, iz, images.shape[1:], width)
-                _scatter_rest_row(
-                    samples[t], images[t], volume[iz, iy], c, first, last, column, row, np.float32(threshold)
-                )
+                span, start = (first, last), (column, row)
+                _scatter_rest_row(samples[t], images[t], volume[iz, iy], c, span, start, np.float32(threshold))
