@@ -1,0 +1,164 @@
+"""The refinement: poses and map recovered from a small scene, halves that do not touch, faults said in one line."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from particle_scene import DIAMETER, PIXEL, reference, scene
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from tiltwise.data.errors import InputError
+from tiltwise.data.tilt_series import TiltGeometry
+from tiltwise.ops.fsc import first_crossing
+from tiltwise.ops.half_maps import accumulate_halves, average_particles, posed_particles
+from tiltwise.ops.half_sets import assign_half_sets
+from tiltwise.ops.particle_chunks import CropSettings, ImageSource, initial_weights
+from tiltwise.ops.references import half_map_fsc, sphere_mask
+from tiltwise.params.refine import RefineParams
+from tiltwise.stages.refine import refine
+
+BOX = 32
+PARAMS = RefineParams(
+    box_size=BOX, particle_diameter=DIAMETER, reference_lowpass=50.0, iterations=4, duplicate_distance=60.0
+)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return scene()
+
+
+def displaced(particles, seed=3):
+    """Picked as a search would: 6 Å and 12° off, one in four turned at random."""
+    rng = np.random.default_rng(seed)
+    number = len(particles)
+    angle = np.where(np.arange(number) % 4 == 0, 170.0, 12.0)
+    axis = rng.normal(size=(number, 3))
+    turn = Rotation.from_rotvec(angle[:, None] * axis / np.linalg.norm(axis, axis=1)[:, None], degrees=True)
+    return replace(
+        particles,
+        position=particles.position + rng.normal(0, 6, (number, 3)),
+        rotation=particles.rotation * turn,
+    )
+
+
+def pose_errors(found, true):
+    """Degrees and Å, after the best common rotation of the reference, by which the maps of both may differ."""
+    pairs = []
+    for name in sorted(set(true.tilt_series.tolist())):
+        ours, theirs = np.flatnonzero(found.tilt_series == name), np.flatnonzero(true.tilt_series == name)
+        nearest = cKDTree(true.position[theirs]).query(found.position[ours])[1]
+        pairs += list(zip(ours, theirs[nearest], strict=True))
+    ours, theirs = np.array(pairs).T
+    relative = true.rotation[theirs].inv() * found.rotation[ours]
+    common = relative[np.argsort(relative.magnitude())[: len(relative) // 2]].mean()
+    distance = np.linalg.norm(found.position[ours] - true.position[theirs], axis=1)
+    return np.degrees((relative * common.inv()).magnitude()), distance
+
+
+@pytest.fixture(scope="module")
+def refined(made):
+    shaken = {}
+    rng = np.random.default_rng(9)
+    for name, series in made.tilt_series.items():
+        shift = series.geometry.shift + rng.normal(0, 4, series.geometry.shift.shape)
+        g = series.geometry
+        geometry = TiltGeometry(
+            tilt_angle=g.tilt_angle, tilt_axis_angle=g.tilt_axis_angle, x_tilt=g.x_tilt, shift=shift
+        )
+        shaken[name] = replace(series, geometry=geometry)
+    return shaken, refine(shaken, displaced(made.particles), reference(made.centres), PARAMS)
+
+
+def test_poses_are_recovered(made, refined):
+    angle, distance = pose_errors(refined[1].particles, made.particles)
+    assert len(refined[1].particles) == len(made.particles)
+    assert np.median(angle) < 3.0 and (angle < 10).mean() > 0.9  # the target of the whole pipeline
+    assert np.median(distance) < 6.0  # the common movement that shaken tilts allow is not taken off
+
+
+def test_the_map_is_as_good_as_with_true_poses(made, refined):
+    halves = replace(made.particles, half_set=assign_half_sets(made.particles, 60.0, 0))
+    oracle = average_particles(made.tilt_series, halves, box_size=BOX, particle_diameter=DIAMETER)
+    truth = torch.as_tensor(reference(made.centres, sigma=9.0).data)
+    mask = sphere_mask(BOX, PIXEL, DIAMETER / 2)
+    frequency = torch.arange(BOX // 2 + 1) / (BOX * PIXEL)
+
+    def resolution(maps):
+        mean = torch.as_tensor(maps.half1.data + maps.half2.data)
+        return first_crossing(frequency, half_map_fsc(mean, truth, mask), 0.5)
+
+    assert resolution(refined[1].half_maps) < 1.1 * resolution(oracle)
+
+
+def test_shaken_tilts_are_put_right(made, refined):
+    given, result = refined
+    for name, series in made.tilt_series.items():
+        before = given[name].geometry.shift - series.geometry.shift
+        after = result.tilt_series[name].geometry.shift - series.geometry.shift
+        assert spread(after, series) < 0.5 * spread(before, series)
+
+
+def spread(shift, series):
+    """Rms of the shifts less what one movement of all particles explains."""
+    g = series.geometry
+    turn = Rotation.from_euler("z", g.tilt_axis_angle[:, None], degrees=True)
+    turn = turn * Rotation.from_euler("y", g.tilt_angle[:, None], degrees=True)
+    plane = turn.as_matrix()[:, :2].reshape(-1, 3)
+    rest = shift.ravel() - plane @ np.linalg.lstsq(plane, shift.ravel(), rcond=None)[0]
+    return np.sqrt((rest**2).mean())
+
+
+def test_the_record_says_what_was_done(refined):
+    quality = refined[1].quality
+    assert 2 <= len(quality["iterations"]) <= PARAMS.iterations
+    assert [r["iteration"] for r in quality["iterations"]] == list(range(1, len(quality["iterations"]) + 1))
+    assert quality["iterations"][-1]["resolution_fsc_A"] < 30
+    assert len(quality["fsc"]) == len(quality["fsc_frequency"]) == BOX // 2 + 1
+
+
+def test_a_half_is_made_of_its_own_images_alone(made):
+    """Other images of the particles of half 2 leave the sums of half 1 as they are, bit by bit."""
+    names = sorted(made.tilt_series)
+    halves = np.where(made.particles.tilt_series == names[0], 1, 2)
+    posed = posed_particles(replace(made.particles, half_set=halves))
+    changed = dict(made.tilt_series)
+    other = np.random.default_rng(0).normal(size=changed[names[1]].images.shape).astype(np.float32)
+    changed[names[1]] = replace(changed[names[1]], images=other)
+    numerators = []
+    for series in (made.tilt_series, changed):
+        settings = CropSettings(box_size=BOX, pixel_size=PIXEL, particle_radius=DIAMETER / 2, device="cpu")
+        source = ImageSource(tilt_series=series, settings=settings, ready={})
+        totals = accumulate_halves(source, posed, weights=initial_weights(source, posed))
+        numerators.append([totals[half].numerator for half in (1, 2)])
+    assert torch.equal(numerators[0][0], numerators[1][0])
+    assert not torch.equal(numerators[0][1], numerators[1][1])
+
+
+def test_duplicates_are_removed_and_counted(made):
+    twice = displaced(made.particles)
+    close = replace(twice, position=twice.position + [8.0, 0, 0])
+    both = replace(
+        twice,
+        **{
+            field: np.concatenate([getattr(twice, field), getattr(close, field)])
+            for field in ("tilt_series", "position", "score", "half_set", "region")
+        },
+        rotation=Rotation.concatenate([twice.rotation, close.rotation]),
+    )
+    result = refine(made.tilt_series, both, reference(made.centres), PARAMS.model_copy(update={"iterations": 1}))
+    assert result.quality["iterations"][0]["duplicates_removed"] == len(made.particles)
+    assert len(result.particles) == len(made.particles)
+
+
+def test_faults_of_the_input_are_named(made):
+    first = sorted(made.tilt_series)[0]
+    unaligned = made.tilt_series | {first: replace(made.tilt_series[first], geometry=None)}
+    with pytest.raises(InputError, match=f"{first}: not aligned"):
+        refine(unaligned, made.particles, reference(made.centres), PARAMS)
+    with pytest.raises(InputError, match="starting directions"):
+        refine(made.tilt_series, made.particles, None, PARAMS)
+    with pytest.raises(InputError, match="none to refine"):
+        refine(made.tilt_series, made.particles[:0], reference(made.centres), PARAMS)
