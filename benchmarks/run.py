@@ -1,4 +1,4 @@
-"""Run one benchmark, or list them: python benchmarks/run.py [NAME]. The last line on standard output is one JSON object."""
+"""Run one benchmark, or list them: python benchmarks/run.py [NAME]. The last line is one JSON object."""
 
 import importlib.util
 import json

@@ -14,7 +14,7 @@ from tiltwise.ops.ctf import ctf
 from tiltwise.ops.fourier import frequency_norm, shift_phase
 from tiltwise.ops.geometry import project_points, tilt_rotations
 from tiltwise.params.reconstruct import ReconstructParams
-from tiltwise.stages.reconstruct import default_voxel_size, kurtosis, reconstruct, tomogram_shape
+from tiltwise.stages.reconstruct import default_voxel_size, reconstruct, tomogram_shape
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "hiv_empiar10164"
 TILTS = np.arange(-60, 61, 5.0)
@@ -144,12 +144,6 @@ def test_the_default_voxel_and_the_extent():
     assert default_voxel_size(4.0) == 12.0 and default_voxel_size(10.017) == 10.017 and default_voxel_size(5.0) == 10.0
     beads = series(np.array([[0.0, 0.0, 0.0]]), shape=(100, 140))
     assert tomogram_shape(beads, 400.0, 4.0) == (100, 140, 100)  # axis near image x: tomogram x runs along image y
-
-
-def test_kurtosis_of_known_numbers():
-    torch.manual_seed(0)
-    assert kurtosis(torch.randn(20, 100, 100)) == pytest.approx(3, abs=4 * np.sqrt(24 / 2e5))
-    assert kurtosis(torch.tensor([[[1.0, -1.0]], [[1.0, -1.0]]])) == 1
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared real data are not here")

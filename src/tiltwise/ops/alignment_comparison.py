@@ -11,6 +11,7 @@ import torch
 
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
 from tiltwise.ops.geometry import tilt_rotations
+from tiltwise.ops.moments import kurtosis
 from tiltwise.ops.projection import back_project, ramp_filter
 
 
@@ -90,12 +91,6 @@ def kurtosis_ratio(
         volume = back_project(filtered, tilt_rotations(part), shift, estimated.pixel_size, shape, voxel_size)
         values.append(kurtosis(volume))
     return values[0] / values[1]
-
-
-def kurtosis(values: torch.Tensor) -> float:
-    """Fourth standardised moment in float64; 3 for a normal distribution."""
-    centred = values.double() - values.double().mean()
-    return float((centred**4).mean() / (centred**2).mean() ** 2)
 
 
 def _fit_translation(difference: np.ndarray, geometry: TiltGeometry, use: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from tiltwise.ops.ctf import astigmatic_defocus, ctf, electron_wavelength
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.fourier import crop_spectrum, frequency_grid_2d
 from tiltwise.ops.geometry import defocus_at_depth, tilt_rotations
+from tiltwise.ops.moments import kurtosis
 from tiltwise.ops.projection import back_project_by_depth, ramp_filter
 from tiltwise.params.reconstruct import ReconstructParams
 
@@ -89,14 +90,6 @@ def tomogram_shape(tilt_series: TiltSeries, thickness: float, voxel_size: float)
     if abs(np.sin(axis)) > abs(np.cos(axis)):
         height, width = width, height
     return tuple(max(1, round(extent / voxel_size)) for extent in (thickness, height, width))
-
-
-def kurtosis(volume: torch.Tensor) -> float:
-    """Fourth standardised moment of the whole volume (3 for Gaussian noise), summed plane by plane in float64."""
-    mean = sum(float(plane.double().sum()) for plane in volume) / volume.numel()
-    second = sum(float((plane.double() - mean).square().sum()) for plane in volume) / volume.numel()
-    fourth = sum(float(((plane.double() - mean) ** 4).sum()) for plane in volume) / volume.numel()
-    return fourth / second**2 if second > 0 else math.nan
 
 
 def _check(tilt_series: TiltSeries, tilts: np.ndarray) -> None:
