@@ -78,3 +78,18 @@ def distinct_particles(names: np.ndarray, position: np.ndarray, score: np.ndarra
                 keep[own[neighbours[i]]] = False
                 keep[own[i]] = True
     return keep
+
+
+def well_explained(names: np.ndarray, half_set: np.ndarray, score: np.ndarray, least: float) -> np.ndarray:
+    """(particle,) bool: True where the score, a log likelihood, is at least `least` times that of good particles.
+
+    Good: the median of the better half of the particles of one tilt series and half set, so that no half judges the
+    other. A wrong pick agrees with the reference by chance only, a true one in proportion to all of its signal.
+    """
+    keep = np.ones(len(score), dtype=bool)
+    for name in set(names.tolist()):
+        for half in (1, 2):
+            own = (names == name) & (half_set == half)
+            if own.any():
+                keep[own] = score[own] >= least * np.quantile(score[own], 0.75)
+    return keep

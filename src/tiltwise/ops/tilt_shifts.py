@@ -19,6 +19,7 @@ from tiltwise.ops.pose_refinement import slice_terms
 from tiltwise.ops.slices import SpectralGrid, volume_spectrum
 
 _PRIOR = 5.0  # standard deviation of a shift, Å
+_ENOUGH = 500  # particles of each half, evenly taken, that fix a shift well enough
 _ROUNDS = 2  # Gauss-Newton steps
 
 
@@ -50,13 +51,22 @@ def refine_tilt_shifts(
     grids = {half: volume_spectrum(reference, radius + 1) for half, reference in references.items()}
     result = {}
     for name in sorted(set(particles.tilt_series[particles.half_set > 0].tolist())):
-        own = replace(particles, half_set=np.where(particles.tilt_series == name, particles.half_set, 0))
+        own = replace(particles, half_set=_some_of(particles, name))
 
         def terms(shifts: Mapping[int, torch.Tensor], own: PosedParticles = own) -> dict[int, torch.Tensor]:
             return _summed_terms(source, own, grids, shifts, weights, resolution)
 
         result[name] = _fit(terms, source.tilt_series[name])
     return result
+
+
+def _some_of(particles: PosedParticles, name: str) -> np.ndarray:
+    """(particle,) half sets with all but enough particles of each half of one series set to 0."""
+    halves = np.zeros_like(particles.half_set)
+    for half in (1, 2):
+        own = np.flatnonzero((particles.tilt_series == name) & (particles.half_set == half))
+        halves[own[:: max(1, len(own) // _ENOUGH)]] = half
+    return halves
 
 
 def shifted_series(tilt_series: TiltSeries, fit: ShiftFit) -> TiltSeries:

@@ -26,5 +26,11 @@ class RefineParams(Params):
     duplicate_distance: Angstrom | None = Field(
         None, ge=0, description="Particles closer than this are one; half the diameter if not set."
     )
+    least_score: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Particles whose log likelihood is below this part of that of good ones are left out; 0 keeps all.",
+    )
     refine_tilt_shifts: bool = Field(True, description="Refine the shift of every tilt image from the particles.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")

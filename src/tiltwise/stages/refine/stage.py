@@ -15,7 +15,7 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.half_maps import accumulate_halves, half_maps, maps_and_fsc, measured_weights
-from tiltwise.ops.half_sets import distinct_particles
+from tiltwise.ops.half_sets import distinct_particles, well_explained
 from tiltwise.ops.handedness import decide_handedness, handedness_evidence, with_handedness
 from tiltwise.ops.particle_chunks import ImageSource, PosedParticles, initial_weights
 from tiltwise.ops.particle_images import TiltWeights
@@ -88,12 +88,13 @@ def refine(
         text = f"iteration {iteration + 1} of {params.iterations}"
         progress(iteration / params.iterations, f"{text}: align {np.count_nonzero(state.particles.half_set)} particles")
         aligned, removed = _align(setup, state, params, search=iteration < _SEARCHES)
+        aligned, weak = _without_weak(aligned, params.least_score if iteration > 0 else 0.0)
         state, shifts = _refine_shifts(state, aligned, params, first=iteration == 0)
         state, hand = _decide_handedness(state, aligned, first=iteration == 0)
         progress((iteration + 0.7) / params.iterations, f"{text}: average")
         previous, state = state, _average(setup, state, aligned, params)
         record = _record(setup, previous, state, iteration=iteration + 1, removed=removed, symmetry=params.symmetry)
-        records.append(record | shifts | hand)
+        records.append(record | {"weak_removed": weak} | shifts | hand)
         if _settled(records):
             break
     progress(1.0, f"{records[-1]['resolution_fsc_A']:.1f} Å between the halves")
@@ -148,6 +149,16 @@ def _without_duplicates(setup: Setup, aligned: Alignment) -> tuple[Alignment, in
     )
     halves = np.zeros_like(posed.half_set)
     halves[alive[keep]] = posed.half_set[alive[keep]]
+    return replace(aligned, particles=replace(posed, half_set=halves)), int((~keep).sum())
+
+
+def _without_weak(aligned: Alignment, least: float) -> tuple[Alignment, int]:
+    """Particles that the reference explains far worse than others are left out from now on: wrong picks as a rule."""
+    posed = aligned.particles
+    alive = np.flatnonzero(posed.half_set > 0)
+    halves = posed.half_set.copy()
+    keep = well_explained(posed.tilt_series[alive], halves[alive], aligned.score[alive], least) | (least == 0)
+    halves[alive[~keep]] = 0
     return replace(aligned, particles=replace(posed, half_set=halves)), int((~keep).sum())
 
 
