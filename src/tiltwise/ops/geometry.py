@@ -27,7 +27,7 @@ def rotate_about_z(angle: torch.Tensor) -> torch.Tensor:
 def tilt_rotations(geometry: TiltGeometry, device: torch.device | str = "cpu") -> torch.Tensor:
     """(tilt, 3, 3) float64 rotations Rz(tilt_axis_angle) · Ry(tilt_angle) · Rx(x_tilt), specimen to image frame."""
     angles = (geometry.tilt_axis_angle, geometry.tilt_angle, geometry.x_tilt)
-    axis, tilt, x_tilt = (torch.as_tensor(np.asarray(a), dtype=torch.float64, device=device) for a in angles)
+    axis, tilt, x_tilt = (torch.as_tensor(np.array(a, dtype=float), device=device) for a in angles)
     return rotate_about_z(axis) @ rotate_about_y(tilt) @ rotate_about_x(x_tilt)
 
 
