@@ -17,8 +17,14 @@ STARTS: dict[str, dict[str, dict[str, Any]]] = {
     "template": {name: {} for name in _LINE},
     "spheres": {
         **{name: {} for name in _LINE},
-        "pick": {"method": "spheres"},
-        "refine": {"symmetry": "C6", "search_cone": 30.0, "search_shift": 40.0, "duplicate_distance": 35.0},
+        "pick": {"method": "spheres", "surface_spacing": 65.0},
+        "refine": {
+            "particle_diameter": 240.0,
+            "symmetry": "C6",
+            "search_cone": 15.0,
+            "search_shift": 45.0,
+            "duplicate_distance": 50.0,
+        },
     },
 }
 """Starting recipes: their steps, and the parameters that differ from the defaults."""

@@ -37,6 +37,12 @@ def environment(threads: int, cores: int) -> dict[str, str]:
     }
 
 
+def prepare_process(threads: int) -> None:
+    """Bound the threads of a new process, before it loads any library that computes."""
+    os.environ.update(environment(threads, threads))
+    use_threads(threads)
+
+
 def use_threads(threads: int) -> None:
     """Give this many threads to the libraries that are loaded: after a stage is loaded, before it works."""
     if torch := sys.modules.get("torch"):  # looked up, not imported: a stage that needs no torch does not wait for it

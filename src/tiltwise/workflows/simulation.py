@@ -27,7 +27,7 @@ from tiltwise.ops.filters import low_pass
 from tiltwise.ops.masks import soft_mask_from_map
 from tiltwise.params.simulate import SimulateParams
 from tiltwise.project.store import join
-from tiltwise.project.threads import count_cores, use_threads
+from tiltwise.project.threads import count_cores, prepare_process
 from tiltwise.simulate.potential import Scatterer, potential_map, scatterer_from_atoms
 from tiltwise.simulate.session import series_name, simulate_tilt_series
 from tiltwise.simulate.specimen import procedural_molecule
@@ -122,7 +122,8 @@ def _side_by_side(make: Callable[..., Particles], series: int, workers: int, pro
         return [
             make(n, lambda part, text, done=n - 1: progress((done + part) / series, text)) for n in range(1, series + 1)
         ]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=use_threads, initargs=(1,)) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare_process, initargs=(1,)) as pool:
         futures = [pool.submit(make, number) for number in range(1, series + 1)]
         for done, future in enumerate(as_completed(futures), start=1):
             future.result()
