@@ -121,9 +121,25 @@ def local_alignment(
     def align(half: int, index: np.ndarray, images: ParticleImages, ball: torch.Tensor) -> Poses:
         start = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
         rotation = particles.rotation[index]
-        return refine_poses(images, spectra[half], rotation, start, steps=6, allowed_shift=ball)
+        return refine_poses(images, spectra[half], rotation, start, steps=4, allowed_shift=ball)
 
     return _align_chunks(source, particles, align, weights=weights, resolution=resolution, allowed=allowed)
+
+
+def better_alignment(first: Alignment, second: Alignment) -> Alignment:
+    """For every particle the pose of the higher score; particles that `second` left out keep that of `first`."""
+    better = (second.particles.half_set > 0) & (second.score > first.score)
+    which = torch.as_tensor(better, device=first.particles.position.device)
+    posed = replace(
+        first.particles,
+        position=torch.where(which[:, None], second.particles.position, first.particles.position),
+        rotation=torch.where(which[:, None, None], second.particles.rotation, first.particles.rotation),
+    )
+    return Alignment(
+        particles=posed,
+        score=np.where(better, second.score, first.score),
+        uncertainty=np.where(better[:, None], second.uncertainty, first.uncertainty),
+    )
 
 
 def _align_chunks(source, particles, align, *, weights, resolution, allowed) -> Alignment:

@@ -43,22 +43,26 @@ def half_map_fsc(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) 
 
 
 def signal_weight(fsc: torch.Tensor) -> torch.Tensor:
-    """(shell,) the Wiener filter of a half map: its FSC, made to fall steadily, 0 from the first shell below 0.143.
+    """(shell,) the Wiener filter of a half map: its FSC, smoothed; 0 beyond the last shell that is used in alignment.
 
     Shell 0, of which the FSC says nothing, takes 1.
     """
-    weight = fsc.clone().clamp(0, 1)
+    weight = smoothed(fsc).clamp(0, 1)
     weight[0] = 1
-    below = torch.nonzero(weight < _SIGNIFICANT).flatten()
-    if len(below):
-        weight[int(below[0]) :] = 0
-    return torch.cummin(weight, 0).values
+    weight[alignment_radius(fsc) + 1 :] = 0
+    return weight
 
 
 def signal_to_noise(fsc: torch.Tensor) -> torch.Tensor:
-    """(shell,) SSNR of a half map, FSC / (1 - FSC), steadily falling and at least 0.01."""
-    value = torch.cummin(fsc.clone().clamp(0.01, 0.999), 0).values
+    """(shell,) SSNR of a half map, FSC / (1 - FSC) of the smoothed FSC, at least 0.01."""
+    value = smoothed(fsc).clamp(0.01, 0.999)
     return value / (1 - value)
+
+
+def smoothed(fsc: torch.Tensor) -> torch.Tensor:
+    """(shell,) weights 1/4, 1/2, 1/4 over neighbouring shells; the ends keep what they have."""
+    inner = 0.25 * fsc[:-2] + 0.5 * fsc[1:-1] + 0.25 * fsc[2:]
+    return torch.cat([fsc[:1], inner, fsc[-1:]])
 
 
 def alignment_reference(
@@ -70,6 +74,12 @@ def alignment_reference(
 
 
 def alignment_radius(fsc: torch.Tensor) -> int:
-    """Last shell before the FSC first falls below 0.143, at least 2."""
-    below = torch.nonzero(fsc[1:] < _SIGNIFICANT).flatten()
-    return max(2, int(below[0]) if len(below) else len(fsc) - 1)
+    """Last shell before the smoothed FSC stays below 0.143 for three shells, at least 2: a dip does not end it."""
+    low = smoothed(fsc) < _SIGNIFICANT
+    low[0] = False
+    lasting = low[:-2] & low[1:-1] & low[2:]
+    first = torch.nonzero(lasting).flatten()
+    if len(first):
+        return max(2, int(first[0]) - 1)
+    above = torch.nonzero(~low).flatten()
+    return max(2, int(above[-1]))

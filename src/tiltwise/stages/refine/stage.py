@@ -19,7 +19,13 @@ from tiltwise.ops.half_sets import distinct_particles, well_explained
 from tiltwise.ops.handedness import decide_handedness, handedness_evidence, with_handedness
 from tiltwise.ops.particle_chunks import ImageSource, PosedParticles, initial_weights
 from tiltwise.ops.particle_images import TiltWeights
-from tiltwise.ops.pose_alignment import Alignment, local_alignment, search_alignment, search_grid
+from tiltwise.ops.pose_alignment import (
+    Alignment,
+    better_alignment,
+    local_alignment,
+    search_alignment,
+    search_grid,
+)
 from tiltwise.ops.references import alignment_radius, alignment_reference, masked_reference, resampled_reference
 from tiltwise.ops.rotations import geodesic_angle
 from tiltwise.ops.tilt_shifts import refine_tilt_shifts, shifted_series
@@ -27,7 +33,6 @@ from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.bootstrap import bootstrap
 from tiltwise.stages.refine.setup import Setup, prepare
 
-_SEARCHES = 1  # iterations, from the first, that search the grid rather than refine where they are
 _SEARCH_FRACTION = 5.0  # the search compares spacings down to a fifth of the diameter, or the low-pass if coarser
 _THRESHOLD = 0.143
 _STILL = 1.0  # poses that change no less than in the iteration before have not settled
@@ -87,8 +92,8 @@ def refine(
     for iteration in range(params.iterations):
         text = f"iteration {iteration + 1} of {params.iterations}"
         progress(iteration / params.iterations, f"{text}: align {np.count_nonzero(state.particles.half_set)} particles")
-        aligned, removed = _align(setup, state, params, search=iteration < _SEARCHES)
-        aligned, weak = _without_weak(aligned, params.least_score if iteration > 0 else 0.0)
+        aligned, removed = _align(setup, state, params, iteration)
+        aligned, weak = _without_weak(aligned, 0.0 if iteration == 0 and reference is not None else params.least_score)
         state, shifts = _refine_shifts(state, aligned, params, first=iteration == 0)
         state, hand = _decide_handedness(state, aligned, first=iteration == 0)
         progress((iteration + 0.7) / params.iterations, f"{text}: average")
@@ -124,19 +129,28 @@ def _start(setup: Setup, reference: Volume | None, params: RefineParams) -> tupl
     return state, record
 
 
-def _align(setup: Setup, state: _State, params: RefineParams, *, search: bool) -> tuple[Alignment, int]:
-    """Every particle against the reference of its own half; duplicates removed, and their number."""
+def _align(setup: Setup, state: _State, params: RefineParams, iteration: int) -> tuple[Alignment, int]:
+    """Every particle against the reference of its own half; duplicates removed, and their number.
+
+    First a search, then refinement of what it found. The second time the references are better: what they explain badly
+    is searched for once more.
+    """
     shared = {"weights": state.weights, "resolution": state.resolution, "allowed": setup.allowed}
+    coarse = max(params.reference_lowpass, setup.diameter / _SEARCH_FRACTION)
+    grid = search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, params.symmetry)
     posed, removed = state.particles, 0
-    if search:
-        coarse = max(params.reference_lowpass, setup.diameter / _SEARCH_FRACTION)
-        grid = search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, params.symmetry)
+    if iteration == 0:
         found = search_alignment(state.source, posed, state.references, grid=grid, **shared)
         found, removed = _without_duplicates(setup, found)
         if grid.candidates > 1:
             return found, removed
         posed = found.particles
-    aligned, more = _without_duplicates(setup, local_alignment(state.source, posed, state.references, **shared))
+    aligned = local_alignment(state.source, posed, state.references, **shared)
+    if iteration == 1 and grid.candidates > 1:
+        weak = replace(posed, half_set=np.where(_weak(aligned, params.least_score), posed.half_set, 0))
+        again = search_alignment(state.source, weak, state.references, grid=grid, **shared)
+        aligned = better_alignment(aligned, again)
+    aligned, more = _without_duplicates(setup, aligned)
     return aligned, removed + more
 
 
@@ -154,12 +168,16 @@ def _without_duplicates(setup: Setup, aligned: Alignment) -> tuple[Alignment, in
 
 def _without_weak(aligned: Alignment, least: float) -> tuple[Alignment, int]:
     """Particles that the reference explains far worse than others are left out from now on: wrong picks as a rule."""
+    weak = _weak(aligned, least)
+    halves = np.where(weak, 0, aligned.particles.half_set)
+    return replace(aligned, particles=replace(aligned.particles, half_set=halves)), int(weak.sum())
+
+
+def _weak(aligned: Alignment, least: float) -> np.ndarray:
+    """(particle,) bool: in use, and explained worse than `least` allows."""
     posed = aligned.particles
-    alive = np.flatnonzero(posed.half_set > 0)
-    halves = posed.half_set.copy()
-    keep = well_explained(posed.tilt_series[alive], halves[alive], aligned.score[alive], least) | (least == 0)
-    halves[alive[~keep]] = 0
-    return replace(aligned, particles=replace(posed, half_set=halves)), int((~keep).sum())
+    weak = ~well_explained(posed.tilt_series, posed.half_set, aligned.score, least)
+    return weak & (posed.half_set > 0) & (least > 0)
 
 
 def _refine_shifts(state: _State, aligned: Alignment, params: RefineParams, *, first: bool) -> tuple[_State, dict]:
