@@ -21,6 +21,7 @@ from tiltwise.workflows.evaluate import evaluate
 from tiltwise.workflows.simulation import Recording, is_truth, write_simulation
 
 SUMMARY = "summary.json"
+_THICKNESS = 1000.0  # of the tomogram, Å: what a user would give for thin ice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,10 +112,11 @@ def _process(
 ) -> str:
     """As a user would: a new project with the reference, the stacks imported, and run. Gives the first fault, if any.
 
-    A user knows the molecule's size: the diameter is the one parameter that is given.
+    A user knows the molecule's size, and that the ice was thin: these two are given.
     """
     diameter = {"particle_diameter": recording.particle_diameter}
-    new_project(folders.project, reference=recording.reference, params={"pick": diameter, "refine": diameter})
+    params = {"reconstruct": {"thickness": _THICKNESS}, "pick": diameter, "refine": diameter}
+    new_project(folders.project, reference=recording.reference, params=params)
     import_tilt_series(folders.project, recording.stacks)
     summary = run_project(folders.project, workers=workers, listener=listener, preview=preview)
     return next((f"{label}: {error}" for label, error in {**summary.failed, **summary.skipped}.items()), "")
