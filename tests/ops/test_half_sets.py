@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
-from tiltwise.ops.half_sets import assign_half_sets, distinct_particles
+from tiltwise.ops.half_sets import assign_half_sets, distinct_particles, well_explained
 
 
 def particles(position, region, names=None, half_set=None):
@@ -60,3 +60,10 @@ def test_the_best_of_close_particles_stays_and_series_do_not_mix():
     names = np.array(["a", "a", "a", "a", "b"])
     keep = distinct_particles(names, position, np.array([1.0, 3.0, 2.0, 0.5, 0.1]), 15.0)
     assert keep.tolist() == [False, True, False, True, True]
+
+
+def test_wrong_picks_are_told_by_their_amplitude_in_each_half_for_itself():
+    names, halves = np.array(["a"] * 8), np.repeat([1, 2], 4)
+    amplitude = np.array([1.0, 0.9, 0.2, 1.1, 0.5, 0.52, 0.48, np.nan])  # the reference of half 2 is too strong
+    keep = well_explained(names, halves, amplitude, 0.6)
+    assert keep.tolist() == [True, True, False, True, True, True, True, True]

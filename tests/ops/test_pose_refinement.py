@@ -61,7 +61,7 @@ def test_gradient_is_the_finite_difference(scene):
     images, _, grid, rotation, shift = scene
     turned = rotation @ rotation_vector_to_matrix(torch.tensor([[1.0, -1.5, 2.0]]).double())
     moved = shift + 0.5
-    _, gradient, _ = likelihood_terms(images, grid, turned, moved)
+    _, gradient, _, _ = likelihood_terms(images, grid, turned, moved)
 
     def value(change):
         trial = turned @ rotation_vector_to_matrix(torch.rad2deg(change[:3]))
@@ -82,6 +82,7 @@ def test_displaced_poses_come_back_within_their_uncertainty(scene):
     found = refine_poses(
         images, grid, rotation @ off, shift + torch.as_tensor(rng.normal(size=(PARTICLES, 3))), steps=8
     )
+    assert ((found.amplitude - 1).abs() < 0.2).all()
     spread = torch.diagonal(found.covariance, dim1=1, dim2=2)
     angle = geodesic_angle(found.rotation, rotation)
     assert (angle < 4 * spread[:, :3].sum(1).sqrt()).all()

@@ -80,16 +80,17 @@ def distinct_particles(names: np.ndarray, position: np.ndarray, score: np.ndarra
     return keep
 
 
-def well_explained(names: np.ndarray, half_set: np.ndarray, score: np.ndarray, least: float) -> np.ndarray:
-    """(particle,) bool: True where the score, a log likelihood, is at least `least` times that of good particles.
+def well_explained(names: np.ndarray, half_set: np.ndarray, amplitude: np.ndarray, least: float) -> np.ndarray:
+    """(particle,) bool: True where the reference's amplitude in the images is at least `least` times that of good ones.
 
-    Good: the median of the better half of the particles of one tilt series and half set, so that no half judges the
-    other. A wrong pick agrees with the reference by chance only, a true one in proportion to all of its signal.
+    Good: the upper quartile of one tilt series and half set, so that no half judges the other. A true particle holds
+    the reference with amplitude 1, however many of its images can be used; a wrong pick holds what agrees by chance.
+    Where it was not measured (nan) the particle is not judged.
     """
-    keep = np.ones(len(score), dtype=bool)
+    keep = np.ones(len(amplitude), dtype=bool)
     for name in set(names.tolist()):
         for half in (1, 2):
-            own = (names == name) & (half_set == half)
+            own = (names == name) & (half_set == half) & np.isfinite(amplitude)
             if own.any():
-                keep[own] = score[own] >= least * np.quantile(score[own], 0.75)
+                keep[own] = amplitude[own] >= least * np.quantile(amplitude[own], 0.75)
     return keep

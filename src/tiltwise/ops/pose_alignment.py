@@ -46,6 +46,8 @@ class Alignment:
     """Positions and rotations after the alignment."""
     score: np.ndarray
     """(particle,) log likelihood against no particle."""
+    amplitude: np.ndarray
+    """(particle,) of the reference in the particle's images, 1 as a rule; nan where it was not measured."""
     uncertainty: np.ndarray
     """(particle, 2) standard deviation of rotation (degrees) and of position (Å), rms over the axes."""
 
@@ -138,13 +140,14 @@ def better_alignment(first: Alignment, second: Alignment) -> Alignment:
     return Alignment(
         particles=posed,
         score=np.where(better, second.score, first.score),
+        amplitude=np.where(better, second.amplitude, first.amplitude),
         uncertainty=np.where(better[:, None], second.uncertainty, first.uncertainty),
     )
 
 
 def _align_chunks(source, particles, align, *, weights, resolution, allowed) -> Alignment:
     position, rotation = particles.position.clone(), particles.rotation.clone()
-    score = np.zeros(len(particles))
+    score, amplitude = np.zeros(len(particles)), np.full(len(particles), np.nan)
     uncertainty = np.full((len(particles), 2), np.nan)
     chunks = particle_chunks(source, particles, weights=weights, resolution=resolution)
     for _, half, index, images in chunks:
@@ -153,19 +156,28 @@ def _align_chunks(source, particles, align, *, weights, resolution, allowed) -> 
         position[index] += poses.shift
         rotation[index] = poses.rotation
         score[index] = poses.likelihood.cpu().numpy()
+        amplitude[index] = poses.amplitude.cpu().numpy()
         variance = torch.diagonal(poses.covariance, dim1=1, dim2=2)
         spread = torch.stack([variance[:, :3].mean(1), variance[:, 3:].mean(1)], 1).clamp_min(0).sqrt()
         uncertainty[index] = spread.cpu().numpy()
     return Alignment(
-        particles=replace(particles, position=position, rotation=rotation), score=score, uncertainty=uncertainty
+        particles=replace(particles, position=position, rotation=rotation),
+        score=score,
+        amplitude=amplitude,
+        uncertainty=uncertainty,
     )
 
 
 def _unrefined(found: Candidates) -> Poses:
     score = found.score[:, 0].double()
     covariance = torch.full((len(score), 6, 6), torch.nan, dtype=torch.float64, device=score.device)
-    likelihood = 0.5 * score.clamp_min(0) ** 2
-    return Poses(rotation=found.rotation[:, 0], shift=found.shift[:, 0], likelihood=likelihood, covariance=covariance)
+    return Poses(
+        rotation=found.rotation[:, 0],
+        shift=found.shift[:, 0],
+        likelihood=0.5 * score.clamp_min(0) ** 2,
+        amplitude=torch.full_like(score, torch.nan),
+        covariance=covariance,
+    )
 
 
 def _scaled(spectrum: SpectralGrid, factor: float) -> SpectralGrid:

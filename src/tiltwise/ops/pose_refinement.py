@@ -30,6 +30,8 @@ class Poses:
     """(particle, 3) float64 from the position the images were cut at, Å."""
     likelihood: torch.Tensor
     """(particle,) float64 log likelihood against no particle at all."""
+    amplitude: torch.Tensor
+    """(particle,) float64 Re<X, m> / <m, m>: 1 where the images hold the reference, 0 where they do not."""
     covariance: torch.Tensor
     """(particle, 6, 6) float64 of rotation vector (degrees) and shift (Å)."""
 
@@ -43,29 +45,33 @@ def slice_terms(
     J_w, J_t the derivatives of m by rotation vector (radians) and image shift (Å), the terms are: 0 Re(X* m); 1 |m|²;
     2-4 Re(J_w* e); 5-6 Re(J_t* e); 7-12 upper triangle of Re(J_w* J_w); 13-18 Re(J_w* J_t); 19-21 of Re(J_t* J_t).
     """
-    period = images.box_size * images.pixel_size
     if images.data.device.type != "cpu":
         return _slice_terms_plain(images, reference, rotation, image_shift)
+    unit = 2 * np.pi / (images.box_size * images.pixel_size)
     terms = np.empty((*images.data.shape[:2], kernels.TERMS), np.float64)
     kernels.slice_terms(
         reference.values.numpy(),
-        float(reference.step),
         images.data.numpy(),
         images.transfer.numpy(),
         np.ascontiguousarray(images.rotations.numpy()),
         images.points.double().numpy(),
-        np.ascontiguousarray(rotation.double().numpy()),
-        np.ascontiguousarray(image_shift.double().numpy()),
-        float(period),
+        np.ascontiguousarray(rotation.double().numpy() * reference.step),
+        np.ascontiguousarray(image_shift.double().numpy() * unit),
         terms,
     )
+    terms[..., 5:7] *= unit
+    terms[..., 13:19] *= unit
+    terms[..., 19:22] *= unit**2
     return torch.from_numpy(terms)
 
 
 def likelihood_terms(
     images: ParticleImages, reference: SpectralGrid, rotation: torch.Tensor, shift: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log likelihood (particle,), gradient (particle, 6) and Fisher information (particle, 6, 6), per radian and Å."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log likelihood (particle,), gradient (particle, 6), Fisher information (particle, 6, 6), |m|² (particle,).
+
+    Derivatives are per radian and Å.
+    """
     plane = images.rotations[:, :2]  # (tilt, 2, 3): from a shift in the tomogram to one in the image
     terms = slice_terms(images, reference, rotation, torch.einsum("tij,pj->pti", plane, shift))
     likelihood = (terms[..., 0] - 0.5 * terms[..., 1]).sum(1)
@@ -77,7 +83,7 @@ def likelihood_terms(
     information[:, :3, 3:], information[:, 3:, :3] = cross, cross.transpose(1, 2)
     square = torch.stack([terms[..., 19], terms[..., 20], terms[..., 20], terms[..., 21]], -1).unflatten(-1, (2, 2))
     information[:, 3:, 3:] = torch.einsum("tij,ptik,tkl->pjl", plane, square, plane)
-    return likelihood, gradient, information
+    return likelihood, gradient, information, terms[..., 1].sum(1)
 
 
 def refine_poses(
@@ -95,7 +101,7 @@ def refine_poses(
     centre x, y, z and radius, Å, of the ball in which shift stays.
     """
     current = rotation.double(), shift.double()
-    value, gradient, information = likelihood_terms(images, reference, *current)
+    value, gradient, information, power = likelihood_terms(images, reference, *current)
     damping = torch.full_like(value, 1e-2)
     for _ in range(steps):
         move = _damped_step(gradient, information, damping)
@@ -105,11 +111,18 @@ def refine_poses(
         if allowed_shift is not None:
             better &= (trial[1] - allowed_shift[:, :3]).norm(dim=1) <= allowed_shift[:, 3]
         current = tuple(torch.where(_like(better, a), a, b) for a, b in zip(trial, current, strict=True))
-        value, gradient, information = (
-            torch.where(_like(better, a), a, b) for a, b in zip(new, (value, gradient, information), strict=True)
+        known = (value, gradient, information, power)
+        value, gradient, information, power = (
+            torch.where(_like(better, a), a, b) for a, b in zip(new, known, strict=True)
         )
         damping = torch.where(better, damping * 0.2, damping * 10.0).clamp(1e-6, 1e6)
-    return Poses(rotation=current[0], shift=current[1], likelihood=value, covariance=_covariance(information))
+    return Poses(
+        rotation=current[0],
+        shift=current[1],
+        likelihood=value,
+        amplitude=value / power.clamp_min(1e-30) + 0.5,
+        covariance=_covariance(information),
+    )
 
 
 def _damped_step(gradient: torch.Tensor, information: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:

@@ -26,11 +26,11 @@ class RefineParams(Params):
     duplicate_distance: Angstrom | None = Field(
         None, ge=0, description="Particles closer than this are one; half the diameter if not set."
     )
-    least_score: float = Field(
-        0.25,
+    least_amplitude: float = Field(
+        0.6,
         ge=0,
         le=1,
-        description="Particles whose log likelihood is below this part of that of good ones are left out; 0 keeps all.",
+        description="Particles that hold less than this part of the reference's amplitude are left out; 0 keeps all.",
     )
     refine_tilt_shifts: bool = Field(True, description="Refine the shift of every tilt image from the particles.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")

@@ -93,7 +93,9 @@ def refine(
         text = f"iteration {iteration + 1} of {params.iterations}"
         progress(iteration / params.iterations, f"{text}: align {np.count_nonzero(state.particles.half_set)} particles")
         aligned, removed = _align(setup, state, params, iteration)
-        aligned, weak = _without_weak(aligned, 0.0 if iteration == 0 and reference is not None else params.least_score)
+        aligned, weak = _without_weak(
+            aligned, 0.0 if iteration == 0 and reference is not None else params.least_amplitude
+        )
         state, shifts = _refine_shifts(state, aligned, params, first=iteration == 0)
         state, hand = _decide_handedness(state, aligned, first=iteration == 0)
         progress((iteration + 0.7) / params.iterations, f"{text}: average")
@@ -147,7 +149,7 @@ def _align(setup: Setup, state: _State, params: RefineParams, iteration: int) ->
         posed = found.particles
     aligned = local_alignment(state.source, posed, state.references, **shared)
     if iteration == 1 and grid.candidates > 1:
-        weak = replace(posed, half_set=np.where(_weak(aligned, params.least_score), posed.half_set, 0))
+        weak = replace(posed, half_set=np.where(_weak(aligned, params.least_amplitude), posed.half_set, 0))
         again = search_alignment(state.source, weak, state.references, grid=grid, **shared)
         aligned = better_alignment(aligned, again)
     aligned, more = _without_duplicates(setup, aligned)
@@ -176,7 +178,7 @@ def _without_weak(aligned: Alignment, least: float) -> tuple[Alignment, int]:
 def _weak(aligned: Alignment, least: float) -> np.ndarray:
     """(particle,) bool: in use, and explained worse than `least` allows."""
     posed = aligned.particles
-    weak = ~well_explained(posed.tilt_series, posed.half_set, aligned.score, least)
+    weak = ~well_explained(posed.tilt_series, posed.half_set, aligned.amplitude, least)
     return weak & (posed.half_set > 0) & (least > 0)
 
 
