@@ -73,7 +73,11 @@ class DaskExecutor:
         self._closing.enter_context(_environment(environment(threads, cores)))
         self._closing.enter_context(
             dask.config.set(
-                {"distributed.scheduler.allowed-failures": 0, "distributed.admin.large-graph-warning-threshold": "1GB"}
+                {
+                    "distributed.scheduler.allowed-failures": 0,
+                    "distributed.admin.large-graph-warning-threshold": "1GB",
+                    "distributed.nanny.pre-spawn-environ": environment(threads, cores),
+                }
             )
         )
         try:
