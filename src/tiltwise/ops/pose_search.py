@@ -45,7 +45,7 @@ class ParticleVectors:
     pixel_size: float
     """Å."""
 
-    def of(self, index: np.ndarray | torch.Tensor) -> "ParticleVectors":
+    def of(self, index: np.ndarray | torch.Tensor | slice) -> "ParticleVectors":
         """Those of some particles."""
         return replace(self, data=self.data[index], weight=self.weight[index])
 

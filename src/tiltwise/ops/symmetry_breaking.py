@@ -42,9 +42,9 @@ class BreakingSettings:
     starts: int = 3
     """Random starts."""
     rounds: int = 4
-    """Rounds of search and averaging in each start."""
+    """Rounds of search and averaging in each start, with every second particle."""
     more_rounds: int = 6
-    """Rounds that the best of them then goes on for."""
+    """Rounds that the best of them then goes on for, with all."""
 
 
 def first_reference(
@@ -59,17 +59,19 @@ def first_reference(
     rotations = cone_rotation_grid(settings.cone, step, settings.symmetry)
     shifts = shift_grid(settings.shift, spacing)
 
-    def rounds(poses: Candidates, number: int) -> tuple[torch.Tensor, Candidates]:
+    def rounds(some: ParticleVectors, reference: torch.Tensor, number: int) -> tuple[torch.Tensor, float]:
         for _ in range(number):
-            reference = average_vectors(vectors, poses, mask, settings.symmetry, settings.resolution)
-            poses = search_poses(vectors, reference, rotations, shifts)
-        return reference, poses
+            poses = search_poses(some, reference, rotations, shifts)
+            reference = average_vectors(some, poses, mask, settings.symmetry, settings.resolution)
+        return reference, float(poses.score.mean())
 
-    levelled = _levelled(vectors, mask, settings, step, spacing)
-    tried = [rounds(_turned_at_random(levelled, rng), settings.rounds)[1] for _ in range(settings.starts)]
-    best = max(tried, key=lambda poses: float(poses.score.mean()))
-    reference, poses = rounds(best, settings.more_rounds)
-    return reference, float(poses.score.mean())
+    few = vectors.of(slice(0, None, 2))
+    levelled = _levelled(few, mask, settings, step, spacing)
+    starts = (_turned_at_random(levelled, rng) for _ in range(settings.starts))
+    first = (average_vectors(few, poses, mask, settings.symmetry, settings.resolution) for poses in starts)
+    tried = [rounds(few, reference, settings.rounds) for reference in first]
+    best, _ = max(tried, key=lambda result: result[1])
+    return rounds(vectors, best, settings.more_rounds)
 
 
 def _turned_at_random(poses: Candidates, rng: np.random.Generator) -> Candidates:
