@@ -51,7 +51,7 @@ def _project(tmp_path, recording, *, series, picks: Particles, refined: Particle
         "pick": lambda name: ({"particles": picks[picks.tilt_series == name]}, {}),
     }
     if refined is not None:
-        results["refine"] = lambda name: ({"particles": refined, "half_maps": halves}, {})
+        results["refine"] = lambda name: ({"particles": refined, "half_maps": halves, "tilt_series": series}, {})
         results["postprocess"] = lambda name: ({}, {"resolution_fsc_A": fsc})
     _write_results(project, results)
     return project
