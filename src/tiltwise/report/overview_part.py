@@ -79,7 +79,8 @@ def _unknown_of(contents: Contents, name: str) -> list[str]:
     lost = int(np.sum(~np.isfinite(curves.numbers(quality, "defocus_A"))))
     if lost:
         said.append(f"{name}: the defocus of {lost} {'tilt' if lost == 1 else 'tilts'} is not determined.")
-    if quality.get("handedness") not in (1, -1):
+    series = contents.tilt_series(name)  # a later step may have told the hand
+    if quality.get("handedness") not in (1, -1) and getattr(series, "defocus_handedness", None) is None:
         said.append(f"{name}: the handedness of the tilt geometry is not determined.")
     return said
 

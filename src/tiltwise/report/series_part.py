@@ -109,7 +109,7 @@ def _defocus_sentence(quality: dict[str, Any]) -> str:
         shown = f" (difference of log likelihood {evidence:.1f})" if isinstance(evidence, int | float) else ""
         said.append(f"Handedness {hand:+d}{shown}.")
     else:
-        said.append("Handedness not determined.")
+        said.append("Handedness not determined from the rings alone.")
     return " ".join(said)
 
 
