@@ -52,7 +52,7 @@ def measure(project: Path) -> dict:
         figures["kurtosis_ratio"][name] = round(ratio, 3)
         figures["shift_rms_A"][name] = round(comparison.shift_rms, 2)
         figures["axis_error_deg"][name] = round(comparison.axis_error, 3)
-    quality = read_record(project / "postprocess" / "all").quality
+    quality = read_record(project / "postprocess" / "all")["quality"]
     frequency, fsc = np.asarray(quality["frequency"]), np.asarray(quality["fsc_corrected"], float)
     particles = store.load("particles", project / "refine" / "all", project)
     return {
