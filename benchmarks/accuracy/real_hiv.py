@@ -52,12 +52,16 @@ def measure(project: Path) -> dict:
         figures["kurtosis_ratio"][name] = round(ratio, 3)
         figures["shift_rms_A"][name] = round(comparison.shift_rms, 2)
         figures["axis_error_deg"][name] = round(comparison.axis_error, 3)
-    quality = read_record(project / "postprocess" / "all")["quality"]
-    frequency, fsc = np.asarray(quality["frequency"]), np.asarray(quality["fsc_corrected"], float)
+    refined, finished = (read_record(project / step / "all")["quality"] for step in ("refine", "postprocess"))
     particles = store.load("particles", project / "refine" / "all", project)
     return {
         **figures,
-        "fsc_at_23A": round(float(np.interp(1 / FSC_AT, frequency, fsc)), 3),
-        "resolution_fsc_A": quality["resolution_fsc_A"],
+        "fsc_at_23A": _value_at(refined["fsc_frequency"], refined["fsc"]),  # in a soft sphere of 120 Å radius
+        "fsc_corrected_at_23A": _value_at(finished["frequency"], finished["fsc_corrected"]),
+        "resolution_fsc_A": finished["resolution_fsc_A"],
         "particles": len(particles),
     }
+
+
+def _value_at(frequency: list, fsc: list) -> float:
+    return round(float(np.interp(1 / FSC_AT, frequency, np.array(fsc, dtype=float))), 3)
