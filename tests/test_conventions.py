@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.optics import Ctf, Optics
 from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.data.units import Unit
+from tiltwise.io.euler import euler_to_rotation
 from tiltwise.ops.ctf import astigmatic_defocus, ctf, ctf_phase, electron_wavelength
 from tiltwise.ops.exposure import critical_exposure, exposure_amplitude
 from tiltwise.ops.fourier import fourier_rescale, frequency_grid_2d, shift_phase
@@ -19,7 +20,6 @@ from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.geometry import defocus_at_depth, plane_depth, project_points, tilt_rotations
 from tiltwise.ops.interpolate import centred_points, rotate_volume, sample_volume
 from tiltwise.ops.masks import soft_sphere
-from tiltwise.ops.rotations import euler_to_rotation
 
 ROOT = Path(__file__).parents[1]
 C60, S60 = 0.5, math.sqrt(3) / 2

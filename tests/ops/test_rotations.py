@@ -6,6 +6,7 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from tiltwise.io import euler
 from tiltwise.ops import rotations
 from tiltwise.ops.symmetry import symmetry_rotations
 
@@ -74,13 +75,13 @@ def test_cone_of_zero_is_turns_about_z():
 @pytest.mark.parametrize("convention", ["relion", "warp", "stopgap", "dynamo"])
 def test_euler_round_trip(convention):
     random = Rotation.random(200, random_state=5)
-    angles = rotations.rotation_to_euler(random, convention)
-    back = rotations.euler_to_rotation(angles, convention)
+    angles = euler.rotation_to_euler(random, convention)
+    back = euler.euler_to_rotation(angles, convention)
     assert (random.inv() * back).magnitude().max() < 1e-9
 
 
 def test_euler_of_the_identity_warns_of_nothing(recwarn):
-    assert np.allclose(rotations.rotation_to_euler(Rotation.identity(3)), 0)
+    assert np.allclose(euler.rotation_to_euler(Rotation.identity(3)), 0)
     assert len(recwarn) == 0
 
 
@@ -92,7 +93,7 @@ def test_relion_matrix_is_the_transpose_of_its_textbook_rows():
         [-sg * cb * ca - cg * sa, -sg * cb * sa + cg * ca, sg * sb],
         [sb * ca, sb * sa, cb],
     ]
-    assert np.allclose(rotations.euler_to_rotation([30.0, 50.0, 70.0]).as_matrix(), rows, atol=1e-12)
+    assert np.allclose(euler.euler_to_rotation([30.0, 50.0, 70.0]).as_matrix(), rows, atol=1e-12)
 
 
 def test_stopgap_is_rz_psi_rx_theta_rz_phi_and_dynamo_its_reverse():
@@ -100,8 +101,8 @@ def test_stopgap_is_rz_psi_rx_theta_rz_phi_and_dynamo_its_reverse():
     c, s = np.cos(np.radians([phi, theta, psi])), np.sin(np.radians([phi, theta, psi]))
     rz_phi, rz_psi = (np.array([[c[i], -s[i], 0], [s[i], c[i], 0], [0, 0, 1]]) for i in (0, 2))
     rx_theta = np.array([[1, 0, 0], [0, c[1], -s[1]], [0, s[1], c[1]]])
-    stopgap = rotations.euler_to_rotation([phi, theta, psi], "stopgap")
-    dynamo = rotations.euler_to_rotation([-psi, -theta, -phi], "dynamo")
+    stopgap = euler.euler_to_rotation([phi, theta, psi], "stopgap")
+    dynamo = euler.euler_to_rotation([-psi, -theta, -phi], "dynamo")
     assert np.allclose(stopgap.as_matrix(), rz_psi @ rx_theta @ rz_phi, atol=1e-12)
     assert np.allclose(dynamo.as_matrix(), stopgap.as_matrix(), atol=1e-12)
 

@@ -1,8 +1,6 @@
-"""Averaged maps and the curves that say how far they can be believed."""
+"""Averaged maps."""
 
 from dataclasses import dataclass
-
-import numpy as np
 
 from tiltwise.data.volume import Volume
 
@@ -13,11 +11,3 @@ class HalfMaps:
     """Map of half set 1, unfiltered, unmasked."""
     half2: Volume
     """Map of half set 2, refined independently of half set 1."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Fsc:
-    frequency: np.ndarray
-    """(shell,) centre of each shell, 1/Å; shell 0 is the origin."""
-    correlation: np.ndarray
-    """(shell,) Fourier shell correlation, -1 to 1."""

@@ -9,7 +9,7 @@ from tiltwise.data.optics import Ctf, Optics
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TiltGeometry:
-    """image = T(image centre) · T(shift) · Rz(tilt_axis_angle) · Ry(tilt_angle) · Rx(x_tilt) · point (docs/conventions.md)."""
+    """image = T(image centre) · T(shift) · Rz(tilt_axis_angle) · Ry(tilt_angle) · Rx(x_tilt) · point."""
 
     tilt_angle: np.ndarray
     """(tilt,) degrees."""

@@ -1,7 +1,7 @@
 """The contrast transfer function: underfocus positive, CTF = -sin chi, so density is dark at low frequency.
 
 chi(k) = pi lambda k² (dz(az) - lambda² k² Cs / 2) + phase shift + asin(w)
-dz(az) = [u + v + (u - v) cos 2(az - az0)] / 2, az0 from image x towards y (Mindell & Grigorieff 2003; docs/conventions.md).
+dz(az) = [u + v + (u - v) cos 2(az - az0)] / 2, az0 from image x towards y (Mindell & Grigorieff 2003).
 """
 
 import math

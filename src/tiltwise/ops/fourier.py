@@ -33,7 +33,7 @@ def crop_spectrum(spectrum: torch.Tensor, shape: tuple[int, ...], new_shape: tup
     """Crop (or zero-pad) an rfftn half spectrum, over the last len(shape) axes, to that of arrays of new_shape.
 
     shape and new_shape are those of the real arrays. Values keep their scale up to the factor of the sizes, which
-    `fourier_rescale` applies. On an even axis the Nyquist line is dropped when cropping, so that a real array stays real.
+    `fourier_rescale` applies. On an even axis cropping drops the Nyquist line, so that a real array stays real.
     """
     kept = [(min(n, m) - 1) // 2 for n, m in zip(shape, new_shape, strict=True)]
     sizes = [*new_shape[:-1], new_shape[-1] // 2 + 1]

@@ -1,6 +1,6 @@
 """Which way defocus grows with depth, told by the particles: each lies at a depth of its own, and its images know it.
 
-The likelihood of all particle images is computed twice, with h = +1 and h = -1 in defocus(point) = defocus_i + h · depth,
+The likelihood of all particle images is computed twice, with h = +1 and -1 in defocus(point) = defocus_i + h · depth,
 at the same poses and references. The difference is the evidence. A microscope has one hand, so that of a data set is
 decided on the sum over its tilt series. Only the product of this hand and the half-turn of the tilt axis is measured
 (docs/conventions.md).

@@ -1,12 +1,10 @@
-"""Rotations: Euler-angle adapters, grids over SO(3), exponential and logarithm, distances. Angles in degrees.
+"""Rotations: grids over SO(3), exponential and logarithm, distances. Angles in degrees.
 
 A rotation maps reference vectors to tomogram vectors (x, y, z, right-handed, active). A point group acts on the
 reference: R and R · g describe the same particle (ops/symmetry.py).
 """
 
 import math
-import warnings
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,31 +12,6 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from tiltwise.ops.symmetry import symmetry_rotations
-
-EulerConvention = Literal["relion", "warp", "stopgap", "dynamo"]
-_SEQUENCES = {"relion": ("ZYZ", True), "warp": ("ZYZ", True), "stopgap": ("zxz", False), "dynamo": ("zxz", True)}
-
-
-def euler_to_rotation(angles: np.ndarray, convention: EulerConvention = "relion") -> Rotation:
-    """Rotation from reference to tomogram of Euler angles (..., 3) in degrees, in another program's convention.
-
-    relion and warp: (rot, tilt, psi), the inverse of intrinsic ZYZ; stopgap: (phi, theta, psi), extrinsic zxz;
-    dynamo: (tdrot, tilt, narot), the inverse of extrinsic zxz. STOPGAP's and TOM's files hold phi, psi, theta.
-    """
-    sequence, inverted = _SEQUENCES[convention]
-    rotation = Rotation.from_euler(sequence, np.asarray(angles, dtype=np.float64), degrees=True)
-    return rotation.inv() if inverted else rotation
-
-
-def rotation_to_euler(rotation: Rotation, convention: EulerConvention = "relion") -> np.ndarray:
-    """(..., 3) Euler angles in degrees of rotations from reference to tomogram; the inverse of euler_to_rotation.
-
-    Where the middle angle is 0 or 180 only a sum of the others is defined: all of it goes into the first or the last.
-    """
-    sequence, inverted = _SEQUENCES[convention]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Gimbal lock")
-        return (rotation.inv() if inverted else rotation).as_euler(sequence, degrees=True)
 
 
 def rotation_vector_to_matrix(vector: torch.Tensor) -> torch.Tensor:
@@ -92,7 +65,7 @@ def rotation_grid(step: float, symmetry: str = "C1", device: torch.device | str 
     stagger = 0.5 * (np.arange(len(directions)) % 2)
     psi = (np.arange(turns)[None] + stagger[:, None]) * (360 / turns)
     angles = np.stack(np.broadcast_arrays(azimuth[:, None], polar[:, None], psi), axis=-1).reshape(-1, 3)
-    return torch.as_tensor(euler_to_rotation(angles).as_matrix(), device=device)
+    return torch.as_tensor(Rotation.from_euler("ZYZ", angles, degrees=True).inv().as_matrix(), device=device)
 
 
 def local_rotation_grid(radius: float, step: float, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -5,7 +5,6 @@ reference to tomogram, and the centre is the centred coordinate minus A(rlnTomoS
 (docs/conventions.md).
 """
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.io.euler import euler_to_rotation, rotation_to_euler
 from tiltwise.io.star import Block, block, integers, numbers, read_star, row_count, single_text, texts, write_star
 
 _COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
@@ -108,9 +108,7 @@ def read_optimisation_set(path: str | Path) -> dict[str, str]:
 
 
 def _to_relion_angles(rotation: Rotation) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # at tilt 0 or 180 only rot ± psi has a meaning; psi is set to 0
-        angles = rotation.inv().as_euler("ZYZ", degrees=True)
+    angles = rotation_to_euler(rotation, "relion")
     return np.round(angles, _ANGLE_DECIMALS) + 0.0  # rounded, so that reading and writing again gives the same text
 
 
@@ -121,7 +119,7 @@ def _rotation(table: Block, columns: tuple[str, str, str], path: Path) -> Rotati
     angles = _gathered(table, columns, path)
     if not np.isfinite(angles).all():
         raise InputError(f"{path}: {columns[0]} and its two companions hold a value that is not finite")
-    return Rotation.from_euler("ZYZ", angles, degrees=True).inv() if len(angles) else _identity(0)
+    return euler_to_rotation(angles, "relion") if len(angles) else _identity(0)
 
 
 def _compose(first: Rotation | None, second: Rotation | None, count: int) -> Rotation:

@@ -31,7 +31,7 @@ def _clip_range(first, last, slope, offset, upper):
 
 
 @numba.njit(cache=True, inline="always")
-def _row_range(c, iy, iz, shape, width):
+def row_range(c, iy, iz, shape, width):
     """Inclusive x range of a row whose samples fall inside the image, and the offsets of column, row and level."""
     column = c[0, 1] * iy + c[0, 2] * iz + c[0, 3]
     row = c[1, 1] * iy + c[1, 2] * iz + c[1, 3]
@@ -85,7 +85,7 @@ def gather(samples, coefficients, volume):
         for t in range(samples.shape[0]):
             c = coefficients[t]
             for iy in range(start, min(start + block, height)):
-                first, last, column, row, level = _row_range(c, iy, iz, samples.shape[2:], width)
+                first, last, column, row, level = row_range(c, iy, iz, samples.shape[2:], width)
                 if samples.shape[1] == 1:
                     _gather_row(samples[t, 0], volume[iz, iy], c, first, last, column, row)
                 else:
@@ -116,5 +116,5 @@ def scatter(volume, coefficients, images):
         c = coefficients[t]
         for iz in range(depth):
             for iy in range(height):
-                first, last, column, row, _ = _row_range(c, iy, iz, images.shape[1:], width)
+                first, last, column, row, _ = row_range(c, iy, iz, images.shape[1:], width)
                 _scatter_row(images[t], volume[iz, iy], c, first, last, column, row)
