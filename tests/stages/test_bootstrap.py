@@ -12,7 +12,7 @@ PARAMS = RefineParams(search_cone=15.0)
 def agreeing_at(attempt, tried):
     """In place of the attempts: the halves agree at this one only."""
 
-    def attempt_of(setup, weights, params, settings, number):
+    def attempt_of(setup, weights, params, settings, number, progress):
         tried.append(number)
         return {1: "first", 2: "second"}, {"correlation_of_halves": 0.98 if number == attempt else 0.78}
 

@@ -18,7 +18,7 @@ from tiltwise.project.records import write_record
 from tiltwise.project.state import ProjectState
 from tiltwise.workflows import evaluate as module
 from tiltwise.workflows.evaluate import evaluate
-from tiltwise.workflows.map_scores import score_maps
+from tiltwise.workflows.map_scores import better_score, oracle_maps, score_maps
 
 
 def _write_results(project, results: dict[str, object]) -> None:
@@ -64,9 +64,10 @@ def truth_folder(simulation):
 
 def test_perfect_project(tmp_path, simulation, truth_folder):
     recording, truth = simulation
+    refined = replace(truth.particles, half_set=1 + np.arange(len(truth.particles)) % 2)
     halves = average_particles(
         truth.tilt_series,
-        replace(truth.particles, half_set=1 + np.arange(len(truth.particles)) % 2),
+        refined,
         box_size=truth.map.data.shape[0],
         particle_diameter=truth.particle_diameter,
     )
@@ -75,13 +76,14 @@ def test_perfect_project(tmp_path, simulation, truth_folder):
         recording,
         series=truth.tilt_series,
         picks=truth.particles,
-        refined=truth.particles,
+        refined=refined,
         halves=halves,
         fsc=20.0,
     )
     figures = evaluate(project, truth_folder)
     for key in (
         "shift_rmse_A",
+        "align_shift_rmse_A",
         "tilt_axis_error_deg",
         "defocus_rmse_A",
         "pose_error_median_deg",
@@ -93,6 +95,7 @@ def test_perfect_project(tmp_path, simulation, truth_folder):
     assert figures["oracle_ratio"] == pytest.approx(1, abs=1e-3)
     assert figures["oracle_ratio_particles_used"] == pytest.approx(1, abs=1e-3)
     assert figures["sum_ssnr_ratio"] == pytest.approx(1, abs=1e-3)
+    assert figures["weighting"]["reached"] == figures["weighting"]["oracle"]  # the same maps are compared
     assert figures["resolution_to_truth_A"] < 25  # true poses make a map
     assert figures["resolution_fsc_A"] == 20.0 and figures["reference_lowpass_A"] == 40.0
     assert set(figures["series"]) == {"TS_01", "TS_02"}
@@ -157,6 +160,15 @@ def test_poses_are_compared_in_the_true_frames(simulation):
     assert sorted(theirs.tolist()) == list(range(n))
     assert np.median(errors.angle) == pytest.approx(4.0, abs=1.0)  # of 24 particles the frame takes its share
     assert np.median(errors.shift) == pytest.approx(3.0, abs=0.8)
+
+
+def test_the_better_weighting_counts(simulation):
+    _, truth = simulation
+    right = oracle_maps(truth)["measured"]
+    noise = replace(right.half1, data=np.random.default_rng(0).normal(size=right.half1.data.shape).astype(np.float32))
+    scored = better_score({"measured": replace(right, half1=noise, half2=noise), "expected": right}, truth)
+    assert scored.weighting == "expected"
+    assert scored.resolution == better_score({"expected": right}, truth).resolution
 
 
 def test_without_half_maps_nothing_is_made_up():

@@ -1,6 +1,7 @@
 """Half maps of particles at given poses, and the weights of the tilts that they imply."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -74,12 +75,13 @@ def average_particles(
     box_size: int,
     particle_diameter: float,
     symmetry: str = "C1",
+    weighting: Literal["expected", "measured"] = "measured",
     device: str = "cpu",
 ) -> HalfMaps:
     """Half maps of particles as they stand: poses, geometry, CTF and half_set are taken as true, nothing is refined.
 
-    The weights of the tilts are measured on the maps themselves, as the refinement does, so that both can be compared.
-    box_size px; particle_diameter Å. Every particle must be of half_set 1 or 2.
+    weighting: the amplitudes of the tilts as the cosine of the tilt lets expect, or measured on the maps themselves, as
+    the refinement does. box_size px; particle_diameter Å. Every particle must be of half_set 1 or 2.
     """
     pixel_size = next(iter(tilt_series.values())).pixel_size
     settings = CropSettings(
@@ -89,13 +91,12 @@ def average_particles(
     source = ImageSource(tilt_series=tilt_series, settings=settings, ready={})
     weights = initial_weights(source, posed)
     mask = sphere_mask(box_size, pixel_size, particle_diameter / 2).to(device)
-    for last in (False, True):
-        totals = accumulate_halves(source, posed, weights=weights, symmetry=symmetry)
-        maps, fsc = maps_and_fsc(totals, mask)
-        if not last:
-            references = {half: alignment_reference(m, mask, fsc, pixel_size) for half, m in maps.items()}
-            radius = alignment_radius(fsc)
-            weights = measured_weights(source, posed, references, weights=weights, radius=radius)
+    maps, fsc = maps_and_fsc(accumulate_halves(source, posed, weights=weights, symmetry=symmetry), mask)
+    if weighting == "measured":
+        references = {half: alignment_reference(m, mask, fsc, pixel_size) for half, m in maps.items()}
+        radius = alignment_radius(fsc)
+        weights = measured_weights(source, posed, references, weights=weights, radius=radius)
+        maps, _ = maps_and_fsc(accumulate_halves(source, posed, weights=weights, symmetry=symmetry), mask)
     return half_maps(maps, pixel_size)
 
 

@@ -19,7 +19,7 @@ from tiltwise.project.layout import check_project
 from tiltwise.project.records import read_record
 from tiltwise.project.relion_files import newest
 from tiltwise.project.state import ProjectState
-from tiltwise.workflows.map_scores import score_maps
+from tiltwise.workflows.map_scores import average_as, score_maps
 from tiltwise.workflows.simulation import Truth, read_truth
 
 Figures = dict[str, Any]
@@ -33,17 +33,21 @@ def evaluate(project: Path, truth: Path) -> Figures:
     methods.md section 9. InputError where project or truth cannot be read, or the project holds none of the series.
     """
     state, known = ProjectState(check_project(project)), read_truth(truth)
+    first = _series_given_by(state, "align", known)
     aligned = _series_of(state, "geometry", known)
     fitted = _series_of(state, "ctf", known)
     motions = {name: series_motion(series, known.tilt_series[name]) for name, series in aligned.items()}
     series = {name: _series_figures(name, aligned, fitted, motions, known) for name in known.tilt_series}
+    for name, one in first.items():
+        series[name]["align_shift_rmse_A"] = compare_alignments(one, known.tilt_series[name]).shift_rms
     figures = _over_series(series)
     figures |= _pick_figures(_particles_of(state, "pick"), motions, known, series)
     refined = _particles_of(state, "refine")
     used, errors = pose_errors(refined, motions, known) if refined is not None else (None, None)
     figures |= _pose_figures(errors)
     figures["resolution_fsc_A"] = _quality(state, "postprocess", "resolution_fsc_A")
-    figures |= score_maps(_half_maps_of(state), used, known, errors and errors.reference_motion.inverse())
+    reached = _averages(_half_maps_of(state), refined, {**aligned, **fitted}, known)
+    figures |= score_maps(reached, used, known, errors and errors.reference_motion.inverse())
     figures["reference_lowpass_A"] = known.reference_lowpass
     figures["seconds"] = _seconds(state)
     return {**figures, "series": series}
@@ -110,6 +114,15 @@ def _series_of(state: ProjectState, field: str, known: Truth) -> dict[str, TiltS
     return found
 
 
+def _series_given_by(state: ProjectState, stage: str, known: Truth) -> dict[str, TiltSeries]:
+    """The series of the truth as the last step of a stage left them, before any later one changed them."""
+    for step in reversed(state.recipe.steps):
+        if step.stage.name == stage:
+            folders = {name: state.project / step.name / name for name in known.tilt_series}
+            return {n: store.load("tilt_series", f, state.project, series=n) for n, f in folders.items() if _done(f)}
+    return {}
+
+
 def _series_figures(
     name: str,
     aligned: Mapping[str, TiltSeries],
@@ -160,6 +173,7 @@ def _over_series(series: Mapping[str, Figures]) -> Figures:
     complete = len(hands) == len(series)
     return {
         "shift_rmse_A": rms("shift_rmse_A"),
+        "align_shift_rmse_A": rms("align_shift_rmse_A"),
         "tilt_axis_error_deg": max(values("tilt_axis_error_deg"), default=None),
         "defocus_rmse_A": rms("defocus_rmse_A"),
         "handedness_correct": all(hands) if complete else False if hands else None,
@@ -211,6 +225,19 @@ def _pose_figures(errors: PoseErrors | None) -> Figures:
 def _half_maps_of(state: ProjectState) -> HalfMaps | None:
     folder = newest(state, "half_maps", next(iter(state.series), ""))
     return None if folder is None else store.load("half_maps", folder, state.project)
+
+
+def _averages(
+    reached: HalfMaps | None, refined: Particles | None, tilt_series: Mapping[str, TiltSeries], known: Truth
+) -> dict[str, HalfMaps] | None:
+    """What the project reached, and the same particles averaged with the weights that the tilt angles let expect."""
+    if reached is None:
+        return None
+    own = {name for name in tilt_series if refined is not None and name in refined.tilt_series}
+    if not own:
+        return {"measured": reached}
+    particles = refined[np.flatnonzero(np.isin(refined.tilt_series, sorted(own)))]
+    return {"measured": reached, "expected": average_as(tilt_series, particles, known, "expected")}
 
 
 def _quality(state: ProjectState, stage: str, key: str) -> Any:

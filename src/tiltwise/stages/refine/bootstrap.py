@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from tiltwise.data.errors import InputError, StageError
+from tiltwise.data.progress import Progress, no_progress
 from tiltwise.ops.particle_chunks import particle_chunks
 from tiltwise.ops.particle_images import TiltWeights
 from tiltwise.ops.pose_search import ParticleVectors, joined, particle_vectors
@@ -19,7 +20,7 @@ _AGREEMENT = 0.9  # of the halves' first maps: 0.97 to 0.99 where both are right
 
 
 def bootstrap(
-    setup: Setup, weights: dict[str, TiltWeights], params: RefineParams
+    setup: Setup, weights: dict[str, TiltWeights], params: RefineParams, progress: Progress = no_progress
 ) -> tuple[dict[int, torch.Tensor], dict]:
     """References by half set from the starting directions alone, and how well they agree.
 
@@ -39,7 +40,11 @@ def bootstrap(
         symmetry=params.symmetry,
     )
     for attempt in range(_ATTEMPTS):
-        references, record = _attempt(setup, weights, params, settings, attempt)
+
+        def told(fraction: float, text: str, attempt: int = attempt) -> None:
+            progress((attempt + fraction) / _ATTEMPTS, f"first references, attempt {attempt + 1}: {text}")
+
+        references, record = _attempt(setup, weights, params, settings, attempt, told)
         if record["correlation_of_halves"] >= _AGREEMENT:
             return references, record | {"attempts": attempt + 1}
     raise StageError(
@@ -49,10 +54,16 @@ def bootstrap(
 
 
 def _attempt(
-    setup: Setup, weights: dict[str, TiltWeights], params: RefineParams, settings: BreakingSettings, attempt: int
+    setup: Setup,
+    weights: dict[str, TiltWeights],
+    params: RefineParams,
+    settings: BreakingSettings,
+    attempt: int,
+    progress: Progress,
 ) -> tuple[dict[int, torch.Tensor], dict]:
     references, scores = {}, {}
     for half in (1, 2):
+        progress((half - 1) / 2, f"half {half}")
         rng = np.random.default_rng([params.seed, half, attempt] if attempt else [params.seed, half])
         members = np.flatnonzero(setup.particles.half_set == half)
         chosen = np.sort(rng.permutation(members)[:_PARTICLES])

@@ -35,6 +35,7 @@ from tiltwise.stages.refine.setup import Setup, prepare
 
 _SEARCH_FRACTION = 5.0  # the search compares spacings down to a fifth of the diameter, or the low-pass if coarser
 _THRESHOLD = 0.143
+_BOOTSTRAP_PART = 0.3  # of the time, where the halves make their first references
 _STILL = 1.0  # poses that change no less than in the iteration before have not settled
 
 
@@ -88,17 +89,20 @@ def refine(
     """
     progress(0.0, "noise of the images")
     setup = prepare(tilt_series, particles, params, device)
-    (state, origin), records = _start(setup, reference, params), []
+    begin = 0.02 if reference is not None else _BOOTSTRAP_PART
+    state, origin = _start(setup, reference, params, lambda part, text: progress(part * begin, text))
+    records: list[dict] = []
     for iteration in range(params.iterations):
         text = f"iteration {iteration + 1} of {params.iterations}"
-        progress(iteration / params.iterations, f"{text}: align {np.count_nonzero(state.particles.half_set)} particles")
+        done, share = begin + (1 - begin) * iteration / params.iterations, (1 - begin) / params.iterations
+        progress(done, f"{text}: align {np.count_nonzero(state.particles.half_set)} particles")
         aligned, removed = _align(setup, state, params, iteration)
         aligned, weak = _without_weak(
             aligned, 0.0 if iteration == 0 and reference is not None else params.least_amplitude
         )
         state, shifts = _refine_shifts(state, aligned, params, first=iteration == 0)
         state, hand = _decide_handedness(state, aligned, first=iteration == 0)
-        progress((iteration + 0.7) / params.iterations, f"{text}: average")
+        progress(done + 0.7 * share, f"{text}: average")
         previous, state = state, _average(setup, state, aligned, params)
         record = _record(setup, previous, state, iteration=iteration + 1, removed=removed, symmetry=params.symmetry)
         records.append(record | {"weak_removed": weak} | shifts | hand)
@@ -108,11 +112,11 @@ def refine(
     return _result(setup, state, particles, {"iterations": records, "first_reference": origin})
 
 
-def _start(setup: Setup, reference: Volume | None, params: RefineParams) -> tuple[_State, dict]:
+def _start(setup: Setup, reference: Volume | None, params: RefineParams, progress: Progress) -> tuple[_State, dict]:
     """The first references: the given one, low-passed, for both halves; or one that each half makes for itself."""
     settings, weights = setup.source.settings, initial_weights(setup.source, setup.particles)
     if reference is None:
-        references, record = bootstrap(setup, weights, params)
+        references, record = bootstrap(setup, weights, params, progress)
     else:
         first = resampled_reference(reference, settings.box_size, settings.pixel_size, params.reference_lowpass)
         masked = masked_reference(first.to(settings.device), setup.mask)
