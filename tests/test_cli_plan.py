@@ -81,3 +81,14 @@ def test_help_has_every_parameter_with_its_unit_and_loads_nothing_heavy():
 def test_no_two_groups_share_a_name():
     names = [path[-1] for path in field_paths(PlanParams)]
     assert len(names) == len(set(names))
+
+
+def test_output_holds_every_file(tiltwise, tmp_path):
+    code, out, _ = tiltwise("plan", "--compare", "thickness=1000,2000", "--output", tmp_path / "session")
+    assert code == 0
+    for value in ("1000", "2000"):
+        names = {path.name for path in (tmp_path / "session" / value).iterdir()}
+        assert {"tilts.csv", "plan.rawtlt", "plan.mrc.mdoc", "plan.json", "plan.toml", "plan.html"} <= names
+        assert {"serialem.txt", "pacetomo.txt", "tilt_scheme.txt"} <= names
+    code, out, _ = tiltwise("plan", tmp_path / "session" / "1000" / "plan.toml")
+    assert code == 0 and "these plans differ" not in out

@@ -70,13 +70,16 @@ def plan_command() -> click.Command:
         click.Option(
             ["--output"], metavar="FOLDER", help="Write tables, settings, mock .mdoc, JSON and the page here."
         ),
+        click.Option(["--verify"], is_flag=True, help="Also simulate the plan, average, and compare (minutes)."),
         *params_options(PlanParams, short=True),
         json_option(),
     ]
     return click.Command("plan", callback=_run, params=options, help=_HELP, short_help=_HELP.splitlines()[0])
 
 
-def _run(files: tuple[str, ...], compare: tuple[str, ...], output: str | None, as_json: bool, **given: Any) -> None:
+def _run(
+    files: tuple[str, ...], compare: tuple[str, ...], output: str | None, verify: bool, as_json: bool, **given: Any
+) -> None:
     params = _variants(files, compare, given_values(given))
     from tiltwise.plan import make_plan
     from tiltwise.plan.summary import figures, summarise
@@ -89,6 +92,9 @@ def _run(files: tuple[str, ...], compare: tuple[str, ...], output: str | None, a
         _show({name: figures(plan) for name, plan in plans.items()}, plans)
     if output:
         _write(Path(output), plans, quiet=as_json)
+    if verify:
+        for name, one in params.items():
+            _verify(name if len(params) > 1 else "", one, as_json)
 
 
 def _variants(files: tuple[str, ...], compare: tuple[str, ...], given: dict[str, Any]) -> dict[str, PlanParams]:
@@ -188,3 +194,22 @@ def _write(output: Path, plans: dict[str, "Plan"], *, quiet: bool) -> None:
         folder = output if len(plans) == 1 else output / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         written = write_plan(folder, plan)
         click.echo(f"{folder}: {', '.join(path.name for path in written)}", err=quiet)
+
+
+def _verify(name: str, params: PlanParams, as_json: bool) -> None:
+    """Simulate, average and measure; particle numbers are fixed, so that minutes are enough."""
+    from tiltwise.workflows.verify_plan import verify_plan
+
+    rows = verify_plan(
+        params, progress=lambda _, text: click.echo(f"verify {name}: {text}".replace(" :", ":"), err=True)
+    )
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps({"verified": name, **row}, ensure_ascii=False))
+        return
+    header = ("particles", "predicted Å", "half maps Å", "to truth Å", "factor in N", "by the truth")
+    keys = ("predicted_A", "measured_half_maps_A", "measured_truth_A", "factor_in_N", "factor_in_N_truth")
+    click.echo(
+        f"\n{name + ': ' if name else ''}against the simulator (factor in N below 1: the model promises too much)"
+    )
+    show_table(header, [(str(row["particles"]), *(f"{row[key]:.2f}" for key in keys)) for row in rows])

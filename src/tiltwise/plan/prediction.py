@@ -30,8 +30,10 @@ RESOLVED = 1 / 3
 BAND = 3.0
 """Factor in the number of particles within which a prediction is to be trusted (docs/explanation/planner.md)."""
 _REST_ENERGY = 510.99895  # keV
-_WATER_DENSITY, _WATER_FORM_FACTOR = 0.0311, 3.04  # molecules per Å3 of ice, Å at k = 0
-_SHELL = 1.5  # diameters in a box: the width of a shell is its inverse
+WATER_SCATTERING = 0.0311 * 3.04**2
+"""|F|² of random water per volume, Å⁻¹: molecules per Å³ of ice times the square of their form factor at k = 0."""
+SHELL = 1.5
+"""Diameters in a box: the width of a shell is its inverse."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -63,7 +65,7 @@ def predict(params: PlanParams, schedule: Schedule, power: np.ndarray | None = N
     blur = blur_variance(params, schedule)
     common = 4 * interaction(params.voltage) ** 2 * damage**2 * transfer
     common = common * np.exp(-params.budget.b_factor * k**2 / 2)
-    ice = common * _WATER_FORM_FACTOR**2 * _WATER_DENSITY * params.slab.ice_structure * path[:, None]
+    ice = common * WATER_SCATTERING * params.slab.ice_structure * path[:, None]
     shot = 1 / ((schedule.exposure * eta)[:, None] * quantum_efficiency(params.detector, k, params.pixel_size))
     signal = common * (scattering_power(params.target, k) if power is None else power)
     signal = signal * np.exp(-4 * np.pi**2 * k**2 * blur[:, None] - depth_of_field(params, k))
@@ -142,7 +144,7 @@ def mean_transfer(params: PlanParams, tilt_angle: np.ndarray, k: np.ndarray) -> 
     field = params.image_size * params.pixel_size * np.abs(np.sin(tilt))
     depth = (slab.thickness - 2 * slab.damage_layer) * np.cos(tilt)
     damping = np.sinc(wavelength * k**2 * (optics.defocus_max - optics.defocus_min))
-    damping = damping * np.sinc(2 * wavelength * k * middle / (_SHELL * params.target.diameter))
+    damping = damping * np.sinc(2 * wavelength * k * middle / (SHELL * params.target.diameter))
     damping = damping * np.sinc(wavelength * k**2 * field) * np.sinc(wavelength * k**2 * depth)
     return (1 - np.cos(2 * chi) * damping) / 2
 

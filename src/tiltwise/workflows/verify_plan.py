@@ -187,17 +187,13 @@ def power_of(scatterer: Scatterer, voxel_size: float, frequency: np.ndarray) -> 
     data = torch.from_numpy(potential_map(scatterer, voxel_size, box).data).double()
     spectrum = torch.fft.rfftn(data).abs() ** 2 * (voxel_size**3 / 47.878) ** 2
     shells, weight, number = shell_index((box,) * 3), hermitian_weight((box,) * 3), box // 2 + 1
-    mean = shell_sums(spectrum, shells, number, weight) / shell_sums(
-        torch.ones_like(spectrum), shells, number, weight
-    )
+    mean = shell_sums(spectrum, shells, number, weight) / shell_sums(torch.ones_like(spectrum), shells, number, weight)
     return np.interp(frequency, np.arange(number) / (box * voxel_size), mean.numpy())
 
 
 def simulate_series(trial: Trial, number: int, seed: int) -> tuple[ImageSource, Particles]:
     """The images of one series of the plan, and its particles with the poses that the average will use."""
-    specimen, noise, errors = (
-        np.random.default_rng(s) for s in np.random.SeedSequence([seed, 31, number]).spawn(3)
-    )
+    specimen, noise, errors = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, 31, number]).spawn(3))
     series = planned_series(trial, number)
     particles, around = populate(trial.scatterer, trial.simulation, series, specimen)
     images = image_specimen(trial.scatterer, series, (particles, around), trial.simulation, noise)
