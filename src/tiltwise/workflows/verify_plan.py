@@ -15,6 +15,7 @@ import torch
 from scipy.fft import next_fast_len
 from scipy.spatial.transform import Rotation
 
+from tiltwise.data.errors import InputError
 from tiltwise.data.optics import Ctf, Optics
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
@@ -29,7 +30,7 @@ from tiltwise.params.plan import PlanParams
 from tiltwise.params.simulate import ErrorParams, SimulateParams, SpecimenParams
 from tiltwise.plan import make_plan
 from tiltwise.plan.geometry import delocalisation
-from tiltwise.plan.prediction import Prediction, frequencies, particles_needed, predict, resolution
+from tiltwise.plan.prediction import Prediction, frequencies, mean_free_path, particles_needed, predict, resolution
 from tiltwise.plan.schedule import Schedule
 from tiltwise.simulate.microscope import image_specimen
 from tiltwise.simulate.potential import Scatterer, potential_map, scatterer_from_atoms
@@ -37,6 +38,7 @@ from tiltwise.simulate.session import populate, series_name
 from tiltwise.simulate.specimen import procedural_molecule
 
 _LEAST_SERIES = 6  # so that their CTF zeros do not coincide
+_STILL = 10**6  # frames: so many that nothing turns during one
 _BINNING = 2  # the simulator writes images of pixels twice the camera's physical pixel
 _TILT_AXIS = 85.0  # degrees
 _ATOM_B_FACTOR = 40.0  # Å2; the rest of the budget's is motion
@@ -68,17 +70,18 @@ class Trial:
 def verify_plan(
     params: PlanParams,
     *,
-    particles: Sequence[int] = (30, 100, 300),
+    particles: Sequence[int] | None = None,
     image_size: int = 512,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> list[dict[str, Any]]:
     """Predicted against measured resolution, one row for each number of particles (rising).
 
-    image_size px of two camera pixels each. Every series gives the same part of each number. factor_in_N is the
-    particles that the model asks for the measured resolution, over those averaged; below 1 it promises too much.
+    Without particles, 300, 100 and 30, or fewer where the images' pixels would limit the resolution. image_size px
+    of two camera pixels each. Every series gives the same part of each number. factor_in_N is the particles that the
+    model asks for the measured resolution, over those averaged; below 1 it promises too much.
     """
-    wanted = sorted(particles)
+    wanted = sorted(particles or _useful_numbers(params))
     trial = prepare_trial(params, wanted[-1], image_size, seed)
     layers = [{half: _empty(trial) for half in (1, 2)} for _ in wanted]
     for number in range(1, len(trial.defocus) + 1):
@@ -94,6 +97,13 @@ def verify_plan(
     return rows
 
 
+def _useful_numbers(params: PlanParams) -> list[int]:
+    """Three numbers of particles whose resolution stays a quarter away from the Nyquist spacing of the images."""
+    limit = 1.25 * 2 * _BINNING * params.pixel_size
+    most = min(300, max(40, round(particles_needed(make_plan(params).prediction, limit))))
+    return [max(4, most // 10), most // 3, most]
+
+
 def _empty(trial: Trial) -> Accumulator:
     return empty_accumulator(len(trial.mask), (len(trial.mask) - 1) // 2)
 
@@ -103,13 +113,29 @@ def _share(count: int, number: int, series: int) -> int:
     return count * number // series - count * (number - 1) // series
 
 
+def as_simulated(params: PlanParams, image_size: int) -> PlanParams:
+    """The plan as the simulator can carry it out, in fields of image_size px.
+
+    Its errors are those of poses alone; its camera is the counting one and its ice has a structure factor of 0.05; it
+    exposes with the stage at rest and lets particles lie anywhere in the slab.
+    """
+    if params.target.molecular_weight <= 1e5 or params.target.diameter <= 50:
+        raise InputError("verify: the simulator's molecule has more than 100 kDa and 50 Å; choose a larger target")
+    aligned = {"alignment_error": 0.0, "alignment_exposure_error": 0.0, "settling_error": 0.0}
+    update = {
+        "image_size": _BINNING * image_size,
+        "detector": "counting",
+        "frames": _STILL if params.tilting.scheme == "continuous" else params.frames,
+        "budget": params.budget.model_copy(update=aligned),
+        "slab": params.slab.model_copy(update={"ice_structure": 0.05, "damage_layer": 0.0}),
+        "target": params.target.model_copy(update={"symmetry": "C1"}),
+    }
+    return params.model_copy(update=update)
+
+
 def prepare_trial(params: PlanParams, most: int, image_size: int, seed: int) -> Trial:
-    """The plan for `most` particles in fields of image_size px, a ball about the molecule as mask, errors of poses
-    alone."""
-    budget = params.budget.model_copy(
-        update={"alignment_error": 0.0, "alignment_exposure_error": 0.0, "settling_error": 0.0}
-    )
-    params = params.model_copy(update={"image_size": _BINNING * image_size, "budget": budget})
+    """The plan for `most` particles, as simulated, with a ball about the molecule as mask."""
+    params = as_simulated(params, image_size)
     series = max(_LEAST_SERIES, math.ceil(most / field_capacity(params, image_size)))
     simulation = simulate_params(params, math.ceil(most / series) + 1, image_size, seed)
     scatterer = scatterer_from_atoms(procedural_molecule(simulation.specimen, seed))
@@ -118,8 +144,7 @@ def prepare_trial(params: PlanParams, most: int, image_size: int, seed: int) -> 
     box = 2 * next_fast_len(math.ceil(1.1 * (scatterer.radius + spread) / pixel_size))
     mask = sphere_mask(box, pixel_size, scatterer.radius)
     volume = float(mask.double().square().sum()) * pixel_size**3
-    target = params.target.model_copy(update={"mask_volume": volume, "symmetry": "C1"})
-    params = params.model_copy(update={"target": target})
+    params = params.model_copy(update={"target": params.target.model_copy(update={"mask_volume": volume})})
     schedule = make_plan(params).schedule
     k = frequencies(params)
     power = power_of(scatterer, pixel_size / 2, k) * np.exp(simulation.specimen.b_factor * k**2 / 2)
@@ -161,11 +186,11 @@ def simulate_params(params: PlanParams, particles: int, image_size: int, seed: i
     return SimulateParams(
         pixel_size=pixel_size,
         image_size=image_size,
-        tilt_max=min(80.0, max(-params.tilting.tilt_min, params.tilting.tilt_max)),
+        tilt_max=80.0,
         voltage=params.voltage,
         spherical_aberration=params.optics.spherical_aberration,
         amplitude_contrast=params.optics.amplitude_contrast,
-        mean_free_path=params.slab.mean_free_path or 3500.0,
+        mean_free_path=mean_free_path(params),
         motion_b_factor=params.budget.b_factor - atoms,
         specimen=SpecimenParams(
             thickness=params.slab.thickness,
@@ -215,10 +240,13 @@ def simulate_series(trial: Trial, number: int, seed: int) -> tuple[ImageSource, 
 
 
 def planned_series(trial: Trial, series: int) -> TiltSeries:
-    """The schedule as a series with true geometry and CTF, in rising order of angle."""
+    """The schedule as a series with true geometry and CTF, in rising order of angle.
+
+    Angles are those of the slab: the pretilt is taken off.
+    """
     name, params, size = series_name(series), trial.params, trial.simulation.image_size
     order = np.argsort(trial.schedule.tilt_angle)
-    angle, number = trial.schedule.tilt_angle[order], len(order)
+    angle, number = trial.schedule.tilt_angle[order] - params.slab.pretilt, len(order)
     defocus = np.full(number, trial.defocus[series - 1])
     zeros, unknown = np.zeros(number), np.full(number, np.nan)
     return TiltSeries(
