@@ -200,9 +200,7 @@ def _verify(name: str, params: PlanParams, as_json: bool) -> None:
     """Simulate, average and measure; particle numbers are fixed, so that minutes are enough."""
     from tiltwise.workflows.verify_plan import verify_plan
 
-    rows = verify_plan(
-        params, progress=lambda _, text: click.echo(f"verify {name}: {text}".replace(" :", ":"), err=True)
-    )
+    rows = verify_plan(params, progress=lambda _, text: click.echo(f"{name or 'verify'}: {text}", err=True))
     if as_json:
         for row in rows:
             click.echo(json.dumps({"verified": name, **row}, ensure_ascii=False))

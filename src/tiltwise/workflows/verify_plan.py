@@ -83,17 +83,19 @@ def verify_plan(
     """
     wanted = sorted(particles or _useful_numbers(params))
     trial = prepare_trial(params, wanted[-1], image_size, seed)
-    layers = [{half: _empty(trial) for half in (1, 2)} for _ in wanted]
+    series = []
     for number in range(1, len(trial.defocus) + 1):
-        progress((number - 1) / len(trial.defocus), f"series {number} of {len(trial.defocus)}")
-        source, posed = simulate_series(trial, number, seed)
-        edges = [0, *(_share(count, number, len(trial.defocus)) for count in wanted)]
-        for layer, begin, end in zip(layers, edges, edges[1:], strict=False):
-            add_particles(layer, source, posed, np.arange(begin, end))
-    rows, totals = [], None
-    for layer, count in zip(layers, wanted, strict=True):
-        totals = layer if totals is None else {half: merge(totals[half], layer[half]) for half in (1, 2)}
+        progress((number - 1) / len(trial.defocus), f"simulating series {number} of {len(trial.defocus)}")
+        series.append(simulate_series(trial, number, seed))
+    totals = {half: empty_accumulator(len(trial.mask), (len(trial.mask) - 1) // 2) for half in (1, 2)}
+    rows, before = [], 0
+    for count in wanted:
+        progress(1.0, f"averaging {count} particles")
+        for number, (source, posed) in enumerate(series, start=1):
+            begin, end = (_share(n, number, len(series)) for n in (before, count))
+            add_particles(totals, source, posed, np.arange(begin, end))
         rows.append(measure(trial, totals, count))
+        before = count
     return rows
 
 
@@ -102,10 +104,6 @@ def _useful_numbers(params: PlanParams) -> list[int]:
     limit = 1.25 * 2 * _BINNING * params.pixel_size
     most = min(300, max(40, round(particles_needed(make_plan(params).prediction, limit))))
     return [max(4, most // 10), most // 3, most]
-
-
-def _empty(trial: Trial) -> Accumulator:
-    return empty_accumulator(len(trial.mask), (len(trial.mask) - 1) // 2)
 
 
 def _share(count: int, number: int, series: int) -> int:
