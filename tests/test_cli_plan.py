@@ -89,6 +89,6 @@ def test_output_holds_every_file(tiltwise, tmp_path):
     for value in ("1000", "2000"):
         names = {path.name for path in (tmp_path / "session" / value).iterdir()}
         assert {"tilts.csv", "plan.rawtlt", "plan.mrc.mdoc", "plan.json", "plan.toml", "plan.html"} <= names
-        assert {"serialem.txt", "pacetomo.txt", "tilt_scheme.txt"} <= names
+        assert {"serialem.txt", "pacetomo.txt", "tilt_order.txt"} <= names
     code, out, _ = tiltwise("plan", tmp_path / "session" / "1000" / "plan.toml")
     assert code == 0 and "these plans differ" not in out

@@ -39,7 +39,7 @@ def test_mock_mdoc_tells_the_schedule(written):
 def test_angles_and_table(written):
     plan, files = written
     assert read_tlt(files["plan.rawtlt"]) == pytest.approx(np.sort(plan.schedule.tilt_angle))
-    assert read_tlt(files["tilt_scheme.txt"]) == pytest.approx(plan.schedule.tilt_angle)
+    assert read_tlt(files["tilt_order.txt"]) == pytest.approx(plan.schedule.tilt_angle)
     rows = list(csv.DictReader(files["tilts.csv"].open(encoding="utf-8")))
     assert [float(row["tilt_angle_deg"]) for row in rows] == plan.schedule.tilt_angle.tolist()
     assert [int(row["group"]) for row in rows] == [0, 0, 0, 1, 1, 2, 2, 3, 3]
@@ -59,8 +59,8 @@ def test_settings_for_the_microscope(written):
     assert "Start at = -12" in text and "Initial group size = 2" in text
     assert "# 0, 3, 6, -3, -6, 9, 12, -9, -12" in text
     block = pacetomo_settings(plan)
-    assert "groupSize\t= 2" in block and "minDefocus\t= -2\t" in block and "useCustomTiltFile" not in block
+    assert "groupSize\t= 2" in block and "minDefocus\t= -2\t" in block
     other = make_plan(PlanParams(tilting=TiltingParams(scheme="bidirectional")))
-    assert "useCustomTiltFile\t= True" in pacetomo_settings(other)
+    assert "this plan's order is another" in pacetomo_settings(other)
     turning = make_plan(PlanParams(tilting=TiltingParams(scheme="continuous")))
     assert "6.15 degrees/s" in serialem_settings(turning)  # 3° of 120 / 41 e⁻/Å² at 6 e⁻/Å²/s

@@ -82,7 +82,7 @@ def _run(
 ) -> None:
     params = _variants(files, compare, given_values(given))
     from tiltwise.plan import make_plan
-    from tiltwise.plan.summary import figures, summarise
+    from tiltwise.plan.summary import figures, resolution_table, summarise
 
     plans = {name: make_plan(one) for name, one in params.items()}
     if as_json:
@@ -90,6 +90,8 @@ def _run(
             click.echo(json.dumps({"plan": name, **summarise(plan)}, ensure_ascii=False))
     else:
         _show({name: figures(plan) for name, plan in plans.items()}, plans)
+        if len(plans) == 1:
+            _show_numbers(resolution_table(next(iter(plans.values()))))
     if output:
         _write(Path(output), plans, quiet=as_json)
     if verify:
@@ -172,12 +174,23 @@ def _show(figures: dict[str, dict[str, float]], plans: dict[str, "Plan"]) -> Non
         for warning in plan.warnings:
             click.echo(f"{lead}note: {warning}")
     click.echo("predictions hold to a factor of 3 in the number of particles, for well-behaved specimens")
-    differing = flatten_differences([plan.params for plan in plans.values()])
+    differing = differing_fields([plan.params for plan in plans.values()])
     if len(plans) > 1 and differing:
         click.echo(f"these plans differ in: {', '.join(differing)}")
 
 
-def flatten_differences(params: list[PlanParams]) -> list[str]:
+def _show_numbers(rows: list[dict[str, float]]) -> None:
+    """What other numbers of particles would give."""
+    click.echo("")
+    header = ("particles", "series", "resolution Å", "with 3 ×", "with 1/3")
+    keys = ("resolution_A", "fine_A", "coarse_A")
+    show_table(
+        header,
+        [(str(row["particles"]), str(row["series"]), *(_cell(row[key], "{:.1f}") for key in keys)) for row in rows],
+    )
+
+
+def differing_fields(params: list[PlanParams]) -> list[str]:
     """The parameters in which plans differ."""
     flat = [flatten(one.model_dump()) for one in params]
     return [".".join(path) for path in flat[0] if len({repr(one.get(path)) for one in flat}) > 1]

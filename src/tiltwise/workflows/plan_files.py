@@ -22,7 +22,7 @@ TABLE, ANGLES, MDOC, SUMMARY, PAGE, RECIPE = (
     "plan.html",
     "plan.toml",
 )
-SERIALEM, PACETOMO, SCHEME = "serialem.txt", "pacetomo.txt", "tilt_scheme.txt"
+SERIALEM, PACETOMO, ORDER = "serialem.txt", "pacetomo.txt", "tilt_order.txt"
 _ANGSTROM_PER_UM = 1e4
 
 
@@ -37,7 +37,7 @@ def write_plan(folder: Path, plan: Plan) -> tuple[Path, ...]:
         SUMMARY: json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         SERIALEM: serialem_settings(plan),
         PACETOMO: pacetomo_settings(plan),
-        SCHEME: "".join(f"{angle + 0.0:.2f}\n" for angle in plan.schedule.tilt_angle),
+        ORDER: "".join(f"{angle + 0.0:.2f}\n" for angle in plan.schedule.tilt_angle),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
@@ -45,7 +45,7 @@ def write_plan(folder: Path, plan: Plan) -> tuple[Path, ...]:
     write_tlt(folder / ANGLES, np.sort(plan.schedule.tilt_angle))
     write_mdoc(folder / MDOC, mock_mdoc(plan))
     write_plan_page(folder / PAGE, page_model(plan), summary, plan.params)
-    return tuple(folder / name for name in (TABLE, ANGLES, MDOC, SERIALEM, PACETOMO, SCHEME, SUMMARY, RECIPE, PAGE))
+    return tuple(folder / name for name in (TABLE, ANGLES, MDOC, SERIALEM, PACETOMO, ORDER, SUMMARY, RECIPE, PAGE))
 
 
 def write_table(path: Path, plan: Plan) -> None:
@@ -90,28 +90,25 @@ def serialem_settings(plan: Plan) -> str:
 
 
 def pacetomo_settings(plan: Plan) -> str:
-    """The settings block of PACEtomo.py. Its orders are dose-symmetric; any other comes from tilt_scheme.txt."""
-    tilting, optics = plan.params.tilting, plan.params.optics
-    own = tilting.scheme == "dose_symmetric" and not tilting.group_growth and tilting.switch_angle is None
+    """The first lines of PACEtomo.py's settings, by the names of its version 1.9, or why it cannot take the order."""
+    tilting, optics, slab = plan.params.tilting, plan.params.optics, plan.params.slab
+    if tilting.scheme != "dose_symmetric" or tilting.group_growth or tilting.switch_angle is not None:
+        return "# PACEtomo runs dose-symmetric orders with groups of one size; this plan's order is another.\n"
     lines = [
         "############ SETTINGS ############",
         f"startTilt\t= {tilting.start_tilt:g}\t# starting tilt angle [degrees]",
         f"minTilt\t\t= {plan.schedule.tilt_angle.min():g}\t# minimum absolute tilt angle [degrees]",
         f"maxTilt\t\t= {plan.schedule.tilt_angle.max():g}\t# maximum absolute tilt angle [degrees]",
         f"step\t\t= {tilting.tilt_step:g}\t# tilt step [degrees]",
-        f"groupSize\t= {tilting.group_size}\t# group size of the dose-symmetric scheme",
-        f"minDefocus\t= {-optics.defocus_min / _ANGSTROM_PER_UM:g}\t# minimum defocus [microns]",
-        f"maxDefocus\t= {-optics.defocus_max / _ANGSTROM_PER_UM:g}\t# maximum defocus [microns]",
+        f"groupSize\t= {tilting.group_size}\t# images on one side before the other",
+        f"minDefocus\t= {-optics.defocus_min / _ANGSTROM_PER_UM:g}\t# low end of the target range [microns]",
+        f"maxDefocus\t= {-optics.defocus_max / _ANGSTROM_PER_UM:g}\t# high end of the target range [microns]",
         "stepDefocus\t= 0.5\t# step between target defoci [microns]",
         f"# exposure per tilt: {plan.schedule.exposure.mean():.3f} e/A2 in {plan.params.frames} frames",
     ]
-    if plan.params.slab.pretilt:
-        lines.append(f"pretilt\t\t= {plan.params.slab.pretilt:g}\t# pretilt of the lamella [degrees]")
-    if not own:
-        lines += [
-            "# This order is not one of PACEtomo's own: let it read the angles, one a line, from tilt_scheme.txt.",
-            "useCustomTiltFile\t= True",
-        ]
+    if slab.pretilt:
+        lines.append(f"# the slab lies across the beam at {slab.pretilt:g} degrees of the stage; set pretilt to match,")
+        lines.append("# and check its sign on your stage")
     return "\n".join(lines) + "\n"
 
 
