@@ -40,6 +40,7 @@ PLANS = {
         tilting=TiltingParams(scheme="bidirectional", start_tilt=-21), budget=BudgetParams(alignment_exposure_error=3)
     ),
     "continuous": PlanParams(tilting=TiltingParams(scheme="continuous"), frames=60, total_exposure=None),
+    "step that does not divide the range": PlanParams(tilting=TiltingParams(tilt_step=7)),
     "unidirectional": PlanParams(tilting=TiltingParams(scheme="unidirectional", tilt_step=2, first_direction=-1)),
 }  # fmt: skip
 
@@ -85,7 +86,7 @@ def test_the_page_computes_what_python_does(name, moved):
     plan = make_plan(params)
     model = page_model(plan)
     if moved:
-        changes = {"tilts": 61, "range": 48, "exposure": 90.0, "thickness": 2400.0}
+        changes = {"tilts": 61, "step": None, "range": 48, "exposure": 90.0, "thickness": 2400.0}
         plan = make_plan(changed(params, 61, 48, 90.0, 2400.0))
     told = run_model(model, changes)
     assert told["angle"] == pytest.approx(plan.schedule.tilt_angle, abs=1e-9)

@@ -11,6 +11,7 @@ const PlanModel = (() => {
     return {
       scheme: model.tilting.scheme,
       tilts: Math.round((model.tilting.tilt_max - model.tilting.tilt_min) / model.tilting.tilt_step) + 1,
+      step: model.tilting.tilt_step, // null once the number or the range was moved: then the number divides the range
       range: (model.tilting.tilt_max - model.tilting.tilt_min) / 2,
       exposure: model.total_exposure,
       thickness: model.slab.thickness,
@@ -25,7 +26,7 @@ const PlanModel = (() => {
   }
 
   function tiltStep(state) {
-    return (2 * state.range) / (state.tilts - 1);
+    return state.step === null ? (2 * state.range) / (state.tilts - 1) : state.step;
   }
 
   function grown(step, amount, begin, every) {
@@ -182,7 +183,7 @@ const PlanModel = (() => {
     const critical = criticalExposure(model, state.target), rows = [];
     for (let tilts = 11; tilts <= 181; tilts += 2) {
       if (tilts * tracking >= 0.9 * state.exposure) break;
-      const other = { ...state, tilts }, plan = schedule(model, other), overhead = 1 - (tilts * tracking) / state.exposure;
+      const other = { ...state, tilts, step: null }, plan = schedule(model, other), overhead = 1 - (tilts * tracking) / state.exposure;
       const each = (state.exposure * overhead) / tilts;
       const variance = budget.alignment_error ** 2 + budget.settling_error ** 2 + budget.alignment_exposure_error / each;
       const alignment = Math.exp((-4 * Math.PI ** 2 * variance) / state.target ** 2);

@@ -163,6 +163,7 @@
     const write = () => { label.textContent = `${log[name] ? count(state[name]) : state[name].toFixed(digits)}${unit}`; };
     input.addEventListener("input", () => {
       state[name] = log[name] ? Math.round(10 ** Number(input.value)) : Number(input.value);
+      if (name === "tilts" || name === "range") state.step = null;
       write();
       show();
     });

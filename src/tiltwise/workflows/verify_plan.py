@@ -107,8 +107,8 @@ def _useful_numbers(params: PlanParams) -> list[int]:
 
 
 def _share(count: int, number: int, series: int) -> int:
-    """How many of `count` particles series `number` gives, so that all give the same to one."""
-    return count * number // series - count * (number - 1) // series
+    """How many of `count` particles series `number` gives, when they are dealt out in turn."""
+    return max(0, (count - number) // series + 1)
 
 
 def as_simulated(params: PlanParams, image_size: int) -> PlanParams:
