@@ -31,13 +31,13 @@ SMALL = PlanParams(
 
 
 def test_prediction_against_simulation():
-    """36 particles give FSC of some 0.05 error about 0.143, and its slope there turns that into 30 % in number; with a
-    factor 3 asked for, a model wrong by 4 either way fails."""
+    """Seeds 0, 1 and 2 gave factors of 0.77 to 0.92 at 36 particles: a spread of 10 % by the noise of the FSC. 1.7 either
+    way leaves five of it, and a model that is wrong by two fails."""
     few, many = verify_plan(SMALL, particles=(12, 36), image_size=144)
     assert (few["particles"], many["particles"]) == (12, 36)
     assert many["measured_truth_A"] < few["measured_truth_A"]
     for key in ("factor_in_N", "factor_in_N_truth"):
-        assert 1 / 3 < many[key] < 3
+        assert 1 / 1.7 < many[key] < 1.7
 
 
 @pytest.mark.parametrize("series", [1, 6, 7])
