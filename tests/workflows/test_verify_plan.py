@@ -31,8 +31,8 @@ SMALL = PlanParams(
 
 
 def test_prediction_against_simulation():
-    """Seeds 0, 1 and 2 gave factors of 0.77 to 0.92 at 36 particles: a spread of 10 % by the noise of the FSC. 1.7 either
-    way leaves five of it, and a model that is wrong by two fails."""
+    """Seeds 0, 1 and 2 gave factors of 0.77 to 0.92 at 36 particles: the FSC's noise spreads them by 10 %. 1.7
+    either way leaves five of it, and a model that is wrong by two fails."""
     few, many = verify_plan(SMALL, particles=(12, 36), image_size=144)
     assert (few["particles"], many["particles"]) == (12, 36)
     assert many["measured_truth_A"] < few["measured_truth_A"]
