@@ -1,4 +1,4 @@
-"""The commands of a project: new, import, run, status, report, evaluate; and the demo."""
+"""The commands of a project: new, import, run, status, report, evaluate; the demo; and the plan."""
 
 import json
 from dataclasses import asdict
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tiltwise.cli.options import EXECUTION, json_option, project_argument, with_params
+from tiltwise.cli.plan_command import plan_command
 from tiltwise.data.errors import InputError
 
 
@@ -132,5 +133,6 @@ COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument())(report),
     with_params(project_argument(), json_option())(evaluate),
     with_params(json_option())(demo),
+    plan_command(),
 )
 """The commands in the order of their use."""
