@@ -1,5 +1,6 @@
 """Named scenes, each like a specimen that people image."""
 
+from tiltwise.params.microscope import CameraParams, LensParams, MicroscopeParams, MotionParams, SchemeParams
 from tiltwise.params.scene import (
     ContaminationParams,
     CrowdParams,
@@ -51,3 +52,32 @@ SCENES: dict[str, SceneParams] = {
     ),
 }
 """By name: `tiltwise simulate --preset NAME`."""
+
+MICROSCOPES: dict[str, MicroscopeParams] = {
+    # EMPIAR-10304: 300 kV, 2.1 Å, some 3 e⁻/Å² a tilt.
+    "ribosome-70s": MicroscopeParams(
+        scheme=SchemeParams(exposure=2.9, frames=8, defocus_min=25000.0, defocus_max=40000.0),
+        camera=CameraParams(pixel_size=2.1, image_size=2048),
+    ),
+    # EMPIAR-10164: 300 kV, 1.35 Å, 120 e⁻/Å² over 41 tilts, dose-symmetric.
+    "hiv-lattice": MicroscopeParams(
+        scheme=SchemeParams(exposure=2.93, frames=8, defocus_min=15000.0, defocus_max=45000.0),
+        camera=CameraParams(pixel_size=1.35, image_size=2048),
+    ),
+    "apoferritin": MicroscopeParams(
+        scheme=SchemeParams(exposure=3.0, frames=10, defocus_min=12000.0, defocus_max=25000.0),
+        camera=CameraParams(pixel_size=1.35, image_size=2048),
+    ),
+    "small-300kda": MicroscopeParams(
+        scheme=SchemeParams(exposure=3.0, frames=10, defocus_min=15000.0, defocus_max=30000.0),
+        camera=CameraParams(pixel_size=1.35, image_size=2048),
+    ),
+    # Thick, and bent by the mill: more motion, energy spread of a coarser filter.
+    "crowded-cell": MicroscopeParams(
+        lens=LensParams(energy_spread=0.7),
+        scheme=SchemeParams(tilt_max=54.0, exposure=3.3, frames=8, defocus_min=25000.0, defocus_max=50000.0),
+        camera=CameraParams(pixel_size=3.4, image_size=1024),
+        motion=MotionParams(local=5.0, deformation=30.0),
+    ),
+}
+"""The microscope of each preset: optics, scheme, camera and motion."""

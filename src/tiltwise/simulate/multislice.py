@@ -8,6 +8,7 @@ knows on which side of the specimen's z axis the gun stands; nothing here uses t
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -39,17 +40,17 @@ def multislice_image(
 ) -> torch.Tensor:
     """(y, x) intensity, 1 in the empty beam, of one tilt of bodies without ice, damage, motion or noise.
 
-    The field is periodic. Beam tilt is left out. For fields of some hundred pixels: memory is slices · 4 y x · 8 bytes.
+    The field is periodic. Beam tilt is left out. For fields of some hundred pixels.
     """
     pixel_size = series.pixel_size / _FINER
     shape = tuple(_FINER * n for n in series.image_shape)
-    heights, phases = slices_of(populations, series, tilt, slice_thickness)
-    wave = exit_wave(phases, slice_thickness, lens, pixel_size)
+    slices = Slices.of(populations, series, tilt, slice_thickness)
+    wave = exit_wave(slices, lens, shape, pixel_size)
     frequency, azimuth = _plane(shape, pixel_size)
     u, v, angle = (float(a[tilt]) for a in (series.ctf.defocus_u, series.ctf.defocus_v, series.ctf.astigmatism_angle))
     in_focus = (u + v) / 2 + (u - v) / 2 * torch.cos(2 * (azimuth - math.radians(angle)))  # height of the plane seen
     wavelength = electron_wavelength(lens.voltage)
-    back_up = math.pi * wavelength * frequency**2 * (in_focus - float(heights[-1]))
+    back_up = math.pi * wavelength * frequency**2 * (in_focus - float(slices.heights[-1]))
     sphere = 0.5 * math.pi * wavelength**3 * lens.spherical_aberration * _ANGSTROM_PER_MM * frequency**4
     plate = torch.where(frequency > 0, math.radians(float(series.ctf.phase_shift[tilt])), 0.0)
     envelope = temporal_envelope(frequency, lens) * spatial_envelope(frequency, (u + v) / 2, lens)
@@ -58,36 +59,59 @@ def multislice_image(
     return (torch.fft.irfft2(spectrum, s=series.image_shape) / _FINER**2).float()
 
 
-def exit_wave(phases: torch.Tensor, slice_thickness: float, lens: LensParams, pixel_size: float) -> torch.Tensor:
-    """(y, x) complex wave at the middle of the last slice; phases (slice, y, x) rad, first that nearest the gun.
+def exit_wave(slices: "Slices", lens: LensParams, shape: tuple[int, int], pixel_size: float) -> torch.Tensor:
+    """(y, x) complex wave at the middle of the last slice, on a grid of square shape.
 
     Amplitude contrast w is the imaginary part of the potential: φ becomes φ exp(i asin w).
     """
-    frequency, _ = _plane(tuple(phases.shape[1:]), pixel_size)
+    frequency, _ = _plane(shape, pixel_size)
     kept = (frequency < _BAND / (2 * pixel_size)).double()
-    fly = torch.polar(kept, -math.pi * electron_wavelength(lens.voltage) * slice_thickness * frequency**2)
+    fly = torch.polar(kept, -math.pi * electron_wavelength(lens.voltage) * slices.thickness * frequency**2)
     absorption = lens.amplitude_contrast
-    wave = torch.ones(phases.shape[1:], dtype=torch.complex128)
-    for number, phase in enumerate(phases.double()):
+    wave = torch.ones(shape, dtype=torch.complex128)
+    for number in range(len(slices.heights)):
         if number:
             wave = torch.fft.ifft2(torch.fft.fft2(wave) * fly)
-        wave = wave * torch.polar(torch.exp(-absorption * phase), math.sqrt(1 - absorption**2) * phase)
+        phase = slices.phase(number, shape[0], pixel_size, lens.voltage)
+        if phase is not None:
+            wave = wave * torch.polar(torch.exp(-absorption * phase), math.sqrt(1 - absorption**2) * phase)
     return torch.fft.ifft2(torch.fft.fft2(wave) * kept)
 
 
-def slices_of(
-    populations: Sequence[Population], series: TiltSeries, tilt: int, slice_thickness: float
-) -> tuple[np.ndarray, torch.Tensor]:
-    """Heights (slice,) Å of the middles of slices, falling from the gun down, and their phases (slice, y, x) rad."""
-    shape, pixel_size = series.image_shape, series.pixel_size / _FINER
-    bodies = [_points_in_flight(population, series, tilt) for population in populations]
-    reach = max(float(np.abs(points[:, 2]).max()) for points in bodies)
-    number = 2 * math.ceil(reach / slice_thickness) + 1
-    heights = (number // 2 - np.arange(number)) * slice_thickness
-    total = 0
-    for population, points in zip(populations, bodies, strict=True):
-        total = total + _phases(population.scatterer, points, (number, slice_thickness), shape, pixel_size)
-    return heights, total * interaction_parameter(series.optics.voltage)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Slices:
+    """The specimen cut across the beam."""
+
+    thickness: float
+    """Å."""
+    heights: np.ndarray
+    """(slice,) of the middles, falling from the gun down, Å."""
+    bodies: tuple[tuple[Scatterer, np.ndarray, np.ndarray, np.ndarray], ...]
+    """For each population its form factors, the x, y (point, 2) Å, weights (point, 2) and slices (point,) of all
+    points."""
+
+    @staticmethod
+    def of(populations: Sequence[Population], series: TiltSeries, tilt: int, thickness: float) -> "Slices":
+        """The slices of one tilt."""
+        flown = [_points_in_flight(population, series, tilt) for population in populations]
+        half = math.ceil(max(float(np.abs(points[:, 2]).max()) for points in flown) / thickness)
+        bodies = []
+        for population, points in zip(populations, flown, strict=True):
+            weight = np.tile(population.scatterer.weight, (len(population.position), 1))
+            number = np.rint(points[:, 2] / thickness).astype(int) + half
+            bodies.append((population.scatterer, points[:, :2], weight, number))
+        heights = (half - np.arange(2 * half + 1)) * thickness
+        return Slices(thickness=thickness, heights=heights, bodies=tuple(bodies))
+
+    def phase(self, number: int, size: int, pixel_size: float, voltage: float) -> torch.Tensor | None:
+        """(y, x) rad, float64, of one slice; None where it is empty."""
+        total = None
+        for scatterer, place, weight, slices in self.bodies:
+            here = np.flatnonzero(slices == number)
+            if len(here):
+                part = _projected_potential(scatterer, place[here], weight[here], size, pixel_size)
+                total = part if total is None else total + part
+        return None if total is None else total.double() * interaction_parameter(voltage)
 
 
 def heights_of(series: TiltSeries, depth: np.ndarray) -> np.ndarray:
@@ -108,26 +132,20 @@ def _points_in_flight(population: Population, series: TiltSeries, tilt: int) -> 
     return np.concatenate([place[0].numpy(), -heights_of(series, depth[0].numpy())[:, None]], axis=1)
 
 
-def _phases(
-    scatterer: Scatterer, points: np.ndarray, slices: tuple[int, float], shape: tuple[int, int], pixel_size: float
+def _projected_potential(
+    scatterer: Scatterer, place: np.ndarray, weight: np.ndarray, size: int, pixel_size: float
 ) -> torch.Tensor:
-    """(slice, y, x) projected potential, V Å, on the wave's grid; points are spread over one again twice as fine."""
-    fine, size = pixel_size / 2, 2 * _FINER * max(shape)
-    weight = np.tile(scatterer.weight, (len(points) // len(scatterer.weight), 1))
+    """(y, x) V Å of points at place (point, 2) Å; they are spread over a grid twice as fine."""
+    fine = pixel_size / 2
+    points = np.concatenate([place / fine, np.zeros((len(place), 1))], axis=1)
     turn, offset = Rotation.identity(1).as_matrix(), np.zeros((1, 2))
-    number, thickness = slices
-    images = project_points_to_slabs(points / fine, weight, turn, offset, (number, thickness / fine), size)[0]
-    full = (size, size)
-    coarse = (size // 2, size // 2)
-    frequency = frequency_norm(coarse, pixel_size)
-    along = torch.sinc(torch.fft.fftfreq(size // 2, pixel_size) * fine) ** 2
-    half = torch.sinc(torch.fft.rfftfreq(size // 2, pixel_size) * fine) ** 2
-    atoms, ice = (f / (along[:, None] * half * pixel_size**2) for f in scatterer.form_factors(frequency))
-    result = torch.empty(number, *coarse)
-    for one, image in zip(result, torch.from_numpy(images), strict=True):
-        both = crop_spectrum(torch.fft.rfft2(image.movedim(-1, 0)), full, coarse)
-        one.copy_(torch.fft.irfft2(both[0] * atoms - both[1] * ice, s=coarse))
-    return result
+    image = torch.from_numpy(project_points_to_slabs(points, weight, turn, offset, (1, 1.0), 2 * size)[0, 0])
+    along = torch.sinc(torch.fft.fftfreq(size, pixel_size) * fine) ** 2
+    half = torch.sinc(torch.fft.rfftfreq(size, pixel_size) * fine) ** 2
+    atoms, ice = scatterer.form_factors(frequency_norm((size, size), pixel_size))
+    both = crop_spectrum(torch.fft.rfft2(image.movedim(-1, 0)), (2 * size,) * 2, (size,) * 2)
+    spectrum = (both[0] * atoms - both[1] * ice) / (along[:, None] * half * pixel_size**2)
+    return torch.fft.irfft2(spectrum, s=(size, size))
 
 
 def _plane(shape: tuple[int, int], pixel_size: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,135 @@
+"""What the simulated microscope is measured by: figures that tests and benchmarks hold against theory."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.spatial.transform import Rotation
+
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.ctf import ctf
+from tiltwise.ops.fourier import frequency_grid_2d
+from tiltwise.ops.geometry import tilt_rotations
+from tiltwise.params.microscope import LensParams, MicroscopeParams
+from tiltwise.simulate.bodies import add_population
+from tiltwise.simulate.disturbances import Disturbances
+from tiltwise.simulate.multislice import multislice_image
+from tiltwise.simulate.potential import Scatterer
+from tiltwise.simulate.scene import Population
+
+_POINT_B = 60.0  # Å², of a point scatterer: an atom, blurred enough to be sampled well
+_POINT_POTENTIAL = 100.0  # V Å³, of about one carbon atom: weak
+_FINEST = 5.0  # Å, to which the rings of a point are fitted
+_COARSEST = 60.0  # Å
+_SEARCH = 4000.0  # Å to both sides of the defocus of the series
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Agreement:
+    """Two images compared ring by ring."""
+
+    frequency: np.ndarray
+    """(ring,) 1/Å."""
+    correlation: np.ndarray
+    """(ring,) Fourier ring correlation."""
+
+    def resolution(self, threshold: float) -> float:
+        """Spacing, Å, at which the correlation first falls below the threshold, linear between rings; Nyquist's if it
+        never does."""
+        below = np.flatnonzero(self.correlation[1:] < threshold) + 1
+        if not len(below):
+            return 1 / float(self.frequency[-1])
+        i = int(below[0])
+        (a, b), (f, g) = self.correlation[i - 1 : i + 1], self.frequency[i - 1 : i + 1]
+        return 1 / float(f + (g - f) * (a - threshold) / (a - b))
+
+
+def linear_against_multislice(
+    population: Population, series: TiltSeries, tilt: int, params: MicroscopeParams, *, slice_thickness: float = 20.0
+) -> Agreement:
+    """How far linear imaging agrees with multislice for the same bodies in one tilt, without ice, damage and noise."""
+    still = undamaged(series)
+    linear = torch.zeros(1, *series.image_shape)
+    add_population(linear, population, still, tilt, params, Disturbances())
+    wave = multislice_image([population], still, tilt, params.lens, slice_thickness=slice_thickness)
+    return compare_rings(linear[0], wave - wave.mean(), series.pixel_size)
+
+
+def compare_rings(first: torch.Tensor, second: torch.Tensor, pixel_size: float) -> Agreement:
+    """Fourier ring correlation of two square images, in rings one frequency step wide, up to Nyquist."""
+    size = first.shape[-1]
+    a, b = (torch.fft.rfft2(image.double()) for image in (first, second))
+    ring = (frequency_grid_2d((size, size), pixel_size).norm(dim=-1) * size * pixel_size).round().long().flatten()
+
+    def total(values: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(int(ring.max()) + 1, dtype=torch.float64).index_add_(0, ring, values.flatten())
+
+    correlation = total((a * b.conj()).real) / (total(a.abs() ** 2) * total(b.abs() ** 2)).sqrt().clamp_min(1e-300)
+    rings = size // 2
+    return Agreement(
+        frequency=np.arange(rings) / (size * pixel_size), correlation=correlation[:rings].clamp(-1, 1).numpy()
+    )
+
+
+def point_population(position: np.ndarray) -> Population:
+    """Single weak scatterers, without ice, at position (point, 3) Å."""
+    scatterer = Scatterer(
+        position=np.zeros((1, 3), dtype=np.float32),
+        weight=np.array([[_POINT_POTENTIAL, 0.0]], dtype=np.float32),
+        scattering_gaussians=np.array([[1.0, _POINT_B]]),
+        displaced_volume=20.0,
+    )
+    return Population(
+        name="point",
+        scatterer=scatterer,
+        position=position,
+        rotation=Rotation.identity(len(position)),
+        half_extent=0.0,
+    )
+
+
+def point_defocus(series: TiltSeries, tilt: int, depth: float, lens: LensParams) -> float:
+    """Defocus, Å, fitted to the rings of a multislice image of one point in the middle of the image at that depth.
+
+    The model knows the optics but neither the depth nor the hand: least squares of a · CTF(k; defocus), over a and the
+    defocus, to the transform of the image divided by the atom's own.
+    """
+    frame = np.array([0.0, 0.0, depth]) - np.append(series.geometry.shift[tilt], 0.0)
+    position = tilt_rotations(series.geometry)[tilt].numpy().T @ frame
+    image = multislice_image([point_population(position[None])], series, tilt, lens, slice_thickness=10.0)
+    frequency = frequency_grid_2d(series.image_shape, series.pixel_size).norm(dim=-1).double()
+    centred = torch.fft.rfft2(torch.fft.ifftshift(image.double() - image.double().mean())).real
+    fitted = (frequency > 1 / _COARSEST) & (frequency < 1 / _FINEST)
+    seen = (centred / torch.exp(-0.25 * _POINT_B * frequency**2))[fitted]
+    middle = float(series.ctf.mean_defocus[tilt])
+
+    def misfit(defocus: float) -> float:
+        model = ctf(frequency[fitted], torch.tensor(defocus, dtype=torch.float64), series.optics)
+        scale = (model * seen).sum() / (model * model).sum()
+        return float(((seen - scale * model) ** 2).sum())
+
+    start = min(np.arange(middle - _SEARCH, middle + _SEARCH, 50.0), key=misfit)
+    return float(minimize_scalar(misfit, bounds=(start - 60, start + 60), method="bounded").x)
+
+
+def undamaged(series: TiltSeries) -> TiltSeries:
+    """The series at next to no exposure."""
+    return replace(series, exposure=np.full(series.number, 1e-6), pre_exposure=np.zeros(series.number))
+
+
+def particle_snr(
+    population: Population, series: TiltSeries, tilt: int, params: MicroscopeParams, *, path: float, dqe: float
+) -> float:
+    """Variance of the particle's contrast over its projected disc, over that of the shot noise of a pixel.
+
+    path Å of ice attenuates the beam; noise variance of the contrast is 1 / (DQE · exposure · exp(-path / Λ) · pixel
+    area). The mean over the disc counts as signal, as in the tables of a sphere against empty ice.
+    """
+    field = torch.zeros(1, *series.image_shape)
+    add_population(field, population, undamaged(series), tilt, params, Disturbances())
+    axis = [(torch.arange(n) - n // 2) * series.pixel_size for n in series.image_shape]
+    inside = (axis[0][:, None] ** 2 + axis[1][None, :] ** 2).sqrt() < population.half_extent
+    counted = dqe * float(series.exposure[tilt]) * math.exp(-path / params.lens.mean_free_path) * series.pixel_size**2
+    return float((field[0][inside] ** 2).mean()) * counted
