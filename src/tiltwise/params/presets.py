@@ -23,7 +23,7 @@ SCENES: dict[str, SceneParams] = {
     # Immature virus-like particles of HIV-1: the hexagonal lattice of CA-SP1 under a membrane, as in EMPIAR-10164.
     "hiv-lattice": SceneParams(
         target=TargetParams(
-            site="lattice", number=0, mass=1.5e5, diameter=95.0, width=66.0, symmetry="C6", tilt_spread=2.0, gap=3.0
+            site="lattice", number=0, mass=1.3e5, diameter=100.0, width=66.0, symmetry="C6", tilt_spread=2.0, gap=3.0
         ),
         ice=IceParams(thickness=1800.0, incline=3.0),
         membranes=MembraneParams(spheres=6, radius_min=470.0, radius_max=670.0),
@@ -32,7 +32,7 @@ SCENES: dict[str, SceneParams] = {
     ),
     # Apoferritin, dense in very thin ice.
     "apoferritin": SceneParams(
-        target=TargetParams(number=400, mass=4.8e5, diameter=125.0, symmetry="O", gap=10.0),
+        target=TargetParams(number=400, mass=4.8e5, diameter=130.0, symmetry="O", gap=10.0),
         ice=IceParams(thickness=500.0, incline=2.0),
         gold=GoldParams(number=10),
     ),

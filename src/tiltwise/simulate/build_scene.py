@@ -9,11 +9,10 @@ from tiltwise.data.atoms import Atoms
 from tiltwise.data.errors import InputError
 from tiltwise.ops.packing import Bounds, Packing, shape_of_points
 from tiltwise.params.scene import SceneParams, TargetParams
-from tiltwise.params.simulate import SpecimenParams
 from tiltwise.simulate import region
 from tiltwise.simulate.potential import Scatterer, scatterer_from_atoms
 from tiltwise.simulate.scene import Field, IceSlab, Population, Scene
-from tiltwise.simulate.specimen import procedural_molecule
+from tiltwise.simulate.symmetric_particle import symmetric_particle
 
 _TRIES = 4_000  # poses tried for each body, on average, before the ice is called full
 _BATCH = 20_000
@@ -37,8 +36,8 @@ def build_scene(params: SceneParams, field: Field, rng: np.random.Generator, *, 
 
 def target_atoms(params: TargetParams) -> Atoms:
     """Atoms of the procedural target."""
-    shape = SpecimenParams(molecular_weight=params.mass, diameter=params.diameter, b_factor=params.b_factor)
-    return procedural_molecule(shape, params.seed)
+    numbers = (params.mass, params.diameter, params.symmetry, params.seed)
+    return symmetric_particle(*numbers, width=params.width, b_factor=params.b_factor)
 
 
 def _bounds(field: Field, ice: IceSlab) -> Bounds:
