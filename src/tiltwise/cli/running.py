@@ -171,6 +171,20 @@ def demo_and_show(output: Path, *, as_json: bool, **request: Any) -> int:
     return 0
 
 
+def simulate_and_show(output: Path, *, as_json: bool, model: Path | None, **request: Any) -> int:
+    """Simulate a session, show how it goes, and say where it lies; the exit code."""
+    from tiltwise.workflows.scene_simulation import simulate
+
+    context, listener = _listener(as_json)
+    with context:
+        told = simulate(output, model=model, listener=listener, **request)
+    if as_json:
+        click.echo(json.dumps(to_json({"kind": "summary", **told}), ensure_ascii=False))
+    else:
+        show_figures(told)
+    return 0
+
+
 def show_plan(
     folder: Path, only: Sequence[str] | None, steps: tuple[str | None, str | None], force: bool, as_json: bool
 ) -> int:

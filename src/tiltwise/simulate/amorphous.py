@@ -30,7 +30,7 @@ _WATER_DENSITY = 0.0311  # molecules per Å3, amorphous ice of 0.93 g/cm3
 _WATER_MOTION = 28.9  # Å2 of B-factor per e⁻/Å2: 8π²/3 of 1.1 Å2 mean square displacement (McMullan et al. 2015)
 _CARBON_DENSITY = 0.0877  # atoms per Å3, 1.75 g/cm3
 _CARBON_OVER_ICE = 9.09 - 4.53  # V, mean potential of the film less that of the ice it lies in
-_DEPTH_PHASE = 1.0  # rad of chi, at the finest frequency, between two depths at which a tile is imaged
+_DEPTH_PHASE = 0.7  # rad of chi, at the finest frequency, between two depths at which a tile is imaged
 _TILE = 512  # px
 
 Spectrum = Callable[[torch.Tensor], torch.Tensor]

@@ -28,7 +28,7 @@ from tiltwise.simulate.transfer import coherent_transfer
 
 _SLAB_PHASE = 0.1  # rad; most by which chi of a point may differ from that of its slab, at the finest frequency
 _FINER = 2  # points are spread over pixels so many times finer than the images'
-_TAIL = 24.0  # Å beyond the outermost point to which a band-limited potential is kept; it rings on, by less than 2 %
+_TAIL = 24.0  # Å beyond the outermost point that are kept: what rings on changes but the last tenth of the band
 _BATCH_POINTS = 40_000_000  # numbers in one batch of slabs
 _ENDURING = ("gold", "contamination")  # what exposure does not damage: metal, and ice in crystals
 

@@ -8,21 +8,26 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.spatial.transform import Rotation
 
+from tiltwise.data.atoms import Atoms
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import ctf
 from tiltwise.ops.fourier import frequency_grid_2d
-from tiltwise.ops.geometry import tilt_rotations
+from tiltwise.ops.geometry import project_points, tilt_rotations
 from tiltwise.params.microscope import LensParams, MicroscopeParams
 from tiltwise.simulate.bodies import add_population
 from tiltwise.simulate.disturbances import Disturbances
 from tiltwise.simulate.multislice import multislice_image
-from tiltwise.simulate.potential import Scatterer
+from tiltwise.simulate.potential import Scatterer, scatterer_from_atoms
 from tiltwise.simulate.scene import Population
 
 _POINT_B = 60.0  # Å², of a point scatterer: an atom, blurred enough to be sampled well
 _POINT_POTENTIAL = 100.0  # V Å³, of about one carbon atom: weak
 _FINEST = 5.0  # Å, to which the rings of a point are fitted
 _COARSEST = 60.0  # Å
+_HEAVY_ATOM_MASS = 13.8  # Da of protein to each atom but hydrogen
+_VOLUME_PER_DALTON = 1.23006  # Å³, 1.35 g/cm³
+_PROTEIN = {"C": 0.63, "N": 0.17, "O": 0.19, "S": 0.01}
+_BALL_B = 20.0  # Å²
 _SEARCH = 4000.0  # Å to both sides of the defocus of the series
 
 
@@ -119,17 +124,48 @@ def undamaged(series: TiltSeries) -> TiltSeries:
     return replace(series, exposure=np.full(series.number, 1e-6), pre_exposure=np.zeros(series.number))
 
 
+def protein_ball(mass: float, rng: np.random.Generator) -> tuple[Scatterer, float]:
+    """Atoms of a protein of `mass` Da at random in a solid sphere of 1.35 g/cm³, and the sphere's radius, Å."""
+    number = round(mass / _HEAVY_ATOM_MASS)
+    radius = (3 * mass * _VOLUME_PER_DALTON / (4 * math.pi)) ** (1 / 3)
+    direction = rng.normal(size=(number, 3))
+    distance = radius * rng.random(number) ** (1 / 3)
+    position = direction * (distance / np.linalg.norm(direction, axis=1))[:, None]
+    element = rng.choice(list(_PROTEIN), number, p=list(_PROTEIN.values()))
+    atoms = Atoms(position=position, element=element, b_factor=np.full(number, _BALL_B))
+    return scatterer_from_atoms(atoms), radius
+
+
 def particle_snr(
     population: Population, series: TiltSeries, tilt: int, params: MicroscopeParams, *, path: float, dqe: float
 ) -> float:
-    """Variance of the particle's contrast over its projected disc, over that of the shot noise of a pixel.
+    """Variance of one particle's contrast over its projected disc, over that of the shot noise of a pixel.
 
-    path Å of ice attenuates the beam; noise variance of the contrast is 1 / (DQE · exposure · exp(-path / Λ) · pixel
-    area). The mean over the disc counts as signal, as in the tables of a sphere against empty ice.
+    The disc is that of `half_extent` about where the particle lies. path Å of ice attenuates the beam; the variance of
+    the noise of the contrast is 1 / (DQE · exposure · exp(-path / Λ) · pixel area). No structural noise.
     """
     field = torch.zeros(1, *series.image_shape)
     add_population(field, population, undamaged(series), tilt, params, Disturbances())
-    axis = [(torch.arange(n) - n // 2) * series.pixel_size for n in series.image_shape]
-    inside = (axis[0][:, None] ** 2 + axis[1][None, :] ** 2).sqrt() < population.half_extent
+    place, _ = project_points(
+        torch.as_tensor(population.position),
+        tilt_rotations(series.geometry)[tilt : tilt + 1],
+        torch.as_tensor(series.geometry.shift[tilt : tilt + 1]),
+    )
+    y, x = (
+        (torch.arange(n) - n // 2) * series.pixel_size - float(centre)
+        for n, centre in zip(series.image_shape, place[0, 0].flip(0), strict=True)
+    )
+    inside = (y[:, None] ** 2 + x**2).sqrt() < population.half_extent
     counted = dqe * float(series.exposure[tilt]) * math.exp(-path / params.lens.mean_free_path) * series.pixel_size**2
-    return float((field[0][inside] ** 2).mean()) * counted
+    return float(field[0][inside].var()) * counted
+
+
+def one_body(scatterer: Scatterer, position: np.ndarray, half_extent: float) -> Population:
+    """A population of one, not turned."""
+    return Population(
+        name="target",
+        scatterer=scatterer,
+        position=np.asarray(position, dtype=float)[None],
+        rotation=Rotation.identity(1),
+        half_extent=half_extent,
+    )

@@ -64,6 +64,7 @@ def prepare_series(
     series = _acquire(params, series_name(number), errors, scheme)
     faults = microscope.faults
     beam, hidden = draw_faults(faults, series, disturbing)
+    kept = np.sort(disturbing.permutation(series.number)[faults.missing :])
     disturbances = Disturbances(
         deformation=draw_deformation(microscope.motion, series, disturbing),
         frames=draw_frame_motion(microscope.motion, series, microscope.scheme.frames, disturbing) if frames else None,
@@ -77,9 +78,18 @@ def prepare_series(
         tilt_max=float(np.abs(series.stage_tilt_angle).max()),
     )
     scene = build_scene(params.scene, field, specimen, model=model)
-    kept = np.sort(disturbing.permutation(series.number)[faults.missing :]) if faults.missing else None
+    series = flag_faults(series, beam, hidden)
     whole = SceneSeries(scene=scene, series=series, disturbances=disturbances, params=microscope, seed=seed)
-    return whole if kept is None else keep_tilts(whole, kept)
+    return keep_tilts(whole, kept) if faults.missing else whole
+
+
+def flag_faults(series: TiltSeries, beam: np.ndarray, hidden: np.ndarray) -> TiltSeries:
+    """The series with its dark tilts, and those behind a grid bar, flagged; beam and hidden (tilt,) 0 to 1."""
+    why_not = tuple(
+        "dark" if light < 1 else f"a grid bar hides {part:.0%} of it" if part > 0 else ""
+        for light, part in zip(beam, hidden, strict=True)
+    )
+    return replace(series, use=np.array([not reason for reason in why_not]), why_not=why_not)
 
 
 def keep_tilts(whole: SceneSeries, kept: np.ndarray) -> SceneSeries:
@@ -114,7 +124,14 @@ def keep_tilts(whole: SceneSeries, kept: np.ndarray) -> SceneSeries:
 
 def recorded_series(truth: TiltSeries) -> TiltSeries:
     """What the microscope writes down of a series."""
-    return replace(truth, geometry=None, ctf=None, defocus_handedness=None)
+    return replace(
+        truth,
+        geometry=None,
+        ctf=None,
+        defocus_handedness=None,
+        use=np.ones(truth.number, dtype=bool),
+        why_not=("",) * truth.number,
+    )
 
 
 def _acquire(params: SessionParams, name: str, rng: np.random.Generator, scheme: Scheme | None) -> TiltSeries:
