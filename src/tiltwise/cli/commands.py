@@ -141,7 +141,9 @@ def demo(output: str, seed: int, model: str | None, as_json: bool) -> int:
 @click.option("--exposure", type=float, metavar="e⁻/Å²", help="Exposure of each tilt image.")
 @click.option("--frames", type=int, metavar="N", help="Frames of each tilt's movie.")
 @click.option("--workers", type=click.IntRange(min=1), help="Tilts imaged at once; the bits do not depend on it.")
-def simulate(output: str, model: str | None, as_json: bool, **request: Any) -> int:
+def simulate(
+    output: str, preset: str | None, params: str | None, model: str | None, seed: int, as_json: bool, **rest: Any
+) -> int:
     """Simulate a microscope session with known truth.
 
     OUTPUT becomes a folder: OUTPUT/data is what a microscope leaves (stacks or movies, .mdoc, .rawtlt, gain),
@@ -151,7 +153,11 @@ def simulate(output: str, model: str | None, as_json: bool, **request: Any) -> i
 
     if model and not Path(model).is_file():
         raise InputError(f"{model}: no such file")
-    return simulate_and_show(Path(output), model=Path(model) if model else None, as_json=as_json, **request)
+    running = {name: rest.pop(name) for name in ("series", "movies", "workers")}
+    session = {"preset": preset, "params": params and Path(params), "seed": seed, "values": rest}
+    return simulate_and_show(
+        Path(output), as_json=as_json, session=session, model=Path(model) if model else None, **running
+    )
 
 
 COMMANDS: tuple[click.Command, ...] = (

@@ -42,7 +42,6 @@ from tiltwise.simulate.potential import Scatterer, scatterer_from_atoms
 from tiltwise.simulate.scene import Population
 from tiltwise.simulate.scene_session import SceneSeries, prepare_series, recorded_series
 from tiltwise.simulate.session import series_name
-from tiltwise.workflows.session_request import session_params
 from tiltwise.workflows.simulation import (
     REFERENCE_LOWPASS,
     TRUTH_PARTICLES,
@@ -129,19 +128,15 @@ def write_session(
 
 def simulate(
     output: Path,
+    session: SessionParams,
     *,
-    preset: str | None = None,
-    params: str | Path | None = None,
     model: Path | None = None,
     series: int = 1,
     movies: MovieFormat | None = None,
-    seed: int = 0,
     workers: int | None = None,
     listener: Listener = no_listener,
-    **values: Any,
 ) -> dict[str, Any]:
-    """What `tiltwise simulate` does; values are those of `session_request.SHORT`. Gives a summary."""
-    session = session_params(preset=preset, params=params and Path(params), seed=seed, values=values)
+    """What `tiltwise simulate` does: `write_session` with a model from a file, told to a listener; gives a summary."""
     atoms = None
     if model is not None:
         names = assembly_names(model)
