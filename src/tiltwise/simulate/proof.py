@@ -52,30 +52,54 @@ class Agreement:
 
 
 def linear_against_multislice(
-    population: Population, series: TiltSeries, tilt: int, params: MicroscopeParams, *, slice_thickness: float = 20.0
+    population: Population,
+    series: TiltSeries,
+    tilt: int,
+    params: MicroscopeParams,
+    *,
+    slice_thickness: float = 20.0,
+    width: int = 1,
 ) -> Agreement:
-    """How far linear imaging agrees with multislice for the same bodies in one tilt, without ice, damage and noise."""
+    """How far linear imaging agrees with multislice for the same bodies in one tilt, without ice, damage and noise; in
+    rings `width` frequency steps wide."""
     still = undamaged(series)
     linear = torch.zeros(1, *series.image_shape)
     add_population(linear, population, still, tilt, params, Disturbances())
     wave = multislice_image([population], still, tilt, params.lens, slice_thickness=slice_thickness)
-    return compare_rings(linear[0], wave - wave.mean(), series.pixel_size)
+    return compare_rings(linear[0], wave - wave.mean(), series.pixel_size, width)
 
 
-def compare_rings(first: torch.Tensor, second: torch.Tensor, pixel_size: float) -> Agreement:
-    """Fourier ring correlation of two square images, in rings one frequency step wide, up to Nyquist."""
+def compare_rings(first: torch.Tensor, second: torch.Tensor, pixel_size: float, width: int = 1) -> Agreement:
+    """Fourier ring correlation of two square images up to Nyquist. Rings of a width of some frequency steps span the
+    zeros of the transfer function, where there is no signal to agree on."""
     size = first.shape[-1]
     a, b = (torch.fft.rfft2(image.double()) for image in (first, second))
-    ring = (frequency_grid_2d((size, size), pixel_size).norm(dim=-1) * size * pixel_size).round().long().flatten()
+    step = frequency_grid_2d((size, size), pixel_size).norm(dim=-1) * size * pixel_size / width
+    ring = step.round().long().flatten()
 
     def total(values: torch.Tensor) -> torch.Tensor:
         return torch.zeros(int(ring.max()) + 1, dtype=torch.float64).index_add_(0, ring, values.flatten())
 
     correlation = total((a * b.conj()).real) / (total(a.abs() ** 2) * total(b.abs() ** 2)).sqrt().clamp_min(1e-300)
-    rings = size // 2
+    rings = size // (2 * width)
     return Agreement(
-        frequency=np.arange(rings) / (size * pixel_size), correlation=correlation[:rings].clamp(-1, 1).numpy()
+        frequency=np.arange(rings) * width / (size * pixel_size), correlation=correlation[:rings].clamp(-1, 1).numpy()
     )
+
+
+def crowd_of_balls(
+    mass: float, fraction: float, size: tuple[float, float, float], rng: np.random.Generator
+) -> Population:
+    """Balls of protein of `mass` Da at random without overlap, filling a fraction of a box of `size` (3,) Å."""
+    scatterer, radius = protein_ball(mass, rng)
+    wanted = round(fraction * math.prod(size) / (mass * _VOLUME_PER_DALTON))
+    position = np.empty((0, 3))
+    while len(position) < wanted:
+        one = rng.uniform(-0.5, 0.5, 3) * size
+        if not len(position) or ((position - one) ** 2).sum(axis=1).min() > (2 * radius) ** 2:
+            position = np.concatenate([position, one[None]])
+    rotation = Rotation.random(wanted, random_state=rng)
+    return Population(name="target", scatterer=scatterer, position=position, rotation=rotation, half_extent=radius)
 
 
 def point_population(position: np.ndarray) -> Population:

@@ -9,7 +9,9 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.simulate.scene import CarbonFilm, IceSlab
 
-_STEPS = 3  # of Newton's method: the surface is a paraboloid of small curvature, so each squares the error
+_STEPS = (
+    3  # of Newton's method: the surface is a paraboloid of small curvature, each squares the error; one for a plane
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -52,7 +54,7 @@ def _meet_surface(
     beam = matrix[2]
     start = [matrix[0, axis] * x[None, :] + matrix[1, axis] * y[:, None] for axis in range(3)]
     depth = torch.zeros(series.image_shape)
-    for _ in range(_STEPS):
+    for _ in range(_STEPS if ice.curvature else 1):
         point = tuple(s + float(b) * depth for s, b in zip(start, beam, strict=True))
         slope = _slope(ice, point)
         above = point[2] - _surface(ice, point) - height
