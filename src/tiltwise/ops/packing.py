@@ -15,8 +15,8 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.ops.kernels.packing import place_compiled, register_compiled
 
-_SPACING = 2.5  # Å, of the distance maps
-_THIN = 3.5  # Å; of the points in a cube of this side one is kept
+_SPACING, _COARSENING = 1.6, 35.0  # Å, of distance maps, and not less than the body's radius over this number
+_THIN = 2.5  # Å; of the points in a cube of this side one is kept
 _PROBE = 5.0  # Å; a point this near to somewhere that is as far from all points lies on the surface
 _CELL = 120.0  # Å, of the grid in which neighbours are found
 _FAR = 1e9
@@ -34,8 +34,12 @@ class Shape:
     """(x, y, z) float32 least distance, Å, of any place in a voxel from the body."""
     corner: np.ndarray
     """(3,) lower corner of the map of distances, Å."""
+    spacing: float
+    """Of the map of distances, Å."""
     radius: float
     """Greatest distance of a point of the body from its centre, Å."""
+    shell: tuple[float, float] = (0.0, 0.0)
+    """Radius and half thickness, Å, of a body that is a spherical shell; it has no map, and is only inserted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -51,31 +55,49 @@ class Bounds:
     half_thickness: float = _FAR
     """Of the slab, along its normal, Å."""
     film: tuple[float, float, float, float, float] = (1.0, 0.0, _FAR, 0.0, 0.0)
-    """Cosine and sine of the film's azimuth, distance of its edge, its lowest and highest z, Å."""
+    """Cosine and sine of the film's azimuth, distance of its edge, its lowest and highest height over the surface."""
 
 
 def shape_of_points(points: np.ndarray, reach: float) -> Shape:
     """The shape of a body made of points (point, 3) Å, whose distance map reaches `reach` Å beyond it."""
     points = np.asarray(points, dtype=float)
-    corner = points.min(axis=0) - reach - _SPACING
-    size = np.ceil((points.max(axis=0) + reach + _SPACING - corner) / _SPACING).astype(int) + 1
-    axes = [corner[a] + (np.arange(size[a]) + 0.5) * _SPACING for a in range(3)]
+    radius = float(np.linalg.norm(points, axis=1).max())
+    spacing = max(_SPACING, radius / _COARSENING)
+    corner = points.min(axis=0) - reach - spacing
+    size = np.ceil((points.max(axis=0) + reach + spacing - corner) / spacing).astype(int) + 1
+    axes = [corner[a] + (np.arange(size[a]) + 0.5) * spacing for a in range(3)]
     voxels = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    distance = cKDTree(points).query(voxels.reshape(-1, 3), distance_upper_bound=reach + 2 * _SPACING)[0]
-    distance = np.minimum(distance, reach + 2 * _SPACING).reshape(size)
-    open_space = voxels[(distance > _PROBE) & (distance < _PROBE + 2 * _SPACING)]
+    far = reach + 2 * spacing
+    distance = cKDTree(points).query(voxels.reshape(-1, 3), distance_upper_bound=far)[0]
+    distance = np.minimum(distance, far).reshape(size)
+    open_space = voxels[(distance > _PROBE) & (distance < _PROBE + 2 * spacing)]
     surface = points
     if len(open_space):
-        surface = points[np.isfinite(cKDTree(open_space).query(points, distance_upper_bound=2 * _PROBE)[0])]
+        nearest = cKDTree(open_space).query(points, distance_upper_bound=_PROBE + 2 * spacing)[0]
+        surface = points[np.isfinite(nearest)]
     kept = _thin(surface)
     slack = float(cKDTree(kept).query(surface)[0].max())
     kept = kept[np.argsort(-np.linalg.norm(kept, axis=1), kind="stable")]
     return Shape(
         point=kept,
         slack=slack,
-        distance=(distance - _SPACING * math.sqrt(3) / 2).astype(np.float32),
+        distance=(distance - spacing * math.sqrt(3) / 2).astype(np.float32),
         corner=corner,
-        radius=float(np.linalg.norm(points, axis=1).max()),
+        spacing=spacing,
+        radius=radius,
+    )
+
+
+def shell_shape(radius: float, half_thickness: float) -> Shape:
+    """A spherical shell about its centre; bodies may lie within."""
+    return Shape(
+        point=np.empty((0, 3)),
+        slack=0.0,
+        distance=np.empty((0, 0, 0), np.float32),
+        corner=np.zeros(3),
+        spacing=_SPACING,
+        radius=radius + half_thickness,
+        shell=(radius, half_thickness),
     )
 
 
@@ -166,7 +188,6 @@ def _flatten(shapes: Sequence[Shape]) -> tuple:
         np.concatenate([s.point for s in shapes]),
         np.cumsum([0, *(len(s.point) for s in shapes)]),
         np.concatenate([s.distance.ravel() for s in shapes]),
-        np.stack([s.corner for s in shapes]),
+        np.array([(*s.corner, s.spacing, *s.shell) for s in shapes]),
         np.array([(*s.distance.shape, start) for s, start in zip(shapes, starts, strict=False)], dtype=np.int64),
-        _SPACING,
     )

@@ -50,7 +50,7 @@ class CrowdParams(Params):
 
     fraction: float = Field(0.0, ge=0, le=0.4, description="Part of the slab's volume that they fill.")
     masses: tuple[float, ...] = Field((1e6, 4e5, 1.5e5), min_length=1, description="Their masses, Da; equal volumes.")
-    gap: Angstrom = Field(4.0, ge=3, description="Least distance of atoms of different molecules.")
+    gap: Angstrom = Field(3.0, ge=3, description="Least distance of atoms of different molecules.")
     detail: Angstrom = Field(
         5.0, ge=0, description="Atoms nearer together than this become one point: the crowd is not seen sharper."
     )

@@ -16,8 +16,8 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.volume import Volume
 from tiltwise.ops.fourier import crop_spectrum, frequency_norm
 
-_POTENTIAL_OF_FORM_FACTOR = 47.878  # V Å2
-_ICE_POTENTIAL = 4.53  # V, amorphous ice of 0.93 g/cm3
+POTENTIAL_OF_FORM_FACTOR = 47.878  # V Å2
+ICE_POTENTIAL = 4.53  # V, amorphous ice of 0.93 g/cm3
 _HYDROGENS = {"C": 1.3, "N": 1.1, "O": 0.1}  # mean number on an atom of a protein, where a model lists none
 _DISPLACED_VOLUME = {"H": 5.15, "C": 16.44, "N": 2.49, "O": 9.13, "S": 19.86, "P": 5.73}  # Å3
 
@@ -71,13 +71,35 @@ def scatterer_from_atoms(atoms: Atoms) -> Scatterer:
     gaussians = np.concatenate([t * [n, 1] for t, n in zip(tables, count, strict=True)])
     gaussians = gaussians + [0.0, float(np.mean(atoms.b_factor))]
     gaussians[:, 0] /= gaussians[:, 0].sum()
-    weight = np.stack([_POTENTIAL_OF_FORM_FACTOR * at_zero, _ICE_POTENTIAL * volume], axis=-1)
+    weight = np.stack([POTENTIAL_OF_FORM_FACTOR * at_zero, ICE_POTENTIAL * volume], axis=-1)
     position = atoms.position - np.average(atoms.position, axis=0, weights=weight[:, 0])
     return Scatterer(
         position=position.astype(np.float32),
         weight=weight.astype(np.float32),
         scattering_gaussians=gaussians,
         displaced_volume=float(volume.mean()),
+    )
+
+
+def merge_points(scatterer: Scatterer, cell: float) -> Scatterer:
+    """The scatterer with all points in each cube of side `cell` Å merged into one at their mean, and as much blur.
+
+    Its transform is that of the given one up to about 1 / (4 cell); beyond, single atoms are no longer seen.
+    """
+    if cell <= 0:
+        return scatterer
+    _, index = np.unique(np.floor(scatterer.position / cell).astype(int), axis=0, return_inverse=True)
+    index = index.ravel()
+    weight = np.stack([np.bincount(index, w) for w in scatterer.weight.T.astype(np.float64)], axis=-1)
+    share = scatterer.weight[:, 0].astype(np.float64)
+    position = np.stack([np.bincount(index, share * p) for p in scatterer.position.T], axis=-1) / weight[:, :1]
+    offset = scatterer.position - position[index]
+    variance = float(np.average((offset**2).sum(axis=1), weights=share)) / 3  # along each axis
+    return Scatterer(
+        position=position.astype(np.float32),
+        weight=weight.astype(np.float32),
+        scattering_gaussians=scatterer.scattering_gaussians + [0.0, 8 * np.pi**2 * variance],
+        displaced_volume=float((scatterer.displaced_volume ** (2 / 3) + 2 * np.pi * variance) ** 1.5),
     )
 
 

@@ -102,3 +102,8 @@ def lift_into_slab(ice: IceSlab, xy: np.ndarray, inset: float, rng: np.random.Ge
     """(point, 3) centres at (point, 2), at a random height at least `inset` Å below the surfaces."""
     height = rng.uniform(-1, 1, len(xy)) * max(ice.thickness / 2 - inset, 0.0)
     return np.column_stack([xy, middle_height(ice, xy) + height / surface_normals(ice, xy)[:, 2]])
+
+
+def height_in_slab(ice: IceSlab, points: np.ndarray) -> np.ndarray:
+    """(point,) distance along the normal of points (point, 3) from the middle surface, Å; exact to first order."""
+    return (points[:, 2] - middle_height(ice, points[:, :2])) * surface_normals(ice, points[:, :2])[:, 2]

@@ -15,19 +15,22 @@ def _surface_height(slab: np.ndarray, x: float, y: float, z: float) -> float:
 
 
 @numba.njit(cache=True)
-def _in_film(film: np.ndarray, x: float, y: float, z: float) -> bool:
-    return film[0] * x + film[1] * y > film[2] and film[3] < z < film[4]
+def _in_film(film: np.ndarray, x: float, y: float, height: float) -> bool:
+    return film[0] * x + film[1] * y > film[2] and film[3] < height < film[4]
 
 
 @numba.njit(cache=True)
-def _distance(
-    kind: int, point: np.ndarray, field: np.ndarray, table: np.ndarray, dims: np.ndarray, spacing: float
-) -> float:
-    """Distance from a point in a body's frame to the body, nearest voxel; `far` outside its box."""
-    corner, extent, start = table[kind], dims[kind], dims[kind, 3]
-    i = int(math.floor((point[0] - corner[0]) / spacing))
-    j = int(math.floor((point[1] - corner[1]) / spacing))
-    k = int(math.floor((point[2] - corner[2]) / spacing))
+def _distance(kind: int, point: np.ndarray, field: np.ndarray, table: np.ndarray, dims: np.ndarray) -> float:
+    """Distance from a point in a body's frame to the body, by the nearest voxel; far outside its box.
+
+    A row of table is the corner of the map, its spacing, and of a shell radius and half thickness.
+    """
+    row, extent, start = table[kind], dims[kind], dims[kind, 3]
+    if row[4] > 0:
+        return abs(math.sqrt(point[0] ** 2 + point[1] ** 2 + point[2] ** 2) - row[4]) - row[5]
+    i = int(math.floor((point[0] - row[0]) / row[3]))
+    j = int(math.floor((point[1] - row[1]) / row[3]))
+    k = int(math.floor((point[2] - row[2]) / row[3]))
     if i < 0 or j < 0 or k < 0 or i >= extent[0] or j >= extent[1] or k >= extent[2]:
         return 1e9
     return field[start + (i * extent[1] + j) * extent[2] + k]
@@ -85,26 +88,29 @@ def _fits(
 ) -> bool:  # fmt: skip
     """Whether a body at a pose keeps the gap from the bodies `near`, and lies in the slab and outside the film."""
     place, turns, kinds, _ = body
-    points, bounds, field, table, dims, spacing = shapes
+    points, bounds, field, table, dims = shapes
     slab, film, half = outside
     x, shifted, local = np.empty(3), np.empty(3), np.empty(3)
     for n in range(len(near)):  # a body that would lie wholly inside the new one
+        if table[kinds[near[n]], 4] > 0:
+            continue
         for a in range(3):
             shifted[a] = place[near[n], a] - centre[a]
         _local(turn, shifted, local)
-        if _distance(kind, local, field, table, dims, spacing) < gap:
+        if _distance(kind, local, field, table, dims) < gap:
             return False
     for p in range(bounds[kind], bounds[kind + 1]):
         for a in range(3):
             x[a] = turn[a, 0] * points[p, 0] + turn[a, 1] * points[p, 1] + turn[a, 2] * points[p, 2] + centre[a]
-        if abs(_surface_height(slab, x[0], x[1], x[2])) > half or _in_film(film, x[0], x[1], x[2]):
+        height = _surface_height(slab, x[0], x[1], x[2])
+        if abs(height) > half or _in_film(film, x[0], x[1], height):
             return False
         for n in range(len(near)):
             other = near[n]
             for a in range(3):
                 shifted[a] = x[a] - place[other, a]
             _local(turns[other], shifted, local)
-            if _distance(kinds[other], local, field, table, dims, spacing) < gap:
+            if _distance(kinds[other], local, field, table, dims) < gap:
                 return False
     return True
 
