@@ -24,9 +24,9 @@ from tiltwise.simulate.disturbances import Disturbances
 from tiltwise.simulate.microscope import Grid, Transfer
 from tiltwise.simulate.slab import Layer
 from tiltwise.simulate.transfer import coherent_transfer
+from tiltwise.simulate.water import WATER_DENSITY, water_form_factor, water_structure_factor
 
 _POTENTIAL_OF_FORM_FACTOR = 47.878  # V Å2
-_WATER_DENSITY = 0.0311  # molecules per Å3, amorphous ice of 0.93 g/cm3
 _WATER_MOTION = 28.9  # Å2 of B-factor per e⁻/Å2: 8π²/3 of 1.1 Å2 mean square displacement (McMullan et al. 2015)
 _CARBON_DENSITY = 0.0877  # atoms per Å3, 1.75 g/cm3
 _CARBON_OVER_ICE = 9.09 - 4.53  # V, mean potential of the film less that of the ice it lies in
@@ -38,9 +38,8 @@ Spectrum = Callable[[torch.Tensor], torch.Tensor]
 
 
 def water_spectrum(frequency: torch.Tensor) -> torch.Tensor:
-    """Power per molecule of vitreous ice: (47.878 f)² S, S = 0.05 at low frequency with a peak at 1/3.7 Å."""
-    peak = torch.exp(-0.5 * ((frequency - 1 / 3.7) / 0.035) ** 2)
-    return (_POTENTIAL_OF_FORM_FACTOR * 3.04) ** 2 * torch.exp(-5.0 * frequency**2) * (0.05 + 1.5 * peak)
+    """Power of the projected potential of vitreous ice per molecule, V² Å⁴: (47.878 f)² S."""
+    return (_POTENTIAL_OF_FORM_FACTOR * water_form_factor(frequency)) ** 2 * water_structure_factor(frequency)
 
 
 def random_field(
@@ -65,7 +64,7 @@ def ice_fields(
     shape = tuple(layer.path.shape)
     frequency = frequency_norm(shape, pixel_size)
     rate = 0.25 * _WATER_MOTION * frequency**2
-    power = _WATER_DENSITY * spectrum(frequency)
+    power = WATER_DENSITY * spectrum(frequency)
     state, before = None, 0.0
     for exposure in exposures:
         fresh = random_field(shape, pixel_size, power, rng)
