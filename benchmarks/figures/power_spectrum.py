@@ -1,6 +1,6 @@
-"""Draw docs/images/simulated_spectrum.png: power spectra of a simulated untilted image and of a real one (EMPIAR-10164).
+"""Draw docs/images/simulated_spectrum.png: a simulated untilted image, a real one (EMPIAR-10164), and their spectra.
 
-python benchmarks/figures/power_spectrum.py [OUTPUT]
+python benchmarks/figures/power_spectrum.py [STACK [OUTPUT]]
 """
 
 import sys
@@ -19,6 +19,7 @@ from tiltwise.simulate.scene_session import prepare_series  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 STACK = ROOT.parent / "shared" / "data" / "hiv_empiar10164" / "stacks" / "TS_03.mrc"
+PICTURE = ROOT / "docs" / "images" / "simulated_spectrum.png"
 PIXEL_SIZE, SIZE = 10.0, 360
 MEASURED = np.array([1 / 200, 1 / 100, 1 / 60, 1 / 40, 1 / 30, 1 / 24])
 
@@ -50,8 +51,8 @@ def radial_power(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(1, rings) * 2 / (len(image) * PIXEL_SIZE), mean[1:rings]
 
 
-def main(output: Path) -> None:
-    series = read_acquisition(STACK).tilt_series
+def main(stack: Path = STACK, output: Path = PICTURE) -> None:
+    series = read_acquisition(stack).tilt_series
     tilt = int(np.argmin(np.abs(series.stage_tilt_angle)))
     y, x = ((n - SIZE) // 2 for n in series.image_shape)
     real = np.asarray(series.images[tilt][y : y + SIZE, x : x + SIZE], dtype=float)
@@ -73,4 +74,4 @@ def main(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "simulated_spectrum.png")
+    main(*map(Path, sys.argv[1:]))
