@@ -119,3 +119,20 @@ def test_deformation_and_magnification_move_bodies(ball):
     image = contrast(population, series, 1, Disturbances(deformation=deformation))[0].double()
     axis = (torch.arange(SIZE) - SIZE // 2) * PIXEL
     assert float((image.sum(0) * axis).sum() / image.sum()) == pytest.approx(1.1 * 62.0, abs=0.5)
+
+
+def test_weak_metal_is_linear_and_strong_metal_is_not(ball):
+    """To first order contrast is -2 φ (sin χ + r cos χ) = √(1 + r²) times that of amplitude contrast sin(atan r), with
+    r = 0.234. A thousandth of protein's phase of 0.1 rad leaves 1e-4 of second order."""
+    scatterer, radius = ball
+    faint = replace(scatterer, weight=scatterer.weight * np.float32(1e-3))
+    series = exact_series(SIZE, PIXEL)
+    plain = replace(series, optics=replace(series.optics, amplitude_contrast=np.sin(np.arctan(0.234))))
+    gold = replace(one_body(faint, np.zeros(3), radius), name="gold")
+    protein = one_body(faint, np.zeros(3), radius)
+    expected = np.hypot(1, 0.234) * contrast(protein, plain, 1, Disturbances())[0]
+    found = contrast(gold, series, 1, Disturbances())[0]
+    assert float((found - expected).abs().max() / expected.abs().max()) < 0.01
+    bead = replace(gold, scatterer=replace(scatterer, weight=scatterer.weight * np.float32([20.0, 0.0])))
+    dark = contrast(bead, series, 1, Disturbances())[0]
+    assert -1.001 < float(dark.min()) < -0.5  # an intensity is never negative, whatever the phase
