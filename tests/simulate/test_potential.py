@@ -9,7 +9,7 @@ from tiltwise.data.atoms import Atoms
 from tiltwise.data.errors import InputError
 from tiltwise.io.model import read_molecule
 from tiltwise.ops.fourier import frequency_norm
-from tiltwise.simulate.potential import potential_map, scatterer_from_atoms
+from tiltwise.simulate.potential import merge_points, potential_map, scatterer_from_atoms
 
 
 def test_transform_is_the_sum_of_form_factors_less_displaced_ice():
@@ -100,3 +100,14 @@ def test_potential_of_real_molecules(shared_data):
         assert low < potential / (ice / 4.53) < high
         if "proteasome" in name:
             assert 47.878 * 0.5288 * atoms.hydrogens.sum() / potential == pytest.approx(0.18, abs=0.01)
+
+
+def test_merged_points_keep_the_potential_and_the_coarse_transform(small_scatterer):
+    merged = merge_points(small_scatterer, 5.0)
+    assert len(merged.position) < len(small_scatterer.position) / 3
+    assert merged.weight.astype(float).sum(axis=0) == pytest.approx(small_scatterer.weight.astype(float).sum(axis=0))
+    spectra = [torch.fft.rfftn(torch.from_numpy(potential_map(s, 4.0, 48).data)) for s in (small_scatterer, merged)]
+    coarse = frequency_norm((48,) * 3, 4.0) < 1 / 20.0
+    difference = (spectra[0] - spectra[1])[coarse].abs().square().sum() / spectra[0][coarse].abs().square().sum()
+    assert float(difference) < 0.02
+    assert merge_points(small_scatterer, 0.0) is small_scatterer

@@ -39,7 +39,8 @@ class Shape:
     radius: float
     """Greatest distance of a point of the body from its centre, Å."""
     shell: tuple[float, float] = (0.0, 0.0)
-    """Radius and half thickness, Å, of a body that is a spherical shell; it has no map, and is only inserted."""
+    """Radius and half thickness, Å, of a body that is a spherical shell, or a ball if the radius is next to none: it
+    needs no map of distances."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -89,7 +90,7 @@ def shape_of_points(points: np.ndarray, reach: float) -> Shape:
 
 
 def shell_shape(radius: float, half_thickness: float) -> Shape:
-    """A spherical shell about its centre; bodies may lie within."""
+    """A spherical shell about its centre, to be inserted; bodies may lie within."""
     return Shape(
         point=np.empty((0, 3)),
         slack=0.0,
@@ -98,6 +99,23 @@ def shell_shape(radius: float, half_thickness: float) -> Shape:
         spacing=_SPACING,
         radius=radius + half_thickness,
         shell=(radius, half_thickness),
+    )
+
+
+def ball_shape(radius: float) -> Shape:
+    """A solid ball about its centre, its surface known by points about 3 Å apart."""
+    number = math.ceil(4 * math.pi * radius**2 / _THIN**2)
+    height = 1 - 2 * (np.arange(number) + 0.5) / number
+    turn = math.pi * (3 - math.sqrt(5)) * np.arange(number)
+    across = np.sqrt(1 - height**2)
+    return Shape(
+        point=radius * np.column_stack([across * np.cos(turn), across * np.sin(turn), height]),
+        slack=_THIN,
+        distance=np.empty((0, 0, 0), np.float32),
+        corner=np.zeros(3),
+        spacing=_SPACING,
+        radius=radius,
+        shell=(1e-6, radius),
     )
 
 

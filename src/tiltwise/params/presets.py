@@ -46,7 +46,7 @@ SCENES: dict[str, SceneParams] = {
     "crowded-cell": SceneParams(
         target=TargetParams(number=60, mass=2.3e6, diameter=250.0, gap=4.0),
         ice=IceParams(thickness=1500.0, incline=10.0, bend=2e5, margin=0.0),
-        crowd=CrowdParams(fraction=0.22),
+        crowd=CrowdParams(fraction=0.2),
         membranes=MembraneParams(spheres=2, radius_min=300.0, radius_max=500.0, sheets=1),
         contamination=ContaminationParams(number=3),
     ),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from tiltwise.ops.packing import shape_of_points
+from tiltwise.ops.packing import ball_shape, shape_of_points
 from tiltwise.params.scene import CarbonParams, ContaminationParams, CrowdParams, GoldParams
 from tiltwise.simulate import filling, region
 from tiltwise.simulate.filling import Draw, Ground, Kind
@@ -55,8 +55,7 @@ def place_gold(params: GoldParams, ground: Ground, rng: np.random.Generator) -> 
     populations = []
     for diameter, number in zip(np.linspace(params.diameter_min, params.diameter_max, sizes), share, strict=True):
         bead = gold_bead(float(diameter), rng)
-        shape = shape_of_points(bead.position.astype(float), _GOLD_GAP + 10.0)
-        kind = Kind(name="gold", scatterer=bead, shape=shape, gap=_GOLD_GAP)
+        kind = Kind(name="gold", scatterer=bead, shape=ball_shape(bead.radius), gap=_GOLD_GAP)
         within = _under_surfaces(ground, filling.anywhere_in_field(ground, 0.0), bead.radius)
         beside = _under_surfaces(ground, filling.anywhere_in_view(ground, 0.0), bead.radius)
         around = filling.number_beside(ground, int(number), 0.0)

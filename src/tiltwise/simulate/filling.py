@@ -13,7 +13,7 @@ from tiltwise.simulate.potential import Scatterer
 from tiltwise.simulate.scene import CarbonFilm, Field, IceSlab, Population
 
 _TRIES = 1_500  # poses tried for each body, on average, before the ice is called full
-_BATCH = 20_000
+_SMALL_BATCH, _BATCH = 4_000, 20_000  # poses drawn at once
 
 Draw = Callable[[int, np.random.Generator], tuple[np.ndarray, Rotation]]
 """Draws at most so many poses: centres (n, 3) Å, and rotations."""
@@ -120,7 +120,7 @@ def _until_full(
                 f"only {number - left} of {number} bodies ({kind.name}) with {kind.gap:.0f} Å between them fit into "
                 f"the ice: ask for fewer, or for a thicker or wider specimen"
             )
-        centre, rotation = draw(min(max(4 * left, 256), _BATCH), rng)
+        centre, rotation = draw(min(max(4 * left, _SMALL_BATCH if tries else 256), _BATCH), rng)
         tries += max(len(centre), 1)
         if len(centre):
             accepted = ground.packing.place(index, centre, rotation, kind.gap, left, margin=ground.margin)

@@ -7,7 +7,7 @@ import numpy as np
 from tiltwise.params.scene import IceParams
 from tiltwise.simulate.scene import Field, IceSlab
 
-_GRID = 400  # points along each side of the grid on which areas are counted
+_GRID = 200  # points along each side of the grid on which areas are counted
 
 
 def ice_slab(params: IceParams, rng: np.random.Generator) -> IceSlab:

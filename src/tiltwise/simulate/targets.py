@@ -16,6 +16,8 @@ from tiltwise.simulate.membranes import HALF_THICKNESS
 from tiltwise.simulate.potential import Scatterer
 from tiltwise.simulate.scene import Population
 
+_CAUTION = 6.0  # Å, by which collisions are found too early (ops/packing.py) and a leaning particle reaches down
+
 
 def target_kind(target: Scatterer, params: TargetParams) -> Kind:
     """The target as a body to be placed."""
@@ -41,7 +43,7 @@ def membrane_targets(
     radius = kind.scatterer.radius
     check_field(ground, radius)
     foot = -float(kind.scatterer.position[:, 2].min())
-    anchor = foot + HALF_THICKNESS + kind.gap if params.anchor is None else params.anchor
+    anchor = foot + HALF_THICKNESS + kind.gap + _CAUTION if params.anchor is None else params.anchor
     draw = _on_membranes(membranes, anchor, params.tilt_spread)
 
     def within(number: int, rng: np.random.Generator) -> tuple[np.ndarray, Rotation]:
@@ -107,7 +109,7 @@ def check_field(ground: Ground, radius: float) -> None:
 def rotations_onto(normal: np.ndarray, spread: float, rng: np.random.Generator) -> Rotation:
     """(n,) rotations that bring z onto normals (n, 3) tilted by a Gaussian of sd `spread` degrees on each of two axes,
     turned about z at random."""
-    spin = Rotation.from_euler("z", rng.uniform(0, 360, len(normal)), degrees=True)
+    spin = Rotation.from_rotvec(rng.uniform(0, 360, (len(normal), 1)) * [[0.0, 0.0, 1.0]], degrees=True)
     lean = np.column_stack([rng.normal(0, spread, (len(normal), 2)), np.zeros(len(normal))])
     across = np.cross(normal, np.where(np.abs(normal[:, 2:]) < 0.9, [[0.0, 0, 1]], [[1.0, 0, 0]]))
     across /= np.linalg.norm(across, axis=1, keepdims=True)

@@ -92,7 +92,7 @@ def _fits(
     slab, film, half = outside
     x, shifted, local = np.empty(3), np.empty(3), np.empty(3)
     for n in range(len(near)):  # a body that would lie wholly inside the new one
-        if table[kinds[near[n]], 4] > 0:
+        if table[kinds[near[n]], 4] > 1:  # a shell's centre is not part of it
             continue
         for a in range(3):
             shifted[a] = place[near[n], a] - centre[a]
