@@ -6,6 +6,7 @@ contrast). The reference for what this leaves out is `simulate.multislice`.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -94,7 +95,10 @@ def expose(
     if scene.film is not None:
         film = film_layer(scene.film, scene.ice, series, tilt)
         carbon = film_field(film, params.camera.pixel_size, rng)
-        add_layer(fields, [carbon] * len(exposures), film.depth, series, tilt, params, disturbances)
+        lossless = replace(
+            series, optics=replace(series.optics, amplitude_contrast=0.0)
+        )  # its loss is that of its path
+        add_layer(fields, [carbon] * len(exposures), film.depth, lossless, tilt, params, disturbances)
         attenuation = attenuation * torch.exp(-film.path / params.lens.carbon_mean_free_path)
     return (fields + 1).clamp_min_(0).mul_(attenuation * disturbances.illumination(series, tilt))
 
