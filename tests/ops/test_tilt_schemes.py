@@ -5,8 +5,8 @@ import pytest
 
 from tiltwise.ops.tilt_schemes import (
     bidirectional_sequence,
-    dose_symmetric_order,
     dose_symmetric_sequence,
+    order_of_range,
     steps_of_range,
     unidirectional_sequence,
 )
@@ -15,7 +15,7 @@ from tiltwise.ops.tilt_schemes import (
 def test_hagen():
     """Hagen, Wan & Briggs 2017: 0, +s, -s, +2s, -2s ..."""
     assert (3 * dose_symmetric_sequence(3, 3)).tolist() == [0, 3, -3, 6, -6, 9, -9]
-    angle, order = dose_symmetric_order(9.0, 3.0)
+    angle, order = order_of_range("dose_symmetric", 9.0, 3.0)
     assert angle[np.argsort(order)].tolist() == [0, 3, -3, 6, -6, 9, -9]
     assert angle.tolist() == sorted(angle)
 

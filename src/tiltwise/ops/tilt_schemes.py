@@ -53,10 +53,18 @@ def dose_symmetric_sequence(
     return np.array(sequence)
 
 
-def dose_symmetric_order(tilt_max: float, tilt_step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Angles in rising order (tilt,) degrees and the order in which they are taken: 0, +s, -s, +2s, -2s ... (Hagen)."""
+def order_of_range(scheme: str, tilt_max: float, tilt_step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Angles -tilt_max ... tilt_max in rising order (tilt,), degrees, and the order in which the scheme takes them.
+
+    Dose-symmetric in single steps, 0, +s, -s, +2s ... (Hagen); bidirectional from 0, upwards first.
+    """
     below, above = steps_of_range(-tilt_max, tilt_max, tilt_step, 0.0)
-    sequence = dose_symmetric_sequence(below, above)
+    sequences = {
+        "unidirectional": unidirectional_sequence,
+        "bidirectional": bidirectional_sequence,
+        "dose_symmetric": dose_symmetric_sequence,
+    }
+    sequence = sequences[scheme](below, above)
     return np.sort(sequence) * tilt_step, np.argsort(sequence)
 
 
