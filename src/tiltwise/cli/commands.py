@@ -32,17 +32,24 @@ def new(project: str, recipe: str, reference: str | None, centres: str | None) -
 @click.option("--spherical-aberration-mm", "spherical_aberration", type=float, metavar="mm", help="Cs.")
 @click.option("--amplitude-contrast", type=float, metavar="FRACTION", help="Fraction of amplitude contrast.")
 @click.option("--exposure-e-A2", "exposure", type=float, metavar="e⁻/Å²", help="Exposure of each image.")
+@click.option(
+    "--alignment",
+    metavar="PATH",
+    help="Alignment of another program: a file, or a folder with one for each series (.aln, .xf, .xml, .json, .star).",
+)
 @click.option("--images", metavar="FOLDER", help="Where the separate images of an .mdoc lie, if not beside it.")
-def import_(project: str, paths: tuple[str, ...], as_json: bool, **overrides: Any) -> None:
+def import_(project: str, paths: tuple[str, ...], alignment: str | None, as_json: bool, **overrides: Any) -> None:
     """Read tilt series into a project.
 
     PATHS are stacks with an .mdoc or a .rawtlt beside them, .mdoc files with separate images, or folders of these. The
-    images stay where they are. Options go before what the files say.
+    images stay where they are. Options go before what the files say. A series that comes with its alignment (of IMOD,
+    AreTomo, Warp, RELION or the CryoET portal) is not aligned again: the step align takes over what is given.
     """
     from tiltwise.cli.tables import show_import
     from tiltwise.project.importing import import_tilt_series
 
-    series = import_tilt_series(Path(project), [Path(path) for path in paths], **overrides)
+    files = [Path(path) for path in paths]
+    series = import_tilt_series(Path(project), files, alignment=Path(alignment) if alignment else None, **overrides)
     if as_json:
         for one in series:
             click.echo(json.dumps(asdict(one), ensure_ascii=False))
@@ -81,6 +88,18 @@ def status(project: str, as_json: bool) -> None:
             click.echo(json.dumps(asdict(row), ensure_ascii=False))
     else:
         show_status(rows)
+
+
+@click.command()
+@click.option("--format", "form", required=True, metavar="FORMAT", help="imod, aretomo, warp, relion or portal.")
+@click.option("--output", required=True, metavar="FOLDER", help="Where to write the files.")
+@click.option("--only", multiple=True, metavar="SERIES", help="Only this tilt series; may be repeated.")
+def export(project: str, form: str, output: str, only: tuple[str, ...]) -> None:
+    """Write the alignment as files of another program."""
+    from tiltwise.project.exporting import export_alignments
+
+    for file in export_alignments(Path(project), form, Path(output), only=only or None):
+        click.echo(file)
 
 
 @click.command()
@@ -130,6 +149,7 @@ COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument(), *(option() for option in EXECUTION), json_option())(run),
     with_params(project_argument(), json_option())(status),
     with_params(project_argument())(report),
+    with_params(project_argument())(export),
     with_params(project_argument(), json_option())(evaluate),
     with_params(json_option())(demo),
 )
