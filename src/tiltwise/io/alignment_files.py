@@ -144,6 +144,8 @@ def _write_imod(folder: Path, series: TiltSeries) -> None:
     series, _ = _in_stack_order(series)
     stack = str(parse_image_name(series.image_names[0]).path)
     sizes = {"pixel_size": series.pixel_size, "image_shape": series.image_shape}
+    folder = folder / series.name  # of its own: tilt.com and newst.com have the same name in every series
+    folder.mkdir(exist_ok=True)
     write_imod(folder, series.name, stack, series.geometry, use=series.use, **sizes)
 
 
