@@ -1,4 +1,4 @@
-"""The commands of a project: new, import, run, status, report, evaluate; and the demo."""
+"""The commands of a project, from check and new to export and report; and the demo."""
 
 import json
 from dataclasses import asdict
@@ -55,6 +55,19 @@ def import_(project: str, paths: tuple[str, ...], alignment: str | None, as_json
             click.echo(json.dumps(asdict(one), ensure_ascii=False))
     else:
         show_import(series)
+
+
+@click.command()
+@click.argument("folder", metavar="FOLDER")
+def check(folder: str, as_json: bool) -> int:
+    """Say what a folder from the microscope holds, what is missing and what would be assumed.
+
+    Reads metadata and headers only, and changes nothing. Exit code 3 if import would refuse a series.
+    """
+    from tiltwise.cli.check_table import show_session
+    from tiltwise.io.session_folder import read_session
+
+    return show_session(*read_session(Path(folder)), as_json=as_json)
 
 
 @click.command()
@@ -145,6 +158,7 @@ def demo(output: str, seed: int, model: str | None, as_json: bool) -> int:
 
 COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument())(new),
+    with_params(json_option())(check),
     with_params(project_argument(), json_option())(import_),
     with_params(project_argument(), *(option() for option in EXECUTION), json_option())(run),
     with_params(project_argument(), json_option())(status),
