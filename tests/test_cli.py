@@ -49,7 +49,7 @@ def test_starting_recipes_are_complete(tiltwise, tmp_path, recipe):
 def test_help_lists_every_command_and_stage(tiltwise):
     code, out, _ = tiltwise("-h")
     assert code == 0
-    for name in ("new", "check", "import", "run", "status", "export", "report", "evaluate", "demo", *pipeline.BY_NAME):
+    for name in ("new", "check", "import", "run", "status", "export", "history", "doctor", "report", *pipeline.BY_NAME):
         assert f"\n  {name} " in out
 
 
@@ -63,7 +63,9 @@ def test_every_parameter_is_an_option_with_its_sentence(tiltwise, stage):
         assert field.description in words
 
 
-@pytest.mark.parametrize("command", ["new", "check", "import", "run", "status", "export", "report", "evaluate", "demo"])
+@pytest.mark.parametrize(
+    "command", ["new", "check", "import", "run", "status", "export", "history", "doctor", "report", "evaluate", "demo"]
+)
 def test_every_command_has_help(tiltwise, command):
     assert tiltwise(command, "-h")[0] == 0
 

@@ -116,6 +116,33 @@ def export(project: str, form: str, output: str, only: tuple[str, ...]) -> None:
 
 
 @click.command()
+def history(project: str) -> None:
+    """Print how a project came to be, as a script that makes it again."""
+    from tiltwise.project.history import history_script
+
+    click.echo(history_script(Path(project)), nl=False)
+
+
+@click.command()
+@click.option("--folder", default=".", metavar="FOLDER", help="Where projects are to lie, for its disk space.")
+def doctor(folder: str, as_json: bool) -> int:
+    """Say what this machine offers and what is missing. Exit code 3 if something needed is missing."""
+    from tiltwise.cli.tables import show_table
+    from tiltwise.project.machine import examine_machine
+
+    findings = examine_machine(Path(folder))
+    if as_json:
+        for one in findings:
+            click.echo(json.dumps(asdict(one), ensure_ascii=False))
+    else:
+        show_table(("looked at", "", "found"), [(one.what, one.verdict, one.found) for one in findings])
+        for one in findings:
+            if one.advice:
+                click.echo(f"{one.what}: {one.advice}")
+    return 3 if any(one.verdict == "missing" for one in findings) else 0
+
+
+@click.command()
 @click.option("--output", metavar="FILE", help="Where to write it; PROJECT/report.html if not given.")
 def report(project: str, output: str | None) -> None:
     """Write one HTML file with figures of every stage."""
@@ -164,6 +191,8 @@ COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument(), json_option())(status),
     with_params(project_argument())(report),
     with_params(project_argument())(export),
+    with_params(project_argument())(history),
+    with_params(json_option())(doctor),
     with_params(project_argument(), json_option())(evaluate),
     with_params(json_option())(demo),
 )
