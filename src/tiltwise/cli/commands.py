@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tiltwise.cli.options import EXECUTION, json_option, project_argument, with_params
+from tiltwise.cli.options import EXECUTION, IMPORTING, json_option, project_argument, with_params
 from tiltwise.data.errors import InputError
 
 
@@ -26,18 +26,6 @@ def new(project: str, recipe: str, reference: str | None, centres: str | None) -
 
 @click.command("import")
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
-@click.option("--pixel-size-A", "pixel_size", type=float, metavar="Å", help="Pixel size of the images.")
-@click.option("--tilt-axis-angle-deg", "tilt_axis_angle", type=float, metavar="°", help="Tilt axis, from image y.")
-@click.option("--voltage-kV", "voltage", type=float, metavar="kV", help="Acceleration voltage.")
-@click.option("--spherical-aberration-mm", "spherical_aberration", type=float, metavar="mm", help="Cs.")
-@click.option("--amplitude-contrast", type=float, metavar="FRACTION", help="Fraction of amplitude contrast.")
-@click.option("--exposure-e-A2", "exposure", type=float, metavar="e⁻/Å²", help="Exposure of each image.")
-@click.option(
-    "--alignment",
-    metavar="PATH",
-    help="Alignment of another program: a file, or a folder with one for each series (.aln, .xf, .xml, .json, .star).",
-)
-@click.option("--images", metavar="FOLDER", help="Where the separate images of an .mdoc lie, if not beside it.")
 def import_(project: str, paths: tuple[str, ...], alignment: str | None, as_json: bool, **overrides: Any) -> None:
     """Read tilt series into a project.
 
@@ -80,10 +68,30 @@ def check(folder: str, as_json: bool) -> int:
 @click.option("--from", "first", metavar="STEP", help="First step.")
 @click.option("--to", "last", metavar="STEP", help="Last step.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--watch", metavar="FOLDER", help="Import and run series as they are finished in this folder.")
+@click.option(
+    "--settle-s", "settle", type=float, metavar="s", help="Unchanged for so long, a series is finished [300]."
+)
+@click.option("--timeout-s", "timeout", type=float, metavar="s", help="Without change for so long, the watch ends.")
 def run(project: str, only: tuple[str, ...], first: str | None, last: str | None, dry_run: bool, **rest: Any) -> int:
-    """Run what is not done yet, or no longer up to date."""
-    from tiltwise.cli.running import run_and_show, show_plan
+    """Run what is not done yet, or no longer up to date.
 
+    With --watch, series are taken from FOLDER as the microscope finishes them; the options of import then apply. Steps
+    that take all series run when the watch ends.
+    """
+    from tiltwise.cli.running import run_and_show, show_plan, watch_and_show
+
+    names = ("settle", "timeout", *(option().name for option in IMPORTING))
+    watching = {name: value for name in names if (value := rest.pop(name)) is not None}
+    watched = rest.pop("watch")
+    if watched:
+        if only or dry_run or rest["force"]:
+            raise InputError("--watch goes with none of --only, --dry-run and --force")
+        return watch_and_show(Path(project), Path(watched), watching, steps=(first, last), **rest)
+    if watching:
+        raise InputError(
+            f"--{next(iter(watching)).replace('_', '-')} ... goes with --watch; give it to tiltwise import"
+        )
     if dry_run:
         return show_plan(Path(project), only or None, (first, last), rest["force"], rest["as_json"])
     return run_and_show(Path(project), only=only or None, steps=(first, last), **rest)
@@ -186,8 +194,8 @@ def demo(output: str, seed: int, model: str | None, as_json: bool) -> int:
 COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument())(new),
     with_params(json_option())(check),
-    with_params(project_argument(), json_option())(import_),
-    with_params(project_argument(), *(option() for option in EXECUTION), json_option())(run),
+    with_params(project_argument(), *(option() for option in IMPORTING), json_option())(import_),
+    with_params(project_argument(), *(o() for o in EXECUTION), *(o() for o in IMPORTING), json_option())(run),
     with_params(project_argument(), json_option())(status),
     with_params(project_argument())(report),
     with_params(project_argument())(export),
