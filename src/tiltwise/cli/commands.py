@@ -89,9 +89,8 @@ def run(project: str, only: tuple[str, ...], first: str | None, last: str | None
             raise InputError("--watch goes with none of --only, --dry-run and --force")
         return watch_and_show(Path(project), Path(watched), watching, steps=(first, last), **rest)
     if watching:
-        raise InputError(
-            f"--{next(iter(watching)).replace('_', '-')} ... goes with --watch; give it to tiltwise import"
-        )
+        given = ", ".join(name.replace("_", " ") for name in watching)
+        raise InputError(f"{given}: is for series that --watch imports; for those here, give it to tiltwise import")
     if dry_run:
         return show_plan(Path(project), only or None, (first, last), rest["force"], rest["as_json"])
     return run_and_show(Path(project), only=only or None, steps=(first, last), **rest)

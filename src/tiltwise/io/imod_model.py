@@ -149,7 +149,8 @@ def _read_contour(path: str | Path, raw: bytes, place: int) -> tuple[Contour, in
     count, _, _, surface = _unpack(path, raw, _CONTOUR, place)
     start = place + _CONTOUR.size
     end = _skip(path, raw, start, 12 * _count(path, count))
-    points = np.frombuffer(raw[start:end], dtype=">f4").reshape(-1, 3).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what is no number is told apart below
+        points = np.frombuffer(raw[start:end], dtype=">f4").reshape(-1, 3).astype(np.float64)
     if not np.isfinite(points).all():
         raise InputError(f"{path}: a point is not a number")
     return Contour(points=points, surface=surface), end
@@ -158,7 +159,8 @@ def _read_contour(path: str | Path, raw: bytes, place: int) -> tuple[Contour, in
 def _read_minx(
     path: str | Path, raw: bytes, place: int, *, stored: bool
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    values = np.frombuffer(_slice(path, raw, place, 72), dtype=">f4").astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        values = np.frombuffer(_slice(path, raw, place, 72), dtype=">f4").astype(np.float64)
     origin, scale, moved = values[3:6], values[9:12], values[12:15]
     if not (np.isfinite(values).all() and (scale > 0).all()):
         raise InputError(f"{path}: its image coordinates (MINX) make no sense")

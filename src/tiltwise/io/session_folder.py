@@ -28,6 +28,8 @@ _DECIMAL_COMMA = re.compile(r"^[-+]?\d+,\d+$")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MOST_FILES = 200_000
 _PIXEL_AGREEMENT = 0.01
+_COARSEST = 1e5
+"""No image of a tilt series has larger pixels, Å."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -179,7 +181,9 @@ def _describe(one: SeriesFindings, mdoc: Mdoc) -> None:
     _describe_exposure(one, mdoc)
     _describe_axis(one, mdoc)
     spacings = mdoc_format.image_numbers(mdoc, "PixelSpacing")
-    if spacings is not None and spacings[0] > 0:
+    if spacings is not None and not ((spacings > 0) & (spacings < _COARSEST)).all():
+        one.warnings.append(f"PixelSpacing of {spacings.min():g} to {spacings.max():g} Å makes no sense")
+    elif spacings is not None:
         one.pixel_size = float(spacings[0])
         if np.ptp(spacings) > _PIXEL_AGREEMENT * spacings[0]:
             one.faults.append(f"PixelSpacing differs between the images ({spacings.min():g} to {spacings.max():g} Å)")

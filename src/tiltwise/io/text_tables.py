@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from tiltwise.data.errors import InputError
 
+LARGEST_NUMBER = 1e9
+"""No angle, length or count in such a file is larger; what is larger would overflow later, without a name."""
 LARGEST_TEXT = 1 << 26
 """No table of one tilt series is larger, bytes; what is larger is another kind of file."""
 
@@ -43,7 +43,7 @@ def number_row(path: str | Path, line: int, words: list[str], count: int) -> lis
         values = [float(word) for word in words]
     except ValueError:
         values = []
-    if len(values) != count or not np.isfinite(values).all():
+    if len(values) != count or not all(abs(value) < LARGEST_NUMBER for value in values):
         raise InputError(f"{path}, line {line}: expected {count} finite numbers, found {' '.join(words)[:60]!r}")
     return values
 

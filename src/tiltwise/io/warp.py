@@ -26,7 +26,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.io.alignment import Alignment
 from tiltwise.io.star import numbers, read_star, texts, write_star
-from tiltwise.io.text_tables import decode, read_bytes
+from tiltwise.io.text_tables import LARGEST_NUMBER, decode, read_bytes
 
 _MOVEMENT = ("GridMovementX", "GridMovementY")
 _VOLUME_WARP = ("GridVolumeWarpX", "GridVolumeWarpY", "GridVolumeWarpZ")
@@ -139,7 +139,7 @@ def read_tomostar(path: str | Path) -> Tomostar:
     zero = np.zeros(len(names))
     axis = numbers(table, "wrpAxisAngle", path) if "wrpAxisAngle" in table else zero
     dose = numbers(table, "wrpDose", path) if "wrpDose" in table else zero
-    if not (np.isfinite(angle).all() and np.isfinite(axis).all() and np.isfinite(dose).all()):
+    if not all((np.abs(values) < LARGEST_NUMBER).all() for values in (angle, axis, dose)):
         raise InputError(f"{path}: an angle or a dose is not a finite number")
     return Tomostar(movie_names=tuple(names), angle=angle, axis_angle=axis, dose=dose)
 
@@ -282,7 +282,7 @@ def _number(path: str | Path, name: str, text: str) -> float:
         value = float(text.replace(",", "."))
     except ValueError:
         value = np.nan
-    if not np.isfinite(value):
+    if not abs(value) < LARGEST_NUMBER:
         raise InputError(f"{path}: {name}: {text[:40]!r} is not a finite number")
     return value
 

@@ -20,6 +20,7 @@ from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.io.alignment import Alignment, image_stem
 from tiltwise.io.relion.tilt_series import column_or_none, read_geometry, relion_root
 from tiltwise.io.star import Block, read_star, single_number, texts
+from tiltwise.io.text_tables import LARGEST_NUMBER
 
 _PROJECTION = tuple(f"rlnTomoProj{axis}" for axis in "XYZ")
 _SIZES = tuple(f"rlnTomoSize{axis}" for axis in "XYZ")
@@ -132,7 +133,7 @@ def _matrix_rows(table: Block, column: str, path: Path) -> np.ndarray:
 
 def _check_finite(geometry: TiltGeometry, path: Path) -> None:
     columns = (geometry.tilt_angle, geometry.tilt_axis_angle, geometry.x_tilt, geometry.shift)
-    if not all(np.isfinite(values).all() for values in columns) or not len(geometry.tilt_angle):
+    if not all((np.abs(values) < LARGEST_NUMBER).all() for values in columns) or not len(geometry.tilt_angle):
         raise InputError(f"{path}: its alignment is empty or holds values that are no numbers")
 
 
