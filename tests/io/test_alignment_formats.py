@@ -362,17 +362,26 @@ def test_rows_find_their_images_or_the_fault_is_named(make_tilt_series):
         align_series(series, Alignment(program="X", use=np.ones(count - 1, bool), geometry=fewer), "f")
 
 
-def test_dark_frames_of_aretomo_are_found_by_either_column(tmp_path):
-    rows = ["    {} 85.0 1.0 0.0 0.0 1.0 1.0 1.0 0.0 {}".format(*pair) for pair in ((1, -3.0), (2, 0.0), (4, 6.0))]
-    for line in ("2 3 3.00", "2 2 3.00"):
-        first = 1 if line == "2 3 3.00" else 0
-        body = [row if first else row.replace("    ", "    0", 1) for row in rows]
-        if not first:
-            body = ["    {} 85.0 1.0 0.0 0.0 1.0 1.0 1.0 0.0 {}".format(*p) for p in ((0, -3.0), (1, 0.0), (3, 6.0))]
-        text = ["# AreTomo Alignment", "# RawSize = 10 8 4", f"# DarkFrame = {line}", *body]
-        (tmp_path / "a.aln").write_text("\n".join(text))
-        alignment = read_aln(tmp_path / "a.aln")
-        assert (alignment.section.tolist(), alignment.dark_section.tolist()) == ([0, 1, 3], [2])
+@pytest.mark.parametrize(
+    ("dark", "numbers"),
+    [
+        ("2 3 3.00", (1, 2, 4)),  # AreTomo 3: place from 0, section from 1
+        ("2 2 3.00", (0, 1, 3)),  # from 0
+        ("2 0 3.00", (1, 2, 3)),  # a version that leaves the section 0 and numbers the rows anew
+    ],
+)
+def test_dark_frames_of_aretomo_in_all_their_forms(tmp_path, dark, numbers):
+    rows = [
+        f"    {n} 85.0 1.0 0.0 0.0 1.0 1.0 1.0 0.0 {tilt}" for n, tilt in zip(numbers, (-3.0, 0.0, 6.0), strict=True)
+    ]
+    text = ["# AreTomo Alignment", "# RawSize = 10 8 4", f"# DarkFrame = {dark}", *rows]
+    (tmp_path / "a.aln").write_text("\n".join(text))
+    alignment = read_aln(tmp_path / "a.aln")
+    assert (alignment.section.tolist(), alignment.dark_section.tolist()) == ([0, 1, 3], [2])
+    assert alignment.tilt_angle.tolist() == [-3.0, 0.0, 6.0]
+    (tmp_path / "a.aln").write_text("\n".join(text).replace("10 8 4", "10 8 9").replace(dark, "1 0 3.00"))
+    with pytest.raises(InputError, match="contradict each other"):
+        read_aln(tmp_path / "a.aln")
 
 
 def test_a_model_file_is_read_as_the_specification_lays_it_out(tmp_path):

@@ -13,8 +13,8 @@ what the numbers say.) There is no x-tilt.
 local(u) is the mean of the shifts of the reliable patches, weighted by exp(-100 [(u - u_p)_x² / n_x² + (u - u_p)_y² /
 n_y²]) with the patches' places u_p in pixels from the image centre, before the global shift.
 
-SEC and DarkFrame count the images of the raw stack, from 0 in AreTomo 1 and 2, from 1 in AreTomo 3. TILT includes
-AlphaOffset. BetaOffset enters nowhere.
+SEC and DarkFrame count the images of the raw stack, from 0 in AreTomo 1 and 2, from 1 in AreTomo 3; some versions
+number the rows anew without the dark images. TILT includes AlphaOffset. BetaOffset enters nowhere.
 """
 
 import re
@@ -246,21 +246,25 @@ def _alignment(
 def _sections(
     path: str | Path, section: np.ndarray, darks: np.ndarray, count: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sections of the rows and of the dark images, counted from 0.
+    """Sections of the rows and of the dark images in the raw stack, counted from 0.
 
-    A DarkFrame line holds the place in order of tilt, from 0, and the section; which of the two is the index has
-    changed between versions, so the one that clashes with no row is taken.
+    A DarkFrame line holds the place in order of tilt, from 0, and the section, which some versions leave 0; and some
+    number the rows anew once the dark images are gone. What fits together says which it was.
     """
     for value in np.concatenate([section, darks[:, :2].ravel()]):
         whole(path, 0, value, "a section")
-    first = 0 if 0 in section or 0 in darks[:, 1] else 1
-    rows = (section - first).astype(int)
+    first = 0 if 0 in section else 1
+    rows, place = (section - first).astype(int), darks[:, 0].astype(int)
     if len(np.unique(rows)) < len(rows):
         raise InputError(f"{path}: a section number occurs twice")
-    candidates = ((darks[:, 1] - first).astype(int), darks[:, 0].astype(int))
-    dark = next((one for one in candidates if len({*rows, *one}) == len(rows) + len(one)), None)
+    total = len(rows) + len(place)
+    candidates = ((darks[:, 1] - first).astype(int), place)
+    dark = next((one for one in candidates if len({*rows, *one}) == total and (one >= 0).all()), None)
+    renumbered = np.array_equal(rows, np.arange(len(rows))) and len(set(place)) == len(place) and count in (None, total)
+    if dark is None and renumbered and place.max() < total:
+        rows, dark = np.setdiff1d(np.arange(total), place), place
     if dark is None:
-        raise InputError(f"{path}: a DarkFrame is also among the aligned sections")
+        raise InputError(f"{path}: its DarkFrame lines and its sections contradict each other")
     highest = int(max(rows.max(), dark.max(initial=0)))
     if count is not None and highest >= count:
         raise InputError(f"{path}: names section {highest + first} of a stack of {count} images")
