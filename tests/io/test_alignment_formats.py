@@ -349,6 +349,10 @@ def test_rows_find_their_images_or_the_fault_is_named(make_tilt_series):
     mirrored = replace(geometry, tilt_angle=-geometry.tilt_angle)
     with pytest.raises(InputError, match="they agree with the opposite sign"):
         align_series(series, Alignment(**base, geometry=mirrored), "f")
+    kept = align_series(series, Alignment(**base, geometry=mirrored, sign_known=False), "f")
+    assert np.array_equal(kept.geometry.tilt_angle, mirrored.tilt_angle)
+    with pytest.raises(InputError, match="in another order"):
+        align_series(series, Alignment(**base, geometry=shuffled, sign_known=False), "f")
     # one image too far along is a constant offset of 3°, which only a stated offset betrays
     late = replace(geometry, tilt_angle=geometry.tilt_angle + 3)
     with pytest.raises(InputError, match="are not those of TS_1"):

@@ -165,6 +165,8 @@ def watch_and_show(folder: Path, watched: Path, given: dict[str, Any], *, as_jso
     patience = {name: given.pop(name) for name in ("settle", "timeout") if name in given}
     if any(value <= 0 for value in patience.values()):
         raise InputError("--settle-s and --timeout-s are times above 0")
+    if not watched.is_dir():
+        raise InputError(f"{watched}: no such folder")
     interval = min(10.0, patience.get("settle", 300.0) / 3)
     paths = {name: Path(given.pop(name)) for name in ("alignment", "images") if name in given}
     settings = WatchSettings(folder=watched, interval=interval, overrides=given | paths, **patience)

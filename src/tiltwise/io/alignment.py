@@ -33,6 +33,8 @@ class Alignment:
     """(row,) nominal angle of the stage, degrees; None if the file keeps only refined ones."""
     tilt_offset: float | None = None
     """What the program says it added to the nominal angles, degrees; None if it does not say."""
+    sign_known: bool = True
+    """False where the program's user may have kept or negated the nominal angles, so that both signs are right."""
     defocus_handedness: int | None = None
     """+1 or -1 where the program states it."""
     notes: tuple[str, ...] = ()
@@ -140,6 +142,8 @@ def _check_angles(series: TiltSeries, alignment: Alignment, tilts: np.ndarray, p
             common, limit = alignment.tilt_offset, SAME_ANGLE
         difference = np.abs(offset - common)
     if not len(kept) or difference.max() <= limit:
+        return
+    if not alignment.sign_known and _spread(alignment.geometry.tilt_angle[kept] + ours) <= _LARGEST_REFINEMENT:
         return
     worst = int(difference.argmax())
     angle = alignment.geometry.tilt_angle[kept]

@@ -182,6 +182,7 @@ def from_warp(series: WarpSeries, *, pixel_size: float, image_shape: tuple[int, 
         image_stems=None
         if series.movie_paths is None
         else tuple(PureWindowsPath(name).stem for name in series.movie_paths),
+        sign_known=False,
         defocus_handedness=-1 if series.angles_inverted else 1,
         notes=notes,
     )
