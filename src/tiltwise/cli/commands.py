@@ -1,4 +1,4 @@
-"""The commands of a project, from check and new to export and report; and the demo."""
+"""The commands of a project, from check and new to export and report; the demo; and the plan."""
 
 import json
 from dataclasses import asdict
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tiltwise.cli.options import EXECUTION, IMPORTING, json_option, project_argument, with_params
+from tiltwise.cli.plan_command import plan_command
 from tiltwise.data.errors import InputError
 
 
@@ -202,5 +203,6 @@ COMMANDS: tuple[click.Command, ...] = (
     with_params(json_option())(doctor),
     with_params(project_argument(), json_option())(evaluate),
     with_params(json_option())(demo),
+    plan_command(),
 )
 """The commands in the order of their use."""

@@ -4,15 +4,8 @@ import numpy as np
 
 from tiltwise.data.optics import Ctf, Optics
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
+from tiltwise.ops.tilt_schemes import dose_symmetric_order
 from tiltwise.params.simulate import SimulateParams
-
-
-def dose_symmetric_order(tilt_max: float, tilt_step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Angles in rising order (tilt,) degrees and the order in which they are taken: 0, +s, -s, +2s, -2s ... (Hagen)."""
-    steps = int(np.floor(tilt_max / tilt_step + 1e-9))
-    index = np.arange(-steps, steps + 1)
-    order = np.where(index > 0, 2 * index - 1, -2 * index)
-    return index * tilt_step, order
 
 
 def acquire(params: SimulateParams, name: str, rng: np.random.Generator) -> TiltSeries:

@@ -16,7 +16,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.volume import Volume
 from tiltwise.ops.fourier import crop_spectrum, frequency_norm
 
-_POTENTIAL_OF_FORM_FACTOR = 47.878  # V Å2
+POTENTIAL_OF_FORM_FACTOR = 47.878  # V Å2
 _ICE_POTENTIAL = 4.53  # V, amorphous ice of 0.93 g/cm3
 _HYDROGENS = {"C": 1.3, "N": 1.1, "O": 0.1}  # mean number on an atom of a protein, where a model lists none
 _DISPLACED_VOLUME = {"H": 5.15, "C": 16.44, "N": 2.49, "O": 9.13, "S": 19.86, "P": 5.73}  # Å3
@@ -62,7 +62,7 @@ def scatterer_from_atoms(atoms: Atoms) -> Scatterer:
     gaussians = np.concatenate([t * [n, 1] for t, n in zip(tables, count, strict=True)])
     gaussians = gaussians + [0.0, float(np.mean(atoms.b_factor))]
     gaussians[:, 0] /= gaussians[:, 0].sum()
-    weight = np.stack([_POTENTIAL_OF_FORM_FACTOR * at_zero, _ICE_POTENTIAL * volume], axis=-1)[index]
+    weight = np.stack([POTENTIAL_OF_FORM_FACTOR * at_zero, _ICE_POTENTIAL * volume], axis=-1)[index]
     position = atoms.position - np.average(atoms.position, axis=0, weights=weight[:, 0])
     return Scatterer(
         position=position.astype(np.float32),
