@@ -366,6 +366,23 @@ def test_rows_find_their_images_or_the_fault_is_named(make_tilt_series):
         align_series(series, Alignment(program="X", use=np.ones(count - 1, bool), geometry=fewer), "f")
 
 
+def test_views_that_etomo_took_out_of_the_stack_are_excluded(make_tilt_series, tmp_path):
+    """The .xf of an edited stack is shorter; its .rawtlt tells which images are left."""
+    count, kept = len(TILTS), np.delete(np.arange(len(TILTS)), [3, 20])
+    changes = {"images": np.zeros((count, 8, 10), np.float32), "stage_tilt_angle": TILTS, "geometry": None}
+    series = make_tilt_series(number=count, use=np.ones(count, bool), why_not=("",) * count, **changes)
+    transforms = np.array([np.eye(2, 3)] * count)
+    transforms[:, 0, 2] = np.arange(count)
+    write_xf(tmp_path / "TS_1.xf", transforms[kept])
+    write_tlt(tmp_path / "TS_1.tlt", TILTS[kept] + 1.0)
+    with pytest.raises(InputError, match="tilt angles are not those of TS_1"):
+        read_aligned(series, tmp_path / "TS_1.xf")
+    write_tlt(tmp_path / "TS_1.rawtlt", TILTS[kept])
+    aligned, _ = read_aligned(series, tmp_path / "TS_1.xf")
+    assert np.flatnonzero(~aligned.use).tolist() == [3, 20] and "left out" in aligned.why_not[3]
+    assert np.allclose(np.diff(aligned.geometry.shift[:, 0]), -series.pixel_size)
+
+
 @pytest.mark.parametrize(
     ("dark", "numbers"),
     [

@@ -125,6 +125,23 @@ def test_a_series_that_goes_on_after_a_pause_is_taken_again_whole(begin):
     assert store.load("tilt_series", project / "import" / "A", project).number == 5
 
 
+def test_a_series_shorter_than_those_before_waits_longer(begin):
+    """Paused for longer than the settle time, at 3 of 5 tilts: not taken until it has gone on; a short one is in the
+    end."""
+    start, project, live, runs, lines = begin
+    for name in "AB":
+        write_series(live, name, number=5)
+    events = {50: lambda: write_series(live, "C", number=3), 170: lambda: write_series(live, "C", number=5)}
+    summary, _ = start(events)
+    assert summary.taken == ("A", "B", "C") and runs == [["A", "B"], ["C"], None]
+    assert "C: has 3 tilts, others 5: waiting longer, it may be paused" in lines
+    assert store.load("tilt_series", project / "import" / "C", project).number == 5
+    events = {50 + 35 * index: lambda name=name, n=n: write_series(live, name, number=n)
+              for index, (name, n) in enumerate((("D", 5), ("F", 5), ("E", 2)))}  # fmt: skip
+    summary, time = start(events)
+    assert summary.taken == ("D", "F", "E") and time.now > 120 + 6 * 30
+
+
 def test_one_faulty_series_does_not_stop_the_others(begin):
     start, project, live, _, lines = begin
     write_series(live, "A")

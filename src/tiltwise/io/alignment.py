@@ -66,12 +66,14 @@ def align_series(series: TiltSeries, alignment: Alignment, path: str | Path) -> 
 
 
 def match_rows(series: TiltSeries, alignment: Alignment, path: str | Path) -> np.ndarray:
-    """(row,) the tilt of the series that each row is about: by image name, by place in the stack, by nominal angle, or
-    in order where the numbers agree. InputError where none of these tells."""
+    """(row,) the tilt of the series that each row is about: by image name, by place in the stack, by nominal angle
+    (also where rows are fewer than images: views were taken out of the stack before), or in order where the numbers
+    agree. InputError where none of these tells."""
     if _names_agree(series, alignment):
         stems = [image_stem(name) for name in series.image_names]
         return _one_each(np.array([stems.index(stem) for stem in alignment.image_stems]), path)
-    if alignment.section is not None:
+    views_removed = len(alignment.use) < series.number and alignment.stage_tilt_angle is not None
+    if alignment.section is not None and not views_removed:
         return _by_section(series, alignment.section, path)
     if alignment.stage_tilt_angle is not None:
         return _by_angle(series, alignment.stage_tilt_angle, path)

@@ -2,12 +2,14 @@
 
 A series is finished when its files (stack or images, .mdoc, list of angles) have not changed for the settle time,
 counted by this machine's own clock from when it saw them, never from the dates of the files, which another machine's
-clock has made; and when every image that its metadata name is there. Which series were taken, and what their files were
+clock has made; and when every image that its metadata name is there. One with clearly fewer tilts than those before it
+waits six times as long: the microscope may have paused. Which series were taken, and what their files were
 then, is kept in the project, so that a watch that was killed goes on where it was. A series whose files change after it
 was taken is taken again.
 """
 
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +26,10 @@ from tiltwise.project.layout import check_project, list_series
 
 _TAKEN = ".watch.json"
 _BESIDE = (".mdoc", ".rawtlt", ".tlt")
+_SHORT = 0.9
+"""A series with fewer tilts than this part of what is usual in the watch may be paused, and waits longer."""
+_LONGER = 6
+"""How many settle times it waits."""
 
 Process = Callable[[list[str] | None], bool]
 """Runs the steps of the named series, or, for None, all that is left; gives whether all went well."""
@@ -106,6 +112,8 @@ class _Watch:
         self.judged: dict[Path, str] = {}
         self.taken = _read_taken(project)
         self.left: dict[str, str] = {}
+        self.counts: dict[Path, int] = {}
+        self.short: set[Path] = set()
 
     def look(self) -> tuple[bool, list[Path]]:
         """Whether any file has changed since the last look, and the series that are finished."""
@@ -119,6 +127,8 @@ class _Watch:
                 continue
             elif self.clock() - self.seen[source][1] >= self.settings.settle and self._is_whole(source, state):
                 finished.append(source)
+            else:
+                changed = changed or source in self.short
         return changed, finished
 
     def take(self, sources: list[Path]) -> list[str]:
@@ -159,7 +169,23 @@ class _Watch:
         absent = [reason for reason in series.why_not if reason.endswith("is absent")]
         if absent:
             self._leave(source, state, f"{len(absent)} of {series.number} images are not there: {absent[0]}")
-        return not absent
+            return False
+        return not self._may_be_paused(source, series.number)
+
+    def _may_be_paused(self, source: Path, number: int) -> bool:
+        """Whether a series is shorter than those before it and has not waited the longer time."""
+        others = [count for other, count in self.counts.items() if other != source]
+        short = len(others) > 1 and number < _SHORT * statistics.median(others)
+        waited = self.clock() - self.seen[source][1]
+        if not short or waited >= _LONGER * self.settings.settle:
+            self.short.discard(source)
+            self.counts[source] = number
+            return False
+        if source not in self.short:
+            usual = statistics.median(others)
+            self.tell(f"{series_name(source)}: has {number} tilts, others {usual:g}: waiting longer, it may be paused")
+            self.short.add(source)
+        return True
 
     def _leave(self, source: Path, state: str, reason: str) -> None:
         self.judged[source] = state
