@@ -118,6 +118,22 @@ def test_a_stack_that_does_not_fit_its_files(tmp_path):
     assert notes == ["C.rawtlt: lists angles, but no stack lies beside it"]
 
 
+@pytest.mark.parametrize(
+    ("leave_out", "kind", "said"),
+    [
+        ((), "matches", "the 5 movies that the .mdoc names are here too"),
+        ((2,), "missing", "1 of 5 movies (the stack is whole): TS_1_002.mrc"),
+        (range(5), "assumed", "the movies that the .mdoc names are not here; the stack's images are used"),
+    ],
+)
+def test_a_stack_whose_movies_lie_beside_it(tmp_path, leave_out, kind, said):
+    write_movies(tmp_path / "frames", leave_out=leave_out)
+    write_mrc(tmp_path / "TS_1.mrc", np.zeros((5, 4, 6), np.float32), 1.35, stack=True)
+    (tmp_path / "TS_1.mrc.mdoc").write_text(mdoc_text())
+    one, _ = only(tmp_path)
+    assert one.kind == "stack" and one.found == 5 and not one.faults and said in getattr(one, kind)
+
+
 def test_settings_that_differ_names_that_break_and_files_that_are_no_series(tmp_path):
     (tmp_path / "a b.mdoc").write_text(mdoc_text())
     (tmp_path / "TS_2.mdoc").write_text(mdoc_text(PixelSpacing="2.7"))

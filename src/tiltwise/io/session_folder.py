@@ -160,7 +160,8 @@ def _from_mdoc(path: Path, stems: dict[str, list[Path]], notes: list[str]) -> tu
     stack = _stack_beside(path)
     _describe(one, mdoc)
     if stack is not None:
-        _compare_stack(one, mdoc, stack)
+        _compare_stack(one, stack)
+        _look_for_movies(one, mdoc.images, stems)
     else:
         _find_images(one, mdoc.images, stems)
     return one, stack
@@ -306,7 +307,7 @@ def _describe_axis(one: SeriesFindings, mdoc: Mdoc) -> None:
             one.matches.append("tilt axis and RotationAngle")
 
 
-def _compare_stack(one: SeriesFindings, mdoc: Mdoc, stack: Path) -> None:
+def _compare_stack(one: SeriesFindings, stack: Path) -> None:
     one.kind = "stack"
     if not _describe_stack(one, stack):
         return
@@ -395,6 +396,20 @@ def _find_images(one: SeriesFindings, images: tuple[MdocSection, ...], stems: di
     empty = [files[0].name for files in found.values() if files[0].stat().st_size == 0]
     if empty:
         one.faults.append(f"empty file: {_some(empty)}")
+
+
+def _look_for_movies(one: SeriesFindings, images: tuple[MdocSection, ...], stems: dict[str, list[Path]]) -> None:
+    """The movies that a stack's images were summed from, where the metadata name them."""
+    names = [
+        name for section in images if section.keys.get("SubFramePath") and (name := mdoc_format.image_name(section))
+    ]
+    absent = [name for name in names if Path(name).stem not in stems]
+    if names and not absent:
+        one.matches.append(f"the {len(names)} movies that the .mdoc names are here too")
+    elif names and len(absent) < len(names):
+        one.missing.append(f"{len(absent)} of {len(names)} movies (the stack is whole): {_some(absent)}")
+    elif names:
+        one.assumed.append("the movies that the .mdoc names are not here; the stack's images are used")
 
 
 def _are_movies(images: tuple[MdocSection, ...], first: Path) -> bool:
