@@ -49,7 +49,7 @@ def test_starting_recipes_are_complete(tiltwise, tmp_path, recipe):
 def test_help_lists_every_command_and_stage(tiltwise):
     code, out, _ = tiltwise("-h")
     assert code == 0
-    for name in ("new", "import", "run", "status", "report", "evaluate", "demo", *pipeline.BY_NAME):
+    for name in ("new", "check", "import", "run", "status", "export", "history", "doctor", "report", *pipeline.BY_NAME):
         assert f"\n  {name} " in out
 
 
@@ -63,7 +63,9 @@ def test_every_parameter_is_an_option_with_its_sentence(tiltwise, stage):
         assert field.description in words
 
 
-@pytest.mark.parametrize("command", ["new", "import", "run", "status", "report", "evaluate", "demo"])
+@pytest.mark.parametrize(
+    "command", ["new", "check", "import", "run", "status", "export", "history", "doctor", "report", "evaluate", "demo"]
+)
 def test_every_command_has_help(tiltwise, command):
     assert tiltwise(command, "-h")[0] == 0
 
@@ -80,6 +82,18 @@ def test_every_command_has_help(tiltwise, command):
         (("align", "PROJECT", "--iterations", "0"), "project.toml: step 'align': iterations: input should be"),
         (("align", "PROJECT", "--resolution", "fine"), "step 'align': resolution: input should be a valid number"),
         (("import", "PROJECT", "absent.mrc"), "absent.mrc: no such file or folder"),
+        (("import", "PROJECT", "PROJECT/../A.mrc", "--alignment", "absent"), "absent: no such file or folder"),
+        (("export", "PROJECT", "--format", "imod", "--output", "out"), "A: is not aligned yet; run: tiltwise align"),
+        (
+            ("export", "PROJECT", "--format", "mdoc", "--output", "out"),
+            "no format 'mdoc'; alignments are written as imod",
+        ),
+        (("check", "absent"), "absent: no such folder"),
+        (("run", "PROJECT", "--watch", "absent"), "absent: no such folder"),
+        (("run", "PROJECT", "--watch", ".", "--only", "A"), "--watch goes with none of --only, --dry-run and --force"),
+        (("run", "PROJECT", "--watch", ".", "--settle-s", "-1"), "--settle-s and --timeout-s are times above 0"),
+        (("run", "PROJECT", "--pixel-size-A", "3"), "pixel size: is for series that --watch imports"),
+        (("history", "nowhere"), "nowhere: not a tiltwise project"),
         (("new", "PROJECT"), "there is already a project here"),
         (("new", "other", "--reference", "absent.mrc"), "absent.mrc: no such file"),
         (("new", "other", "--recipe", "tmplate"), "no starting recipe 'tmplate'"),
@@ -89,7 +103,7 @@ def test_every_command_has_help(tiltwise, command):
 )
 def test_a_fault_is_one_line_and_exit_code_2(tiltwise, project, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    code, out, err = tiltwise(*(project if word == "PROJECT" else word for word in words))
+    code, out, err = tiltwise(*(word.replace("PROJECT", str(project)) for word in words))
     assert code == 2
     assert err.startswith("tiltwise: error: ") and message in err
     assert err.count("\n") == 1 and out == ""
@@ -129,6 +143,18 @@ def test_import_prints_a_table_with_notes(tiltwise, project, tmp_path):
     assert any("order" in note for note in notes)
 
 
+def test_check_prints_a_table_and_its_findings(tiltwise, tmp_path):
+    write_mrc(tmp_path / "A.mrc", np.zeros((2, 4, 4), np.float32), 5.0, stack=True)
+    (tmp_path / "A.rawtlt").write_text("-3\n0\n")
+    code, out, _ = tiltwise("check", tmp_path)
+    lines = out.splitlines()
+    assert code == 0 and lines[0].split()[0] == "series" and lines[1].split()[:4] == ["A", "2", "of", "2"]
+    assert "  missing  .mdoc" in lines
+    (tmp_path / "A.rawtlt").write_text("-3\n")
+    code, out, _ = tiltwise("check", tmp_path, "--json")
+    assert code == 3 and json.loads(out)["faults"] == ["A.rawtlt has 1 angles, but the stack has 2 images"]
+
+
 def test_status_and_dry_run_say_what_is_missing(tiltwise, project):
     _, out, _ = tiltwise("status", project)
     assert out.splitlines()[0].split() == ["align", "1", "missing"]
@@ -162,13 +188,15 @@ def test_a_stage_command_changes_the_recipe_and_runs_its_step_only(tiltwise, pro
     assert (params.exposure_weighting, params.ctf_correction) == (False, "none")
 
 
-@pytest.mark.parametrize("words", [["-h"], ["align", "-h"], ["status", "PROJECT"], ["run", "PROJECT", "--dry-run"]])
+@pytest.mark.parametrize(
+    "words", [["-h"], ["align", "-h"], ["status", "PROJECT"], ["run", "PROJECT", "--dry-run"], ["check", "PROJECT/.."]]
+)
 def test_torch_is_not_loaded_by_light_commands(project, words):
     program = (
         "import sys\nfrom tiltwise.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as left:\n    assert not left.code\n"
         "loaded = {'torch', 'numba', 'matplotlib'} & set(sys.modules)\nassert not loaded, loaded\n"
     )
-    command = [sys.executable, "-c", program, *(str(project) if word == "PROJECT" else word for word in words)]
+    command = [sys.executable, "-c", program, *(word.replace("PROJECT", str(project)) for word in words)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

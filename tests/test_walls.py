@@ -88,6 +88,9 @@ def test_every_row_of_the_table_leads_somewhere(stage):
     assert issubclass(params, Params) and params()
     module, function = stage.function.split(":")
     assert callable(getattr(importlib.import_module(module), function))
+    if stage.given:
+        module, function = stage.given.split(":")
+        assert callable(getattr(importlib.import_module(module), function))
     assert stage.per in ("tilt_series", "project")
     assert {kind.rstrip("?") for kind in stage.takes} | set(stage.gives) <= KINDS
     assert BY_NAME[stage.name] is stage

@@ -21,11 +21,13 @@ class Stage:
     """Kinds of output, fields of the result by these names."""
     help: str
     """One line for the command line."""
+    given: str = ""
+    """module:function that takes over what the user's import gives already; empty: the stage always works itself."""
     version: int = 1
     """Raised whenever the stage gives other results: what an older version made is then outdated."""
 
 
-def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], help: str) -> Stage:
+def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], help: str, *, given: str = "") -> Stage:
     return Stage(
         name=name,
         params=f"tiltwise.params.{name}:{name.capitalize()}Params",
@@ -34,11 +36,19 @@ def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], 
         takes=takes,
         gives=gives,
         help=help,
+        given=given,
     )
 
 
 STAGES: tuple[Stage, ...] = (
-    _stage("align", "tilt_series", ("tilt_series",), ("tilt_series",), "find shifts and tilt axis; flag bad tilts"),
+    _stage(
+        "align",
+        "tilt_series",
+        ("tilt_series",),
+        ("tilt_series",),
+        "find shifts and tilt axis; flag bad tilts",
+        given="tiltwise.stages.given:given",
+    ),
     _stage("defocus", "tilt_series", ("tilt_series",), ("tilt_series",), "fit defocus, astigmatism and handedness"),
     _stage("reconstruct", "tilt_series", ("tilt_series",), ("tomogram",), "reconstruct a tomogram"),
     _stage(

@@ -3,18 +3,29 @@ error."""
 
 import random
 import shutil
+import warnings
 
+import numpy as np
 import pytest
 
 from tiltwise.data.errors import InputError
+from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.io.acquisition import read_acquisition
+from tiltwise.io.alignment_files import read_alignment
 from tiltwise.io.centres import read_centres
+from tiltwise.io.images import ImageFile, read_image
 from tiltwise.io.imod import read_tlt, read_xf
+from tiltwise.io.imod_com import read_newst_com, read_tilt_com
+from tiltwise.io.imod_model import ImodObject, contour_at, model_indices, read_model, write_model
 from tiltwise.io.mdoc import acquisition_order, read_mdoc, tilt_axis_angle
 from tiltwise.io.model import read_atoms
 from tiltwise.io.mrc import read_mrc, read_volume
+from tiltwise.io.portal import to_portal, write_portal
 from tiltwise.io.relion import read_optimisation_set, read_particles, read_tilt_series, read_tilt_series_set
+from tiltwise.io.relion.alignment import read_relion_alignment
+from tiltwise.io.session_folder import read_session
 from tiltwise.io.star import read_star
+from tiltwise.io.warp import Tomostar, read_tomostar, write_tomostar
 
 
 def every_meaning_of_an_mdoc(path):
@@ -28,10 +39,35 @@ def as_any_star(path):
     attempt(read_centres, path)
 
 
+def as_an_alignment(path):
+    geometry = read_alignment(path, "TS_03", **SIZES).geometry
+    values = (geometry.tilt_angle, geometry.tilt_axis_angle, geometry.x_tilt, geometry.shift)
+    assert all(np.isfinite(value).all() for value in values)
+
+
+def as_a_command_file(path):
+    attempt(read_tilt_com, path)
+    attempt(read_newst_com, path)
+
+
+def every_point_of_a_model(path):
+    model = read_model(path)
+    return [model_indices(model, contour) for one in model.objects for contour in one.contours]
+
+
+def the_image(path):
+    return np.asarray(read_image(ImageFile(path=path, section=0)))
+
+
 def beside_a_stack(path):
+    attempt(lambda path: read_session(path.parent), path)
     return read_acquisition(path.parent / "TS_03.mrc")
 
 
+SIZES = {"pixel_size": 2.0, "image_shape": (4096, 4096)}
+TOKENS = (
+    b"nan inf -inf 1e999 1e308 -1 0 99999999999999999999 , = [ ] # \" ' True loop_ data_ <a> { } null 1,5 _rlnX".split()
+)
 READERS = {
     "mdoc/*/*.mdoc": (every_meaning_of_an_mdoc, 4),
     "hiv_empiar10164/stacks/TS_03.mrc.mdoc": (beside_a_stack, 60),
@@ -40,6 +76,12 @@ READERS = {
     "hiv_empiar10164/relion5/Tomograms/job006/tomograms.star": (read_tilt_series_set, 20),
     "hiv_empiar10164/relion5/CtfRefine/job067/optimisation_set.star": (as_any_star, 10),
     "particle_tables/star/*.star": (as_any_star, 3),
+    "hiv_empiar10164/relion5/AlignTiltSeries/job005/tilt_series/*.star": (as_an_alignment, 30),
+    "alignment_text/*/*.aln": (as_an_alignment, 40),
+    "alignment_text/warp2relion-tomo/test_data/*.xml": (as_an_alignment, 12),
+    "alignment_text/warp2relion-tomo/test_data/*.com": (as_a_command_file, 40),
+    "alignment_text/imod_bb/tilt.com": (as_a_command_file, 40),
+    "microtubule/13pf_MT.tif": (the_image, 30),
     "alignment_text/*/*.xf": (read_xf, 4),
     "alignment_text/imod_bb/*.tlt": (read_tlt, 4),
     "maps/*3197.map": (read_volume, 40),
@@ -54,7 +96,7 @@ def broken(raw: bytes, rng: random.Random, binary: bool) -> bytes:
     end = len(raw) if rng.random() < 0.5 else min(len(raw), 1200)
     start = rng.randrange(max(end, 1))
     stop = min(len(raw), start + rng.choice((1, 4, 40, 400)))
-    kind = rng.randrange(6)
+    kind = rng.randrange(8)
     if kind == 0:
         return raw[:start]
     if kind == 1:
@@ -65,6 +107,10 @@ def broken(raw: bytes, rng: random.Random, binary: bool) -> bytes:
         return raw[:start] + bytes(rng.randrange(256) for _ in range(stop - start)) + raw[stop:]
     if kind == 4 or binary:
         return raw[:start] + rng.choice((b"\xff\xff\xff\x7f", b"\0\0\0\0", b"nan ", b"-1 ", b"\x00")) + raw[start + 4 :]
+    if kind > 5:
+        words = raw.split(b" ")
+        words[rng.randrange(len(words))] = rng.choice(TOKENS)
+        return b" ".join(words)
     lines = raw.split(b"\n")
     first, second = rng.randrange(len(lines)), rng.randrange(len(lines))
     lines[first], lines[second] = lines[second], lines[first]
@@ -73,7 +119,9 @@ def broken(raw: bytes, rng: random.Random, binary: bool) -> bytes:
 
 def attempt(reader, path):
     try:
-        reader(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # an overflow is a fault that was not named
+            reader(path)
     except InputError as error:
         assert str(error) and "\n" not in str(error) and len(str(error)) < 600
 
@@ -92,5 +140,45 @@ def test_only_input_errors_of_one_line(shared_data, tmp_path, pattern):
             shutil.copytree(path.parent / "tilt_series", tmp_path / "Tomograms/job006/tilt_series")
         raw = path.read_bytes()
         for _ in range(times):
-            (tmp_path / path.name).write_bytes(broken(raw, rng, binary=path.suffix in (".map", ".mrc")))
+            (tmp_path / path.name).write_bytes(broken(raw, rng, binary=path.suffix in (".map", ".mrc", ".tif")))
             attempt(reader, tmp_path / path.name)
+
+
+def write_made_files(folder):
+    """One file of each format of which no real one is at hand."""
+    rng, angles = np.random.default_rng(0), np.arange(-60.0, 61, 3)
+    beads = tuple(contour_at(rng.uniform(0, 99, (9, 3))) for _ in range(4))
+    write_model(folder / "beads.mod", [ImodObject(name="b", contours=beads)] * 2, size=(100, 100, 41))
+    shift = rng.normal(size=(41, 2)) * 50
+    geometry = TiltGeometry(tilt_angle=angles, tilt_axis_angle=angles * 0 + 85, x_tilt=angles * 0, shift=shift)
+    write_portal(folder / "portal.json", to_portal(geometry, np.ones(41, bool), np.arange(41), **SIZES))
+    names = tuple(f"{index}.eer" for index in range(41))
+    write_tomostar(folder / "a.tomostar", Tomostar(movie_names=names, angle=angles, axis_angle=angles, dose=angles))
+    size = [f"_rlnTomoSize{axis} 100" for axis in "XYZ"]
+    columns = [f"_rlnTomoProj{axis}" for axis in "XYZ"]
+    rows = ["[1,0,0,5.5] [0,1,0,-3] [0,0,1,0]", "[0,1,0,5.5] [-1,0,0,-3] [0,0,1,0]"]
+    lines = ["data_global", "", *size, "_rlnTomoName TS_03", "", "data_TS_03", "", "loop_", *columns, *rows]
+    (folder / "relion4.star").write_text("\n".join(lines) + "\n")
+    local = "".join(f"{tilt} {patch} 1.0 2.0 3.0 4.0 1.0\n" for tilt in range(3) for patch in range(2))
+    global_rows = "".join(f"{tilt + 1} 85.0 1.0 3.0 4.0 1.0 1.0 1.0 0.0 {3 * tilt}.0\n" for tilt in range(3))
+    header = "# RawSize = 4096 4096 4\n# NumPatches = 2\n# DarkFrame = 3 4 9.0\n"
+    (folder / "local.aln").write_text(header + global_rows + local)
+
+
+@pytest.mark.parametrize(
+    ("name", "reader", "times"),
+    [
+        ("beads.mod", every_point_of_a_model, 300),
+        ("portal.json", as_an_alignment, 150),
+        ("a.tomostar", read_tomostar, 150),
+        ("relion4.star", lambda path: read_relion_alignment(path, "TS_03", **SIZES), 200),
+        ("local.aln", as_an_alignment, 300),
+    ],
+)
+def test_made_files_of_the_other_formats(tmp_path, name, reader, times):
+    write_made_files(tmp_path)
+    raw, rng = (tmp_path / name).read_bytes(), random.Random(name)
+    reader(tmp_path / name)
+    for _ in range(times):
+        (tmp_path / name).write_bytes(broken(raw, rng, binary=name.endswith(".mod")))
+        attempt(reader, tmp_path / name)

@@ -1,4 +1,4 @@
-"""The commands of a project: new, import, run, status, report, evaluate; the demo, the simulator and the planner."""
+"""The commands of a project, from check and new to export and report; the demo; the simulator and the plan."""
 
 import json
 from dataclasses import asdict
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tiltwise.cli.options import EXECUTION, json_option, project_argument, with_params
+from tiltwise.cli.options import EXECUTION, IMPORTING, json_option, project_argument, with_params
 from tiltwise.cli.plan_command import plan_command
 from tiltwise.data.errors import InputError
 
@@ -27,28 +27,36 @@ def new(project: str, recipe: str, reference: str | None, centres: str | None) -
 
 @click.command("import")
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
-@click.option("--pixel-size-A", "pixel_size", type=float, metavar="Å", help="Pixel size of the images.")
-@click.option("--tilt-axis-angle-deg", "tilt_axis_angle", type=float, metavar="°", help="Tilt axis, from image y.")
-@click.option("--voltage-kV", "voltage", type=float, metavar="kV", help="Acceleration voltage.")
-@click.option("--spherical-aberration-mm", "spherical_aberration", type=float, metavar="mm", help="Cs.")
-@click.option("--amplitude-contrast", type=float, metavar="FRACTION", help="Fraction of amplitude contrast.")
-@click.option("--exposure-e-A2", "exposure", type=float, metavar="e⁻/Å²", help="Exposure of each image.")
-@click.option("--images", metavar="FOLDER", help="Where the separate images of an .mdoc lie, if not beside it.")
-def import_(project: str, paths: tuple[str, ...], as_json: bool, **overrides: Any) -> None:
+def import_(project: str, paths: tuple[str, ...], alignment: str | None, as_json: bool, **overrides: Any) -> None:
     """Read tilt series into a project.
 
     PATHS are stacks with an .mdoc or a .rawtlt beside them, .mdoc files with separate images, or folders of these. The
-    images stay where they are. Options go before what the files say.
+    images stay where they are. Options go before what the files say. A series that comes with its alignment (of IMOD,
+    AreTomo, Warp, RELION or the CryoET portal) is not aligned again: the step align takes over what is given.
     """
     from tiltwise.cli.tables import show_import
     from tiltwise.project.importing import import_tilt_series
 
-    series = import_tilt_series(Path(project), [Path(path) for path in paths], **overrides)
+    files = [Path(path) for path in paths]
+    series = import_tilt_series(Path(project), files, alignment=Path(alignment) if alignment else None, **overrides)
     if as_json:
         for one in series:
             click.echo(json.dumps(asdict(one), ensure_ascii=False))
     else:
         show_import(series)
+
+
+@click.command()
+@click.argument("folder", metavar="FOLDER")
+def check(folder: str, as_json: bool) -> int:
+    """Say what a folder from the microscope holds, what is missing and what would be assumed.
+
+    Reads metadata and headers only, and changes nothing. Exit code 3 if import would refuse a series.
+    """
+    from tiltwise.cli.check_table import show_session
+    from tiltwise.io.session_folder import read_session
+
+    return show_session(*read_session(Path(folder)), as_json=as_json)
 
 
 @click.command()
@@ -61,10 +69,29 @@ def import_(project: str, paths: tuple[str, ...], as_json: bool, **overrides: An
 @click.option("--from", "first", metavar="STEP", help="First step.")
 @click.option("--to", "last", metavar="STEP", help="Last step.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--watch", metavar="FOLDER", help="Import and run series as they are finished in this folder.")
+@click.option(
+    "--settle-s", "settle", type=float, metavar="s", help="Unchanged for so long, a series is finished [300]."
+)
+@click.option("--timeout-s", "timeout", type=float, metavar="s", help="Without change for so long, the watch ends.")
 def run(project: str, only: tuple[str, ...], first: str | None, last: str | None, dry_run: bool, **rest: Any) -> int:
-    """Run what is not done yet, or no longer up to date."""
-    from tiltwise.cli.running import run_and_show, show_plan
+    """Run what is not done yet, or no longer up to date.
 
+    With --watch, series are taken from FOLDER as the microscope finishes them; the options of import then apply. Steps
+    that take all series run when the watch ends.
+    """
+    from tiltwise.cli.running import run_and_show, show_plan, watch_and_show
+
+    names = ("settle", "timeout", *(option().name for option in IMPORTING))
+    watching = {name: value for name in names if (value := rest.pop(name)) is not None}
+    watched = rest.pop("watch")
+    if watched:
+        if only or dry_run or rest["force"]:
+            raise InputError("--watch goes with none of --only, --dry-run and --force")
+        return watch_and_show(Path(project), Path(watched), watching, steps=(first, last), **rest)
+    if watching:
+        given = ", ".join(name.replace("_", " ") for name in watching)
+        raise InputError(f"{given}: is for series that --watch imports; for those here, give it to tiltwise import")
     if dry_run:
         return show_plan(Path(project), only or None, (first, last), rest["force"], rest["as_json"])
     return run_and_show(Path(project), only=only or None, steps=(first, last), **rest)
@@ -82,6 +109,45 @@ def status(project: str, as_json: bool) -> None:
             click.echo(json.dumps(asdict(row), ensure_ascii=False))
     else:
         show_status(rows)
+
+
+@click.command()
+@click.option("--format", "form", required=True, metavar="FORMAT", help="imod, aretomo, warp, relion or portal.")
+@click.option("--output", required=True, metavar="FOLDER", help="Where to write the files.")
+@click.option("--only", multiple=True, metavar="SERIES", help="Only this tilt series; may be repeated.")
+def export(project: str, form: str, output: str, only: tuple[str, ...]) -> None:
+    """Write the alignment as files of another program."""
+    from tiltwise.project.exporting import export_alignments
+
+    for file in export_alignments(Path(project), form, Path(output), only=only or None):
+        click.echo(file)
+
+
+@click.command()
+def history(project: str) -> None:
+    """Print how a project came to be, as a script that makes it again."""
+    from tiltwise.project.history import history_script
+
+    click.echo(history_script(Path(project)), nl=False)
+
+
+@click.command()
+@click.option("--folder", default=".", metavar="FOLDER", help="Where projects are to lie, for its disk space.")
+def doctor(folder: str, as_json: bool) -> int:
+    """Say what this machine offers and what is missing. Exit code 3 if something needed is missing."""
+    from tiltwise.cli.tables import show_table
+    from tiltwise.project.machine import examine_machine
+
+    findings = examine_machine(Path(folder))
+    if as_json:
+        for one in findings:
+            click.echo(json.dumps(asdict(one), ensure_ascii=False))
+    else:
+        show_table(("looked at", "", "found"), [(one.what, one.verdict, one.found) for one in findings])
+        for one in findings:
+            if one.advice:
+                click.echo(f"{one.what}: {one.advice}")
+    return 3 if any(one.verdict == "missing" for one in findings) else 0
 
 
 @click.command()
@@ -163,10 +229,14 @@ def simulate(
 
 COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument())(new),
-    with_params(project_argument(), json_option())(import_),
-    with_params(project_argument(), *(option() for option in EXECUTION), json_option())(run),
+    with_params(json_option())(check),
+    with_params(project_argument(), *(option() for option in IMPORTING), json_option())(import_),
+    with_params(project_argument(), *(o() for o in EXECUTION), *(o() for o in IMPORTING), json_option())(run),
     with_params(project_argument(), json_option())(status),
     with_params(project_argument())(report),
+    with_params(project_argument())(export),
+    with_params(project_argument())(history),
+    with_params(json_option())(doctor),
     with_params(project_argument(), json_option())(evaluate),
     with_params(json_option())(demo),
     plan_command(),

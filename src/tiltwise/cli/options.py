@@ -25,6 +25,30 @@ EXECUTION: tuple[Callable[[], click.Option], ...] = (
 """How a run is carried out."""
 
 
+IMPORTING: tuple[Callable[[], click.Option], ...] = (
+    lambda: click.Option(["--pixel-size-A", "pixel_size"], type=float, metavar="Å", help="Pixel size of the images."),
+    lambda: click.Option(
+        ["--tilt-axis-angle-deg", "tilt_axis_angle"], type=float, metavar="°", help="Tilt axis, from image y."
+    ),
+    lambda: click.Option(["--voltage-kV", "voltage"], type=float, metavar="kV", help="Acceleration voltage."),
+    lambda: click.Option(["--spherical-aberration-mm", "spherical_aberration"], type=float, metavar="mm", help="Cs."),
+    lambda: click.Option(
+        ["--amplitude-contrast"], type=float, metavar="FRACTION", help="Fraction of amplitude contrast."
+    ),
+    lambda: click.Option(["--exposure-e-A2", "exposure"], type=float, metavar="e⁻/Å²", help="Exposure of each image."),
+    lambda: click.Option(
+        ["--alignment"],
+        metavar="PATH",
+        help="Alignment of another program: a file, or a folder with one for each series "
+        "(.aln, .xf, .xml, .json, .star).",
+    ),
+    lambda: click.Option(
+        ["--images"], metavar="FOLDER", help="Where the separate images of an .mdoc lie, if not beside it."
+    ),
+)
+"""What import is told; goes before what the files say."""
+
+
 def with_params(*params: click.Parameter) -> Callable[[click.Command], click.Command]:
     """Put shared parameters before and after those of a command's own decorators: arguments first, options last."""
 

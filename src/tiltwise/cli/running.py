@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from tiltwise.cli.tables import show_figures
+from tiltwise.data.errors import InputError
 from tiltwise.project.events import Event
 from tiltwise.project.records import to_json
 from tiltwise.project.run import RunSummary, plan_run, run_project
@@ -154,6 +155,34 @@ def run_and_show(folder: Path, *, as_json: bool, **request: Any) -> int:
         click.echo(json.dumps(told, ensure_ascii=False))
     else:
         _show_summary(summary)
+    return 0 if summary.complete else FAILURES
+
+
+def watch_and_show(folder: Path, watched: Path, given: dict[str, Any], *, as_json: bool, **request: Any) -> int:
+    """Take series from a watched folder and run them; the exit code."""
+    from tiltwise.project.watching import WatchSettings, watch_folder
+
+    patience = {name: given.pop(name) for name in ("settle", "timeout") if name in given}
+    if any(value <= 0 for value in patience.values()):
+        raise InputError("--settle-s and --timeout-s are times above 0")
+    if not watched.is_dir():
+        raise InputError(f"{watched}: no such folder")
+    interval = min(10.0, patience.get("settle", 300.0) / 3)
+    paths = {name: Path(given.pop(name)) for name in ("alignment", "images") if name in given}
+    settings = WatchSettings(folder=watched, interval=interval, overrides=given | paths, **patience)
+
+    def process(names: list[str] | None) -> bool:
+        return run_and_show(folder, as_json=as_json, only=names, **request) == 0
+
+    def tell(line: str) -> None:
+        click.echo(json.dumps({"kind": "watch", "message": line}, ensure_ascii=False) if as_json else line)
+        sys.stdout.flush()
+
+    tell(f"watching {watched}; stop it with Ctrl-C, the same command goes on")
+    summary = watch_folder(folder, settings, process, tell=tell)
+    tell(f"{len(summary.taken)} series taken, {len(summary.left)} left")
+    for name, reason in summary.left.items():
+        tell(f"  {name}: {reason}")
     return 0 if summary.complete else FAILURES
 
 

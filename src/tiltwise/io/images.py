@@ -5,6 +5,7 @@ of its own. Rows run from the bottom up, as in MRC; TIFF rows, which run from th
 as IMOD, SerialEM and RELION do.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import tifffile
 
 from tiltwise.data.errors import InputError
 from tiltwise.io.mrc import read_header, read_mrc
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # or it prints beside our one line for a damaged file
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map")
 TIFF_SUFFIXES = (".tif", ".tiff")

@@ -11,6 +11,7 @@ import numpy as np
 
 from tiltwise.data.errors import InputError
 from tiltwise.data.tilt_series import TiltGeometry
+from tiltwise.io.text_tables import LARGEST_NUMBER
 
 _LARGEST_DISTORTION = 0.05
 
@@ -125,7 +126,7 @@ def _number_rows(path: Path, *, width: int) -> np.ndarray:
             values = [float(word) for word in words]
         except ValueError:
             raise InputError(f"{path}, line {index + 1}: {line.strip()!r} is not a number") from None
-        if len(values) != width or not np.isfinite(values).all():
+        if len(values) != width or not all(abs(value) < LARGEST_NUMBER for value in values):
             raise InputError(f"{path}, line {index + 1}: expected {width} finite number(s), found {line.strip()!r}")
         rows.append(values)
     if not rows:

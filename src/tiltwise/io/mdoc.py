@@ -20,6 +20,7 @@ _DAY_MONTH_YEAR = re.compile(r"(\d{1,2})-([A-Za-z]{3})-(\d{4}|\d{2})\s+(\d{1,2})
 _YEAR_MONTH_DAY = re.compile(r"(\d{4})[-/](\d{1,2})[-/](\d{1,2})[\sT]+(\d{1,2}):(\d{2}):(\d{2})")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _IMAGE_KINDS = ("ZValue", "Image")
+_LARGEST = 1e12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -89,7 +90,8 @@ def write_mdoc(path: str | Path, mdoc: Mdoc) -> None:
 
 
 def number(text: str | None) -> float | None:
-    """The first number of a value, with a decimal point or comma; None for no value, nan and what is no number."""
+    """The first number of a value, with a decimal point or comma; None for no value, nan, what is no number, and what
+    no microscope writes and would overflow later."""
     words = (text or "").split()
     if not words:
         return None
@@ -97,7 +99,7 @@ def number(text: str | None) -> float | None:
         value = float(words[0].replace(",", "."))
     except ValueError:
         return None
-    return value if np.isfinite(value) else None
+    return value if abs(value) < _LARGEST else None
 
 
 def image_numbers(mdoc: Mdoc, key: str) -> np.ndarray | None:

@@ -10,11 +10,13 @@ from typing import Any
 
 from tiltwise.data.errors import InputError
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.io.acquisition import read_acquisition, series_name
+from tiltwise.io.acquisition import Acquisition, read_acquisition, series_name
+from tiltwise.io.alignment_files import find_alignment, read_aligned
 from tiltwise.io.images import MRC_SUFFIXES, parse_image_name, stack_image_names
 from tiltwise.io.mrc import write_mrc
 from tiltwise.project import store
 from tiltwise.project.commit import begin, commit, repair
+from tiltwise.project.digests import file_digest
 from tiltwise.project.layout import ALL, IMPORT, check_name, check_project, import_folder, relative_path
 from tiltwise.project.lock import project_lock
 from tiltwise.project.tasks import finish_part
@@ -50,13 +52,17 @@ class ImportedSeries:
     """What a user should know: where the order came from, what was assumed, what was left out."""
 
 
-def import_tilt_series(folder: Path, paths: Iterable[Path], **overrides: Any) -> list[ImportedSeries]:
+def import_tilt_series(
+    folder: Path, paths: Iterable[Path], *, alignment: Path | None = None, **overrides: Any
+) -> list[ImportedSeries]:
     """Read tilt series into a project: stacks with .mdoc or .rawtlt beside them, .mdoc files with their images, or
     folders of these.
 
     `overrides` are those of `io.acquisition.read_acquisition` (pixel_size in Å, tilt_axis_angle in degrees, exposure in
-    e⁻/Å² ...) and go before what the files say. A series that is there already is replaced. All series are read before
-    any is written: InputError, for the first that is at fault, leaves the project as it was.
+    e⁻/Å² ...) and go before what the files say. With `alignment`, a file or a folder that has one for each series
+    (`io.alignment_files`), the series come aligned, and the step align takes that over. A series that is there already
+    is replaced. All series are read before any is written: InputError, for the first that is at fault, leaves the
+    project as it was.
     """
     project = check_project(folder)
     given = {name: value for name, value in overrides.items() if value is not None}
@@ -69,11 +75,23 @@ def import_tilt_series(folder: Path, paths: Iterable[Path], **overrides: Any) ->
         check_name(name, f"{source}: tilt series")
     with project_lock(project):
         repair(project, [IMPORT])
-        read = [read_acquisition(source, **given) for source in sources]
+        read = [_read(source, alignment, given) for source in sources]
         return [
-            add_tilt_series(project, acquisition.tilt_series, notes=acquisition.notes, source=source, overrides=given)
-            for acquisition, source in zip(read, sources, strict=True)
+            add_tilt_series(
+                project, one.tilt_series, notes=one.notes, source=source, overrides=given, alignment=aligned_by
+            )
+            for (one, aligned_by), source in zip(read, sources, strict=True)
         ]
+
+
+def _read(source: Path, alignment: Path | None, given: dict[str, Any]) -> tuple[Acquisition, Path | None]:
+    """What the files say of one series, and the file its alignment is from."""
+    acquisition = read_acquisition(source, **given)
+    if alignment is None:
+        return acquisition, None
+    file = find_alignment(Path(alignment).resolve(), acquisition.tilt_series.name)
+    series, notes = read_aligned(acquisition.tilt_series, file)
+    return Acquisition(tilt_series=series, notes=(*acquisition.notes, *notes)), file
 
 
 def find_series(paths: Iterable[Path]) -> list[Path]:
@@ -121,8 +139,10 @@ def add_tilt_series(
     notes: tuple[str, ...] = (),
     source: Path | None = None,
     overrides: dict[str, Any] | None = None,
+    alignment: Path | None = None,
 ) -> ImportedSeries:
-    """Put one tilt series into the project. Images of one stack stay where they are; separate ones become one."""
+    """Put one tilt series into the project. Images of one stack stay where they are; separate ones become one.
+    `alignment` is the file that its geometry is from."""
     place = import_folder(project, tilt_series.name)
     part = begin(place)
     files = {parse_image_name(name).path for name in tilt_series.image_names}
@@ -137,6 +157,9 @@ def add_tilt_series(
         "source": None if source is None else relative_path(source, project),
         "overrides": overrides or {},
         "images": [relative_path(file, project) for file in sorted(files)],
+        "alignment": None
+        if alignment is None
+        else {"file": relative_path(alignment, project), "sha256": file_digest(alignment)},
         "notes": notes,
         "imported": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -246,7 +246,7 @@ class _Run:
             item=item.name,
             stage=step.stage.name,
             stage_version=step.stage.version,
-            function=step.stage.function,
+            function=step.stage.given if self.state.is_given(item) else step.stage.function,
             gives=step.stage.gives,
             params=step.params,
             inputs={

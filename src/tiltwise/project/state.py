@@ -108,6 +108,15 @@ class ProjectState:
         names = [{source.name for source in items} for items in self.sources(item).values()]
         return tuple(name for name in self.series if all(name in some or graph.ALL in some for some in names))
 
+    def is_given(self, item: Item) -> bool:
+        """Whether the series came with what this step would find, so that the step takes that over: the first step of a
+        stage that can, on a series imported with an alignment."""
+        stage = self.recipe.steps[item.step].stage
+        earlier = any(step.stage.name == stage.name for step in self.recipe.steps[: item.step])
+        if not stage.given or earlier or item.name not in self.series:
+            return False
+        return bool((read_record(import_folder(self.project, item.name)) or {}).get("alignment"))
+
     def fingerprint(self, item: Item) -> str:
         """What an item is to be made from, as one digest."""
         if item not in self._fingerprints:
@@ -118,6 +127,8 @@ class ProjectState:
                 "params": step.params.model_dump(mode="json"),
                 "inputs": self.input_fingerprints(item),
             }
+            if self.is_given(item):
+                content["given"] = step.stage.given
             self._fingerprints[item] = text_digest(json.dumps(content, sort_keys=True))
         return self._fingerprints[item]
 

@@ -181,6 +181,7 @@ def _start_record(task: Task, started: datetime) -> Record:
         "state": "failed",
         "stage": task.stage,
         "stage_version": task.stage_version,
+        "function": task.function,
         "tiltwise": metadata.version("tiltwise"),
         "fingerprint": task.fingerprint,
         "params": task.params.model_dump(mode="json"),

@@ -106,12 +106,22 @@ def methods_part(contents: Contents) -> Html:
         for step, stage in contents.steps
         if any(e.step == step and e.has_result for e in contents.entries)
     ]
-    text = " ".join(_METHODS.get(stage, "") for _, stage in done)
+    text = " ".join(_method(contents, step, stage) for step, stage in done)
     shown = [
         tag("details", tag("summary", step), _parameters(contents, step), _runs(contents, step))
         for step, _ in contents.steps
     ]
     return section("Methods and parameters", tag("p", text or "Nothing has been run yet."), *shown)
+
+
+def _method(contents: Contents, step: str, stage: str) -> str:
+    """What a step did, in a sentence; where it took over what the import gave, that instead, or for which series."""
+    made = [entry for entry in contents.entries if entry.step == step and entry.has_result]
+    given = [entry.item for entry in made if entry.quality.get("given")]
+    own = _METHODS.get(stage, "") if len(given) < len(made) else ""
+    which = "" if len(given) == len(made) else f" of {', '.join(given)}"
+    taken = f"The alignment{which} was made by another program and taken over at import." if given else ""
+    return " ".join(sentence for sentence in (own, taken) if sentence)
 
 
 def _parameters(contents: Contents, step: str) -> Html:

@@ -51,7 +51,7 @@ def _alignment(entry: Entry | None, series: Any) -> Html:
         return join([title, tag("p", "Not aligned.", class_="soft")])
     quality = entry.quality
     angle, use = _angles(series, entry)
-    said = []
+    said = ["Made by another program and taken over at import."] if quality.get("given") else []
     if isinstance(quality.get("tilt_axis_angle_deg"), int | float):
         said.append(f"Tilt axis {quality['tilt_axis_angle_deg']:.2f}° from image y.")
     residual = curves.numbers(quality, "residual_A")

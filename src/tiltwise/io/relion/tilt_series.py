@@ -101,10 +101,10 @@ def read_tilt_series(path: str | Path, *, root: str | Path | None = None) -> Til
         exposure=numbers(tilts, "tiltwiseExposure", path),
         pre_exposure=numbers(tilts, "rlnMicrographPreExposure", path),
         acquisition_order=integers(tilts, "tiltwiseAcquisitionOrder", path),
-        nominal_defocus=_column_or_none(tilts, "tiltwiseNominalDefocus", path),
+        nominal_defocus=column_or_none(tilts, "tiltwiseNominalDefocus", path),
         use=use,
         why_not=tuple(texts(tilts, "tiltwiseWhyNot", path)),
-        geometry=_read_geometry(tilts, path),
+        geometry=read_geometry(tilts, path),
         ctf=ctf,
         defocus_handedness=_handedness(series, path),
     )
@@ -155,7 +155,7 @@ def read_tilt_series_set(
     if not names:
         raise InputError(f"{path}: lists no tilt series")
     files = texts(table, "rlnTomoTiltSeriesStarFile", path)
-    root = Path(root) if root is not None else _relion_root(path, files)
+    root = Path(root) if root is not None else relion_root(path, files)
     if len(set(names)) < len(names):
         raise InputError(f"{path}: the same rlnTomoName stands in two rows; names must differ")
     return {
@@ -221,8 +221,8 @@ def _read_relion_series(path: Path, row: Block, own: Path, root: Path, images: n
     if images is not None and len(images) != len(image_names):
         raise InputError(f"{own}: lists {len(image_names)} tilts, but {len(images)} images are given for {name}")
     use = np.array([images is not None or file is not None for file in files])
-    nominal_defocus = _column_or_none(tilts, "rlnTomoNominalDefocus", own)
-    axes = _column_or_none(tilts, "rlnTomoNominalTiltAxisAngle", own)
+    nominal_defocus = column_or_none(tilts, "rlnTomoNominalDefocus", own)
+    axes = column_or_none(tilts, "rlnTomoNominalTiltAxisAngle", own)
     return TiltSeries(
         name=name,
         images=open_images(files) if images is None else images,
@@ -237,7 +237,7 @@ def _read_relion_series(path: Path, row: Block, own: Path, root: Path, images: n
         nominal_defocus=None if nominal_defocus is None else -nominal_defocus * _ANGSTROM_PER_UM,
         use=use,
         why_not=tuple("" if used else "its image file is absent" for used in use),
-        geometry=_read_geometry(tilts, own),
+        geometry=read_geometry(tilts, own),
         ctf=_read_ctf(tilts, own),
         defocus_handedness=_handedness(row, path),
     )
@@ -257,13 +257,13 @@ def _ctf_columns(ctf: Ctf | None) -> dict[str, np.ndarray]:
     return {column: np.asarray(getattr(ctf, field), dtype=np.float64) for field, column in _CTF_COLUMNS.items()}
 
 
-def _read_geometry(tilts: Block, path: Path) -> TiltGeometry | None:
+def read_geometry(tilts: Block, path: Path) -> TiltGeometry | None:
     """The alignment; None where the table has none. A part of it without the rest is a missing column."""
     required = (*_SHIFT_COLUMNS, "rlnTomoYTilt", "rlnTomoZRot")
     if not any(column in tilts for column in required):
         return None
     x, y, tilt_angle, tilt_axis_angle = (numbers(tilts, column, path) for column in required)
-    x_tilt = _column_or_none(tilts, "rlnTomoXTilt", path)
+    x_tilt = column_or_none(tilts, "rlnTomoXTilt", path)
     return TiltGeometry(
         tilt_angle=tilt_angle,
         tilt_axis_angle=tilt_axis_angle,
@@ -278,7 +278,7 @@ def _read_ctf(tilts: Block, path: Path) -> Ctf | None:
         return None
     u, v, angle = (numbers(tilts, column, path) for column in required)
     phase_shift, resolution, error = (
-        _column_or_none(tilts, column, path)
+        column_or_none(tilts, column, path)
         for column in ("rlnPhaseShift", "rlnCtfMaxResolution", "tiltwiseDefocusError")
     )
     return Ctf(
@@ -311,7 +311,7 @@ def _single_or_none(table: Block, column: str, path: Path) -> float | None:
     return single_number(table, column, path) if column in table else None
 
 
-def _column_or_none(table: Block, column: str, path: Path) -> np.ndarray | None:
+def column_or_none(table: Block, column: str, path: Path) -> np.ndarray | None:
     return numbers(table, column, path) if column in table else None
 
 
@@ -335,7 +335,7 @@ def _relion_exposure(row: Block, pre_exposure: np.ndarray, path: Path) -> float:
     return float(np.median(np.diff(np.sort(pre_exposure)))) if len(pre_exposure) > 1 else 0.0
 
 
-def _relion_root(path: Path, files: list[str]) -> Path:
+def relion_root(path: Path, files: list[str]) -> Path:
     folders = path.absolute().parents
     for folder in folders:
         if (folder / files[0]).is_file():
