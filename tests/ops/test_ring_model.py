@@ -67,12 +67,13 @@ def spectra(seed: int = 0, tilts: int = 2) -> RingSpectra:
 
 def test_scores_with_one_table_of_patterns_equal_plain_sums():
     given, grid = spectra(), torch.arange(20000.0, 24000.0, 250.0, dtype=torch.float64)
-    shape = torch.full_like(given.ring_frequency, 0.3)
+    shape = torch.stack([torch.full_like(given.ring_frequency, value) for value in (0.3, 0.05)])
     score, variance = score_defocus(given, shape, -1, grid)
     basis, half = background_basis(given.ring_frequency), 125.0
     depth = (-patch_depth(given, grid.new_zeros(2)) / half).round() * half
     for tilt in range(2):
-        envelope = given.damage[tilt] * shape / (1 + given.damage[tilt] * shape)
+        ratio = given.damage[tilt] * 0.3 + 0.05
+        envelope = ratio / (1 + ratio)
         weight = given.weight[tilt].sum(1)
         surprise = ((given.power[tilt] - 1) * given.weight[tilt]).sum(1)
         for g in (0, 7, 15):
@@ -97,7 +98,7 @@ def state(given: RingSpectra) -> RingFit:
         thickness=900.0,
         thickness_error=torch.nan,
         contrast=torch.tensor([1.1, 0.9], dtype=torch.float64)[:tilts],
-        shape=torch.linspace(0.5, 0.2, rings, dtype=torch.float64),
+        shape=torch.stack([torch.linspace(a, b, rings, dtype=torch.float64) for a, b in ((0.5, 0.2), (0.05, 0.1))]),
         background=torch.zeros(tilts, number, dtype=torch.float64),
         variation=(150.0, 150.0),
         log_evidence=0.0,

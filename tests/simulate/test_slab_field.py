@@ -12,6 +12,7 @@ from tiltwise.params.simulate import ErrorParams, SimulateParams, SpecimenParams
 from tiltwise.simulate.acquisition import acquire
 from tiltwise.simulate.detector import detector_response
 from tiltwise.simulate.slab_field import image_slab, slab_contrast
+from tiltwise.simulate.water import water_phase_spectrum
 
 PARAMS = SimulateParams(
     pixel_size=3.0,
@@ -32,7 +33,7 @@ def series():
 
 
 def test_power_spectrum_of_the_untilted_slab(series):
-    """4 (γλ)² n Σf² t q² CTF² DQE, in Å²; over A pixels a mean of periodograms strays by √(rings)."""
+    """4 [(γλ)² n Σf² t q² + P_ice] CTF² DQE, in Å²; over A pixels a mean of periodograms strays by √(rings)."""
     tilt, number = 2, 24
     assert series.geometry.tilt_angle[tilt] == 0
     random = np.random.default_rng(1)
@@ -48,8 +49,9 @@ def test_power_spectrum_of_the_untilted_slab(series):
     gamma_lambda = (1 + 300e3 / 510998.95) * electron_wavelength(300.0)
     mass = FRACTION * 1.35 * 0.6022e-3  # kDa / Å3
     dqe = detector_response(frequency * 6.0)[0]
-    expected = 4 * gamma_lambda**2 * mass * 400 * torch.exp(-5.5 * frequency**2) * 200.0 * dqe
-    expected = (expected * (damage * torch.sin(chi)) ** 2).numpy()
+    protein = gamma_lambda**2 * mass * 400 * torch.exp(-5.5 * frequency**2) * 200.0 * damage**2
+    ice = (1 - FRACTION) * water_phase_spectrum(frequency, 200.0, 300.0)
+    expected = (4 * (protein + ice) * dqe * torch.sin(chi) ** 2).numpy()
     ring = np.round(k * 256 * 3.0).astype(int).ravel()
     for lo, hi in ((20, 30), (40, 50), (70, 80), (100, 110)):
         inside = (ring >= lo) & (ring < hi)

@@ -55,7 +55,7 @@ class RingFit:
     contrast: torch.Tensor
     """(tilt,) a, 1 on average."""
     shape: torch.Tensor
-    """(ring,) s(k)."""
+    """(2, ring) s(k) of what exposure damages, the molecules, and of what it does not, the ice."""
     background: torch.Tensor
     """(tilt, spline) b."""
     variation: tuple[float, float]
@@ -65,13 +65,19 @@ class RingFit:
 
 
 def fit_shape(score: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """(spline,) non-negative least squares for coefficients with scores (spline,) and normal matrix."""
+    """(2 · spline,) non-negative least squares, smooth in each half, for coefficients with scores and normal matrix."""
     size = len(score)
     ridge = variance.diagonal().mean() * 1e-2
-    bend = torch.diff(torch.eye(size, dtype=score.dtype), n=2, dim=0)
+    half = torch.diff(torch.eye(size // 2, dtype=score.dtype), n=2, dim=0)
+    bend = torch.block_diag(half, half)
     lower = torch.linalg.cholesky(variance.cpu() + ridge * (bend.T @ bend) + 1e-3 * ridge * torch.eye(size))
     target = torch.linalg.solve_triangular(lower, score.cpu()[:, None], upper=False)[:, 0]
     return torch.as_tensor(nnls(lower.T.numpy(), target.numpy())[0], dtype=score.dtype, device=score.device)
+
+
+def signal_to_noise(spectra: RingSpectra, shape: torch.Tensor, tilt: int) -> torch.Tensor:
+    """(ring,) power of the signal over that of the noise of one tilt at contrast 1, s_0 q² + s_1."""
+    return shape[0] * spectra.damage[tilt] + shape[1]
 
 
 def shape_splines(spectra: RingSpectra) -> torch.Tensor:
@@ -100,32 +106,34 @@ def signal_and_contrast(
     layers, by_thickness = thickness_contrast(
         spectra.ring_frequency, spectra.tilt_angle[tilt : tilt + 1], fit.thickness, spectra.optics.voltage
     )
-    ratio = fit.contrast[tilt] * fit.shape * spectra.damage[tilt]
+    ratio = fit.contrast[tilt] * signal_to_noise(spectra, fit.shape, tilt)
     return ratio, spectra.coherence[tilt] * layers[0], spectra.coherence[tilt] * by_thickness[0]
 
 
 def update_shape(spectra: RingSpectra, fit: RingFit) -> RingFit:
     """One Gauss-Newton step for s(k) on all tilts, non-negative, at the present defocus and contrast.
 
-    The background of each tilt is eliminated, not held: it would keep what it took of the rings.
+    Molecules and ice are told apart by what exposure leaves of them. The background of each tilt is eliminated, not
+    held: it would keep what it took of the rings.
     """
     splines, basis = shape_splines(spectra), background_basis(spectra.ring_frequency)
-    score = splines.new_zeros(splines.shape[1])
-    variance = splines.new_zeros(splines.shape[1], splines.shape[1])
+    number = splines.shape[1]
+    score, variance = splines.new_zeros(2 * number), splines.new_zeros(2 * number, 2 * number)
     for i in range(len(fit.defocus)):
         pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i))[0]
         ratio, contrast, _ = signal_and_contrast(spectra, fit, i)
         ring = 1 + (contrast * ratio / (1 + ratio) * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
-        change = contrast * fit.contrast[i] * spectra.damage[i] / (1 + ratio) ** 2 * pattern / ring
-        surprise = spectra.power[i] / (torch.exp(basis @ fit.background[i]) * ring) - 1 + change * fit.shape
-        weight = spectra.weight[i]
-        overlap = basis.T @ ((weight * change).sum((0, 1))[:, None] * splines)
+        change = contrast * fit.contrast[i] / (1 + ratio) ** 2 * pattern / ring
+        surprise = spectra.power[i] / (torch.exp(basis @ fit.background[i]) * ring) - 1
+        surprise = surprise + change * signal_to_noise(spectra, fit.shape, i)
+        weight, columns = spectra.weight[i], torch.cat([spectra.damage[i][:, None] * splines, splines], dim=1)
+        overlap = basis.T @ ((weight * change).sum((0, 1))[:, None] * columns)
         normal = basis.T @ (weight.sum((0, 1))[:, None] * basis)
         explained = torch.linalg.solve(normal + 1e-6 * torch.eye(len(normal)).to(normal), overlap)
-        score = score + splines.T @ (weight * change * surprise).sum((0, 1))
+        score = score + columns.T @ (weight * change * surprise).sum((0, 1))
         score = score - explained.T @ (basis.T @ (weight * surprise).sum((0, 1)))
-        variance = variance + splines.T @ ((weight * change**2).sum((0, 1))[:, None] * splines) - overlap.T @ explained
-    return replace(fit, shape=splines @ fit_shape(score, variance))
+        variance = variance + columns.T @ ((weight * change**2).sum((0, 1))[:, None] * columns) - overlap.T @ explained
+    return replace(fit, shape=(splines @ fit_shape(score, variance).reshape(2, number).T).T)
 
 
 def fit_rings(spectra: RingSpectra, start: RingFit, iterations: int = 8) -> RingFit:
@@ -275,7 +283,7 @@ def ring_dispersion(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
     frequency, since such structure is that wide, and averaged over 13.
     """
     basis = background_basis(spectra.ring_frequency)
-    residual = total = torch.zeros_like(fit.shape)
+    residual = total = torch.zeros_like(spectra.ring_frequency)
     for i in range(len(fit.defocus)):
         pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i))[0]
         strength = ring_strength(spectra, fit, i)

@@ -1,12 +1,13 @@
 """Thon rings: the model of the power spectra of a tilt series, patch by patch.
 
 Expected power of patch p of tilt i at frequency k, divided by a smooth background:
-    mu = exp(b_i(k)) · [1 - r / (1 + r) · c_i(k) · cos 2 chi(k; dz_ip(az))],   r = a_i · s(k) · q_i(k)²
+    mu = exp(b_i(k)) · [1 - r / (1 + r) · c_i(k) · cos 2 chi(k; dz_ip(az))],   r = a_i · [s_0(k) · q_i(k)² + s_1(k)]
     dz_ip(az) = d_i + h · depth_ip + A cos 2az + B sin 2az,   depth_ip from ops.geometry.plane_depth.
-r is the power of the signal, averaged over a ring, to that of the noise: s(k) a smooth curve shared by all tilts, q the
-amplitude that exposure leaves, a_i the contrast of a tilt. sin² chi = (1 - cos 2 chi) / 2, so the mean over a period
-belongs to the background and what is left goes as -cos 2 chi, weakened by c: finite patch, spread of depth in it, and
-the thickness t of the slab, whose layers have each their own defocus: the mean of cos 2 chi over a path of t / m_z is
+r is the power of the signal, averaged over a ring, to that of the noise: s(k) two smooth curves shared by all tilts, of
+molecules, of which exposure leaves the amplitude q, and of ice, which it moves but does not wear out; a_i the contrast
+of a tilt. sin² chi = (1 - cos 2 chi) / 2, so the mean over a period belongs to the background and what is left goes as
+-cos 2 chi, weakened by c: finite patch, spread of depth in it, and the thickness t of the slab, whose layers have each
+their own defocus: the mean of cos 2 chi over a path of t / m_z is
 that of its middle times sinc(λ k² t / m_z), which changes sign. b_i is a smooth correction of the background.
 Powers are exponentially distributed (Whittle's likelihood): log p = - log mu - P / mu for each independent frequency.
 """

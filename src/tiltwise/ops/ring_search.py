@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tiltwise.ops.ring_fit import THICKNESS, RingFit, update_shape
+from tiltwise.ops.ring_fit import THICKNESS, RingFit, signal_to_noise, update_shape
 from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern
 
 _PATH_STEP = 600.0  # Å, rms difference of neighbouring tilts that costs half a unit of log likelihood
@@ -22,7 +22,7 @@ class RingSearch:
 
 
 def search_rings(spectra: RingSpectra, shape: torch.Tensor, handedness: int, grid: torch.Tensor) -> RingSearch:
-    """Grid search of all tilts with s(k) = shape (ring,), then s(k) fitted along the best path. grid (defocus,) Å."""
+    """Grid search of all tilts with s(k) = shape (2, ring), then s(k) fitted along the best path. grid (defocus,) Å."""
     score, variance = score_defocus(spectra, shape, handedness, grid)
     path = best_path(score.clamp_min(0) ** 2 / (2 * variance), grid)
     tilt = torch.arange(len(path), device=path.device)
@@ -52,8 +52,8 @@ def score_defocus(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Evidence for rings at each defocus of an even grid (Å), tilt by tilt, averaged over azimuth but not over patches.
 
-    shape (ring,) is s(k), for contrasts a = 1. Gives the score N = sum W (P - 1) t and its variance D = sum W t², both
-    (tilt, grid), of the pattern t made orthogonal to the smooth background; N / D estimates the strength of the
+    shape (2, ring) is s(k), for contrasts a = 1. Gives the score N = sum W (P - 1) t and its variance D = sum W t²,
+    both (tilt, grid), of the pattern t made orthogonal to the smooth background; N / D estimates the strength of the
     pattern and N² / 2D the log likelihood gained, to second order in the contrast. Depth is rounded to half a step of
     the grid, so that one table of patterns serves every patch of every tilt.
     """
@@ -66,7 +66,7 @@ def score_defocus(
     pattern = ring_pattern(spectra, frequency, table[:, None])[0]
     square = pattern**2
     scores, variances = [], []
-    ratio = spectra.damage * shape
+    ratio = torch.stack([signal_to_noise(spectra, shape, i) for i in range(len(depth))])
     envelopes = spectra.coherence * ratio / (1 + ratio)
     rows = 2 * torch.arange(len(grid), device=grid.device)
     for power, weight, own, envelope in zip(spectra.power, spectra.weight, level, envelopes, strict=True):

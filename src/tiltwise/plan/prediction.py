@@ -63,11 +63,11 @@ def predict(params: PlanParams, schedule: Schedule, power: np.ndarray | None = N
     eta = np.exp(-path / mean_free_path(params))
     transfer = mean_transfer(params, schedule.tilt_angle, k)
     blur = blur_variance(params, schedule)
-    common = 4 * interaction(params.voltage) ** 2 * damage**2 * transfer
+    common = 4 * interaction(params.voltage) ** 2 * transfer
     common = common * np.exp(-params.budget.b_factor * k**2 / 2)
     ice = common * WATER_SCATTERING * params.slab.ice_structure * path[:, None]
     shot = 1 / ((schedule.exposure * eta)[:, None] * quantum_efficiency(params.detector, k, params.pixel_size))
-    signal = common * (scattering_power(params.target, k) if power is None else power)
+    signal = common * damage**2 * (scattering_power(params.target, k) if power is None else power)
     signal = signal * np.exp(-4 * np.pi**2 * k**2 * blur[:, None] - depth_of_field(params, k))
     slices = symmetry_order(params.target.symmetry) / (2 * k * mask_volume(params.target))
     return Prediction(

@@ -123,9 +123,9 @@ const PlanModel = (() => {
       const counted = plan.exposure[i] * eta[i], ice = model.ice_per_path * path(model, state, plan.angle[i]);
       for (let j = 0; j < ssnr.length; j++) {
         const k = tables.frequency[j], q = amplitudeLeft(tables.critical_exposure[j], plan.before[i], plan.exposure[i]);
-        const common = tables.common[j] * q * q * meanTransfer(model, state, plan.angle[i], k, j);
+        const common = tables.common[j] * meanTransfer(model, state, plan.angle[i], k, j), signal = common * q * q * tables.signal[j];
         const noise = common * ice + 1 / (counted * tables.quantum_efficiency[j]);
-        ssnr[j] += ((common * tables.signal[j] * Math.exp(-4 * Math.PI ** 2 * k * k * blur)) / noise) * tables.slices[j];
+        ssnr[j] += ((signal * Math.exp(-4 * Math.PI ** 2 * k * k * blur)) / noise) * tables.slices[j];
       }
     }
     return { ...plan, eta, frequency: tables.frequency, ssnr };

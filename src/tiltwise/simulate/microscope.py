@@ -195,6 +195,8 @@ def ice_contrast(
 ) -> torch.Tensor:
     """(y, x) contrast of the ice itself: a Gaussian random field, drawn anew for each image as the beam moves water.
 
+    Exposure moves ice but does not wear it out: it is not damped as the molecules are.
+
     Its phase has the power n t (γ λ f)² S(k) per area, t the path through the ice; its defocus follows the tilted
     plane.
     """
@@ -202,7 +204,7 @@ def ice_contrast(
     white = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) / optics.pixel_size
     amplitude = 47.878 * _WATER_FORM_FACTOR * math.sqrt(_WATER_DENSITY * path * _ICE_STRUCTURE)  # V Å2
     spectrum = torch.fft.rfft2(white) * amplitude
-    transfer = transfer_of_tilt(optics.field, series, tilt, optics.b_factor)
+    transfer = transfer_of_tilt(optics.field, series, tilt, optics.b_factor, damaged=False)
     depth = _depth_of_plane(optics, series, tilt) / _ICE_LAYER
     result = torch.zeros(shape)
     for layer in range(math.floor(float(depth.min())), math.ceil(float(depth.max())) + 1):

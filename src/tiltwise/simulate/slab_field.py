@@ -3,8 +3,9 @@
 Matter without a place has no phases to remember: its image is a Gaussian random field whose power spectrum follows the
 local defocus. Depth is cut into layers of one defocus each, and the fields of the layers are independent, weighted by
 how much of the slab lies in the layer at each point of the image:
-    contrast(u) = Σ_l √(path_l(u)) · F⁻¹[2 σ K √(n Σf²(k)) · q(k) · E(k) · CTF(k; defocus + h z_l) · white_l(k)](u)
-with path_l(u) (Å) the length of the beam's path at u within slab and layer, n the protein's mass in a volume, σ K = γλ.
+    contrast(u) = Σ_l √(path_l(u)) · F⁻¹[2 √(P_protein(k) q(k)² + P_ice(k)) E(k) CTF(k; defocus + h z_l) · white_l](u)
+with path_l(u) (Å) the length of the beam's path at u within slab and layer and P the power of the phase per path:
+(γλ)² n Σf²(k) of protein of mass n in a volume, and that of ice (simulate.water), which exposure does not wear out.
 """
 
 import math
@@ -16,12 +17,14 @@ from scipy.fft import next_fast_len
 
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.fourier import frequency_grid_2d
 from tiltwise.ops.geometry import plane_depth, tilt_rotations
 from tiltwise.params.simulate import SimulateParams
 from tiltwise.simulate.detector import detector_response
-from tiltwise.simulate.microscope import Grid, transfer_of_tilt
+from tiltwise.simulate.microscope import Grid, interaction_parameter, transfer_of_tilt
 from tiltwise.simulate.potential import POTENTIAL_OF_FORM_FACTOR
+from tiltwise.simulate.water import water_phase_spectrum
 
 _LAYER = 250.0  # Å; the phase within a layer strays by ± π λ k² 125 Å: 0.3 rad at 5 Å, 0.12 rad at 8 Å
 _PROTEIN_FORM = (400.0, 5.5)  # Å² per kDa and Å²: Σf² = a exp(-b k²) is 390, 343, 271, 217 at 10, 6, 4, 3 Å
@@ -99,9 +102,14 @@ def _field(
     frequency = frequency_grid_2d(fast, params.pixel_size)
     azimuth = torch.atan2(frequency[..., 1], frequency[..., 0])
     grid = Grid(size=fast[0], radius=frequency.norm(dim=-1), azimuth=azimuth)
-    transfer = transfer_of_tilt(grid, series, tilt, params.motion_b_factor).at(torch.tensor(depth))
+    transfer = transfer_of_tilt(grid, series, tilt, params.motion_b_factor, damaged=False).at(torch.tensor(depth))
+    pre, own = (torch.as_tensor(float(a[tilt])) for a in (series.pre_exposure, series.exposure))
+    left = exposure_amplitude(grid.radius, pre, own, series.optics.voltage) ** 2
     mass, (height, fall) = protein_fraction * _PROTEIN_DENSITY, _PROTEIN_FORM
-    potential = POTENTIAL_OF_FORM_FACTOR * torch.sqrt(mass * height * torch.exp(-fall * grid.radius**2))
+    phase_of_potential = interaction_parameter(series.optics.voltage)
+    protein = mass * POTENTIAL_OF_FORM_FACTOR**2 * height * torch.exp(-fall * grid.radius**2) * left
+    ice = water_phase_spectrum(grid.radius, 1 - protein_fraction, series.optics.voltage) / phase_of_potential**2
+    potential = torch.sqrt(protein + ice)
     dqe = detector_response(grid.radius * 2 * params.pixel_size)[0]
     white = torch.fft.rfft2(torch.from_numpy(rng.standard_normal(fast, dtype=np.float32)))
     field = torch.fft.irfft2(white * (transfer * potential * dqe.sqrt() / params.pixel_size).float(), s=fast)

@@ -160,7 +160,7 @@ def _flatten(power: torch.Tensor, weight: torch.Tensor, bins: PolarBins) -> torc
 def _search(spectra: RingSpectra, params: DefocusParams) -> tuple[RingSpectra, list[RingSearch]]:
     """Search with both hands, twice: the second time with the weights and the curve s(k) that the first one found."""
     grid = torch.arange(params.defocus_min, params.defocus_max, 250.0, dtype=torch.float64)
-    flat = torch.full_like(spectra.ring_frequency, 0.1)
+    flat = torch.tensor([[0.1], [0.02]]).to(spectra.ring_frequency).expand(-1, len(spectra.ring_frequency))
     searches = [search_rings(spectra, flat, handedness, grid) for handedness in (1, -1)]
     best = max(searches, key=lambda s: s.significance)
     spectra = replace(spectra, weight=spectra.weight / ring_dispersion(spectra, best.fit))
