@@ -8,9 +8,11 @@ import numpy as np
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.io.acquisition import read_acquisition
 from tiltwise.io.relion.tilt_series import read_tilt_series_set
-from tiltwise.ops.alignment_comparison import compare_alignments, kurtosis_ratio
+from tiltwise.ops.alignment_comparison import compare_alignments, kurtosis_ratio, remove_gauge
 from tiltwise.ops.bead_alignment import NOTHING, held_out_residual
 from tiltwise.ops.beads import Tracks, find_beads, track_beads
+from tiltwise.ops.bundle_adjustment import Freedom, Freedoms, adjust, triangulate
+from tiltwise.ops.bundle_system import BundleState
 from tiltwise.ops.image_cleaning import clean_images
 from tiltwise.params.align import AlignParams
 from tiltwise.stages.align import align
@@ -69,7 +71,17 @@ def beads_of_both(ours: TiltSeries, published: TiltSeries, diameter: float) -> d
     for who, geometry in (("ours", ours.geometry), ("published", published.geometry)):
         figures[who] = round(held_out_residual(tracks, geometry, NOTHING), 2)
         figures[f"{who}_other_tilts"] = round(held_out_residual(without, geometry, NOTHING), 2)
-    return figures
+    return figures | {"moves_of_published_A": _moves(tracks, published)}
+
+
+def _moves(tracks: Tracks, published: TiltSeries) -> dict:
+    """By how much (Å) beads move the published shifts when nothing else is free, above FAR: {angle: [move, beads]}."""
+    start = triangulate(tracks.observations, BundleState.undistorted(published.geometry, tracks.points))
+    fit = adjust(tracks.observations, start, Freedoms(tilt_axis_angle=Freedom(deviation=0.0)))
+    change = remove_gauge(fit.state.geometry, published.geometry, published.use).shift - published.geometry.shift
+    move, beads = np.linalg.norm(change, axis=1), np.bincount(tracks.observations.tilt, minlength=len(change))
+    far = np.flatnonzero(move > FAR)
+    return {f"{published.stage_tilt_angle[i]:.0f}": [round(float(move[i]), 1), int(beads[i])] for i in far}
 
 
 def _without(tracks: Tracks, tilts: np.ndarray) -> Tracks:
