@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiltwise.data.errors import InputError
+from tiltwise.data.errors import InputError, StageError
 from tiltwise.data.optics import Optics
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
 from tiltwise.ops.alignment_comparison import compare_alignments
@@ -151,3 +151,51 @@ def test_a_real_series_is_aligned_from_its_stack_alone():
     comparison = compare_alignments(result.tilt_series, published["TS_43"])
     assert comparison.shift_rms < 10.0
     assert comparison.axis_error < 0.5
+
+
+def with_beads(seed=3, drift=0.5):
+    """The made series with 12 beads of 100 Å, whose axis drifts over the tilts; and the truth."""
+    series, truth = made_series(seed)
+    rng = np.random.default_rng(seed)
+    geometry = replace(truth.geometry, tilt_axis_angle=84.2 + drift * truth.geometry.tilt_angle / 120)
+    points = torch.tensor(rng.uniform(-1, 1, (12, 3)) * [400, 400, 250])
+    position, _ = project_points(points, tilt_rotations(geometry), torch.as_tensor(geometry.shift))
+    grid = (np.arange(SIDE) - SIDE // 2) * PIXEL
+    images = series.images.copy()
+    for image, places in zip(images, position.numpy(), strict=True):
+        for x, y in places:
+            squared = (grid[None, :] - x) ** 2 + (grid[:, None] - y) ** 2
+            image -= 12 * np.sqrt(np.maximum(0, 1 - squared / 50.0**2))
+    return replace(series, images=images), replace(truth, geometry=geometry)
+
+
+def test_beads_are_taken_where_they_place_held_out_beads_better():
+    series, truth = with_beads(drift=3.0)
+    result = align(series, PARAMS)
+    beads = result.quality["beads"]
+    assert result.quality["method"] == "beads" and "drift" in beads["model"]
+    assert beads["held_out_residual_A"] < beads["held_out_residual_without_A"]
+    assert beads["number"] >= 8 and beads["diameter_A"] == pytest.approx(100.0, rel=0.15)
+    assert len(result.quality["residual_A"]) == series.number
+    assert compare_alignments(result.tilt_series, truth).shift_rms < 0.3 * PIXEL
+    axis = result.tilt_series.geometry.tilt_axis_angle - truth.geometry.tilt_axis_angle
+    assert np.abs(axis).max() < 0.5 * 1.5  # the ties of 0.05° a tilt give way, by more than half, to a drift of 0.1°
+
+
+def test_beads_are_left_where_they_place_held_out_beads_worse():
+    """Few beads in noise against a specimen that all fits: both figures are in the record, and the smaller one wins."""
+    series, truth = with_beads()
+    result = align(series, PARAMS)
+    beads = result.quality["beads"]
+    assert result.quality["method"] == "projection"
+    assert beads["held_out_residual_A"] > beads["held_out_residual_without_A"]
+    forced = align(series, PARAMS.model_copy(update={"method": "beads"}))
+    assert forced.quality["method"] == "beads"
+    errors = [compare_alignments(r.tilt_series, truth).shift_rms for r in (result, forced)]
+    assert errors[0] < errors[1] < 0.3 * PIXEL
+
+
+def test_a_series_without_beads_says_so_when_they_are_asked_for():
+    series, _ = made_series(number=9)
+    with pytest.raises(StageError, match="projection"):
+        align(series, PARAMS.model_copy(update={"method": "beads"}))

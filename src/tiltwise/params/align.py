@@ -1,5 +1,7 @@
 """Parameters of the alignment of a tilt series."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from tiltwise.data.units import Angstrom, Degree
@@ -7,8 +9,11 @@ from tiltwise.params.base import Params
 
 
 class AlignParams(Params):
-    """Align the images of a tilt series: shifts and tilt axis, without markers."""
+    """Align the images of a tilt series: shifts and tilt axis, from gold beads where they serve."""
 
+    method: Literal["auto", "beads", "projection"] = Field(
+        "auto", description="Fit to gold beads, match projections only, or whichever places held-out beads better."
+    )
     resolution: Angstrom | None = Field(
         None, gt=0, description="Finest spacing used; 30 Å or four pixels, the coarser, if not set."
     )
