@@ -54,6 +54,14 @@ def orient(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.rot90(image, -(orientation % 4))  # rows rise: numpy's turn, clockwise on a screen, is reversed
 
 
+def match_size(gain: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The reference as it is, or each of its pixels repeated where frames (y, x) have 2 or 4 samples for each pixel."""
+    for factor in (2, 4):
+        if sorted(n * factor for n in gain.shape) == sorted(shape):
+            return np.repeat(np.repeat(gain, factor, axis=0), factor, axis=1)
+    return gain
+
+
 def fit_gain(gain: np.ndarray, raw: np.ndarray) -> GainFit:
     """Find how a gain reference (y, x) is to be laid on the mean or summed raw frames (y, x).
 
@@ -101,10 +109,8 @@ def find_defects(total: np.ndarray, gain: np.ndarray | None = None) -> np.ndarra
     scatter = np.sqrt(np.maximum(around, 1e-6))
     deviation = (expected - around) / scatter
     spread = max(1.4826 * float(np.median(np.abs(deviation[::7, ::5]))), 1e-6)
-    mean = max(float(np.median(around)), 1e-6)
-    bad = deviation > _upper_bound(mean, total.size) * max(spread, 1.0)
-    if mean > math.log(total.size / _FALSE_ALARMS):  # else a sound pixel may well have counted nothing
-        bad |= total == 0
+    bad = deviation > _upper_bound(around, total.size) * max(spread, 1.0)
+    bad |= (total == 0) & (around > math.log(total.size / _FALSE_ALARMS))  # a sound pixel may count nothing at less
     return bad if gain is None else bad | (gain == 0)
 
 
@@ -155,6 +161,8 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum(dtype=np.float64)) / max(norm, 1e-30)
 
 
-def _upper_bound(mean: float, pixels: int) -> float:
+def _upper_bound(mean: np.ndarray, pixels: int) -> np.ndarray:
     """Deviation, in units of sqrt(mean), that counts of a Poisson distribution exceed in half of one of all pixels."""
-    return float((poisson.isf(_FALSE_ALARMS / pixels, mean) - mean) / math.sqrt(mean))
+    table = np.geomspace(1e-3, 1e5, 81)
+    bound = (poisson.isf(_FALSE_ALARMS / pixels, table) + 0.5 - table) / np.sqrt(table)
+    return np.interp(mean, table, bound)
