@@ -60,6 +60,8 @@ class TiltSeries:
     where images are all there is. Images are zeros until their motion is corrected."""
     half_images: tuple[np.ndarray, np.ndarray] | None = None
     """(tilt, y, x) sums of the odd and of the even frames; the images are the sum of both. None without frames."""
+    half_image_names: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    """(tilt,) where each of the half images lies, odd and even; None until they are on disk."""
 
     @property
     def number(self) -> int:

@@ -4,8 +4,8 @@ A movie is opened without reading its frames; each frame is decoded when it is a
 run from the bottom up: those of TIFF and EER, which run from the top down, are turned over, as IMOD turns TIFF.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import tifffile
 
 from tiltwise.data.errors import InputError
 from tiltwise.io import eer
-from tiltwise.io.images import MRC_SUFFIXES, TIFF_SUFFIXES
+from tiltwise.io.images import MRC_SUFFIXES, TIFF_SUFFIXES, ImageFile
 from tiltwise.io.mrc import read_header, read_mrc
 from tiltwise.io.tiff_chain import check_chain
 
@@ -66,11 +66,62 @@ class Movie:
         else:
             yield from read_mrc(self.path)[0]
 
+    def regrouped(self, frames: int) -> "Movie":
+        """The same movie in this many frames where the file lists electrons; as it is elsewhere."""
+        if self.path.suffix.lower() != ".eer":
+            return self
+        return Movie(self.path, reading=replace(self._reading, frames=frames))
+
     @property
     def exposure_shares(self) -> np.ndarray:
         """(frame,) part of the movie's exposure in each frame; sums to 1."""
         sizes = np.ones(len(self)) if self.path.suffix.lower() != ".eer" else np.array([len(g) for g in self.groups])
         return sizes / sizes.sum()
+
+
+def is_movie(file: ImageFile) -> bool:
+    """Whether a file that stands for a tilt image holds frames: EER, or several images and none of them named."""
+    suffix = file.path.suffix.lower()
+    if file.section is not None or suffix not in MOVIE_SUFFIXES:
+        return False
+    if suffix == ".eer":
+        return True
+    return (_tiff_layout(file.path)[0] if suffix in TIFF_SUFFIXES else read_header(file.path).shape)[0] > 1
+
+
+def open_movies(files: Sequence[ImageFile | None]) -> tuple[tuple[Movie | None, ...], tuple[str, ...]] | None:
+    """(tilt,) movies of a series, and why one is None although its file is there; None where the files are images.
+
+    InputError if there are files but none can be opened, or if frames differ in size.
+    """
+    movies: list[Movie | None] = []
+    faults: list[str] = []
+    for file in files:
+        movie, fault = None, ""
+        try:
+            if file is not None and not is_movie(file):
+                return None
+            movie = None if file is None else open_movie(file.path)
+        except InputError as error:
+            fault = str(error)
+        movies.append(movie)
+        faults.append(fault)
+    opened = [movie for movie in movies if movie is not None]
+    if not opened and any(faults):
+        raise InputError(next(filter(None, faults)))
+    if not opened:
+        return None
+    other = next((movie for movie in opened if movie.shape[1:] != opened[0].shape[1:]), None)
+    if other is not None:
+        (height, width), (rows, columns) = other.shape[1:], opened[0].shape[1:]
+        raise InputError(f"{other.path}: frames are {width} × {height} px, but those before are {columns} × {rows} px")
+    return tuple(movies), tuple(faults)
+
+
+def unmoved_images(movies: Sequence[Movie | None]) -> np.ndarray:
+    """(tilt, y, x) zeros that take no memory, in the place of images until there are some."""
+    shape = next(movie.shape[1:] for movie in movies if movie is not None)
+    return np.broadcast_to(np.float32(0), (len(movies), *shape))
 
 
 def open_movie(path: str | Path, *, reading: EerReading | None = None) -> Movie:

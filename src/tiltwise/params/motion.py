@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tiltwise.data.units import Angstrom
+from tiltwise.data.units import Angstrom, Exposure
 from tiltwise.params.base import Params
 
 
@@ -31,5 +31,8 @@ class MotionParams(Params):
         ge=0,
         le=7,
         description="How the gain reference lies: quarter turns, plus 4 if mirrored in x; found if not set.",
+    )
+    frame_exposure: Exposure = Field(
+        0.4, gt=0, description="Exposure of each frame where the movie lists electrons (EER)."
     )
     defects: bool = Field(True, description="Find and replace hot and dead pixels.")

@@ -55,6 +55,7 @@ def motion(
     """
     if tilt_series.movies is None or not any(movie is not None for movie in tilt_series.movies):
         raise InputError(f"{tilt_series.name}: has no movies whose motion could be corrected")
+    tilt_series = _regrouped(tilt_series, params.frame_exposure)
     outputs = [_scratch((tilt_series.number, *_frame_shape(tilt_series))) for _ in range(3)]
     use, why_not = tilt_series.use.copy(), list(tilt_series.why_not)
     camera, motions, rows = None, [None] * tilt_series.number, [None] * tilt_series.number
@@ -100,6 +101,17 @@ def _read(tilt_series: TiltSeries, tilt: int) -> list[np.ndarray]:
     if tuple(movie.shape[1:]) != _frame_shape(tilt_series):
         raise InputError(f"its frames are {movie.shape[2]} × {movie.shape[1]} px, unlike those of the first movie")
     return list(movie)
+
+
+def _regrouped(tilt_series: TiltSeries, frame_exposure: float) -> TiltSeries:
+    """Electrons counted into frames of about this exposure, e⁻/Å², where the movies list single electrons."""
+
+    def regroup(movie, exposure: float):
+        again = getattr(movie, "regrouped", None)
+        return movie if again is None or exposure <= 0 else again(max(round(exposure / frame_exposure), 2))
+
+    movies = tuple(regroup(m, float(e)) for m, e in zip(tilt_series.movies, tilt_series.exposure, strict=True))
+    return replace(tilt_series, movies=movies)
 
 
 def _calibrate(gain: np.ndarray | None, raw: list[np.ndarray], params: MotionParams) -> _Camera:
