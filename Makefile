@@ -29,7 +29,7 @@ bench: setup
 	@$(BIN)/python benchmarks/run.py $(NAME)
 
 lint: setup
-	$(BIN)/ruff check src tests benchmarks && $(BIN)/ruff format --check src tests benchmarks && $(BIN)/lint-imports
+	$(BIN)/ruff check src tests benchmarks examples && $(BIN)/ruff format --check src tests benchmarks examples && $(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) demo

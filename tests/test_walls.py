@@ -101,7 +101,9 @@ def test_every_parameter_says_what_it_is(stage):
     assert all(field.description and field.description.endswith(".") for field in fields.values())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["align", "--help"], ["status", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["align", "--help"], ["status", "--help"], ["simulate", "--help"]], ids=" ".join
+)
 def test_help_does_not_load_torch(arguments):
     code = (
         "import sys\nfrom tiltwise.cli import main\nsys.argv = ['tiltwise', *sys.argv[1:]]\n"

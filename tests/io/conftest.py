@@ -1,5 +1,6 @@
 """What the tests of the file formats share: the real data, and tilt series to write."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from tiltwise.io.mrc import write_mrc
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    folder = Path(__file__).parents[2].parent / "shared" / "data"
+    beside = Path(__file__).parents[2].parent / "shared" / "data"
+    folder = Path(os.environ.get("TILTWISE_SHARED_DATA", beside))
     if not folder.is_dir():
         pytest.skip("the real data are not here")
     return folder

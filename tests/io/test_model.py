@@ -2,11 +2,13 @@
 
 import gzip
 
+import gemmi
 import numpy as np
 import pytest
 
 from tiltwise.data.errors import InputError
-from tiltwise.io.model import assembly_names, read_atoms
+from tiltwise.io.hydrogens import count_hydrogens
+from tiltwise.io.model import DEFAULT_B_FACTOR, assembly_names, read_atoms, read_molecule
 
 ATOMS = {
     "1bxn_rubisco.pdb": 18144,
@@ -75,3 +77,80 @@ def test_faulty_files_give_one_line(tmp_path, name, content, fault):
 def test_an_absent_file(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_atoms(tmp_path / "none.pdb")
+
+
+def test_a_molecule_is_the_first_assembly_or_what_the_file_lists(shared_data):
+    models = shared_data / "models"
+    assert len(read_molecule(models / "1bxn_rubisco.pdb")) == 2 * ATOMS["1bxn_rubisco.pdb"]
+    assert len(read_molecule(models / "1bxn_rubisco.pdb", assembly="listed")) == ATOMS["1bxn_rubisco.pdb"]
+    apoferritin = read_molecule(models / "4v1w_apoferritin.cif")
+    assert len(apoferritin) == 24 * 1364
+    radii = np.linalg.norm(apoferritin.position - apoferritin.position.mean(axis=0), axis=1).reshape(24, -1)
+    assert np.abs(radii - radii[0]).mean() < 0.3  # 24 chains, each refined by itself, about one point
+    assert len(read_molecule(models / "70s_ribosome_eftu_trna.pdb.gz")) == ATOMS["70s_ribosome_eftu_trna.pdb.gz"]
+
+
+def test_gzipped_is_the_same(shared_data, tmp_path):
+    path = shared_data / "models" / "4v1w_apoferritin.cif"
+    packed = tmp_path / "x.cif.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes(), 1))
+    plain, unpacked = read_atoms(path), read_atoms(packed)
+    for field in ("position", "element", "b_factor", "hydrogens"):
+        assert np.array_equal(getattr(plain, field), getattr(unpacked, field))
+
+
+def residue_of(name, atoms):
+    residue = gemmi.Residue()
+    residue.name = name
+    for atom_name in atoms:
+        atom = gemmi.Atom()
+        atom.name, atom.element = atom_name, gemmi.Element(atom_name[0])
+        residue.add_atom(atom)
+    return residue
+
+
+STANDARD = ["ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE", "LEU", "LYS", "MET", "PHE", "PRO"]
+STANDARD += ["SER", "THR", "TRP", "TYR", "VAL"]
+BACKBONE = ["N", "CA", "C", "O", "CB", "CG", "CG1", "CG2", "CD", "CD1", "CD2", "CE", "CE1", "CE2", "CE3", "CZ", "CZ2"]
+SIDE = ["CZ3", "CH2", "NE", "NE1", "NE2", "NH1", "NH2", "ND1", "ND2", "NZ", "OG", "OG1", "OH", "SG"]
+NUCLEOTIDE = ["C1'", "C2'", "O2'", "C3'", "C4'", "C5*", "N1", "C2", "N2", "N3", "N4", "C5", "C6", "N6", "C7", "C8"]
+
+
+@pytest.mark.parametrize("name", STANDARD)
+def test_amino_acids_carry_what_is_tabulated_less_water(name):
+    """gemmi lists the free molecule, with ASP and GLU protonated and HIS twice so."""
+    expected = gemmi.find_tabulated_residue(name).hydrogen_count - 2 - (name in ("ASP", "GLU", "HIS"))
+    assert sum(count_hydrogens(residue_of(name, BACKBONE + SIDE))) == expected
+
+
+@pytest.mark.parametrize("name", ["A", "G", "C", "U", "DA", "DG", "DC", "DT"])
+def test_nucleotides_carry_what_is_tabulated_less_water_and_the_phosphates_two(name):
+    expected = gemmi.find_tabulated_residue(name).hydrogen_count - 2 - 1
+    assert sum(count_hydrogens(residue_of(name, NUCLEOTIDE))) == expected
+
+
+def test_listed_hydrogens_are_not_counted_twice_and_others_share_the_total():
+    assert count_hydrogens(residue_of("ALA", ["N", "CA", "C", "O", "CB", "H"])) == [0] * 6
+    methionine = count_hydrogens(residue_of("MSE", ["N", "CA", "C", "O", "CB", "CG", "CE"]))
+    assert sum(methionine) == pytest.approx(9)
+    assert count_hydrogens(residue_of("?!", ["C", "N", "O", "S"])) == [1.3, 1.1, 0.1, 0]
+
+
+def test_nucleic_acids_have_fewer_hydrogens_than_protein(shared_data):
+    ribosome = read_atoms(shared_data / "models" / "70s_ribosome_eftu_trna.pdb.gz")
+    protein = read_atoms(shared_data / "models" / "3j9i_proteasome_20s.pdb")
+    assert ribosome.hydrogens.mean() < 0.72 and 0.95 < protein.hydrogens.mean() < 1.05
+
+
+def b_factors(tmp_path, values):
+    line = "ATOM  {:5d}  CA  GLY A{:4d}      {:6.3f}  12.500  -3.250  1.00{:6.2f}           C\n"
+    (tmp_path / "b.pdb").write_text("".join(line.format(i, i, 3.8 * i, b) for i, b in enumerate(values, 1)))
+    return read_atoms(tmp_path / "b.pdb").b_factor
+
+
+def test_b_factors_that_say_nothing_are_replaced(tmp_path):
+    measured = np.arange(20.0, 45.0)
+    assert np.array_equal(b_factors(tmp_path, measured), measured)
+    assert b_factors(tmp_path, [*measured, 400.0]).max() == 200
+    for nonsense in (np.zeros(20), np.full(20, 100.0), measured + 150, measured - 30):
+        assert (b_factors(tmp_path, nonsense) == DEFAULT_B_FACTOR).all()

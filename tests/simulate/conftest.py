@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from tiltwise.params.simulate import SimulateParams, SpecimenParams
@@ -16,3 +19,12 @@ def small_params() -> SimulateParams:
 @pytest.fixture(scope="session")
 def small_scatterer():
     return scatterer_from_atoms(procedural_molecule(SMALL, 0))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    beside = Path(__file__).parents[2].parent / "shared" / "data"
+    folder = Path(os.environ.get("TILTWISE_SHARED_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("the real data are not here")
+    return folder

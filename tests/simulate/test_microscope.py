@@ -12,7 +12,7 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import electron_wavelength
 from tiltwise.ops.geometry import project_points, tilt_rotations
 from tiltwise.params.simulate import ErrorParams, SimulateParams
-from tiltwise.simulate.acquisition import acquire, dose_symmetric_order
+from tiltwise.simulate.acquisition import acquire
 from tiltwise.simulate.microscope import interaction_parameter, optics_of, particle_contrast
 from tiltwise.simulate.potential import Scatterer, scatterer_from_atoms
 from tiltwise.simulate.session import simulate_tilt_series
@@ -59,11 +59,6 @@ def _particles(position: np.ndarray) -> Particles:
 def test_interaction_parameter(voltage, sigma):
     """Notes on physics, table 4.1, rad/(V Å)."""
     assert interaction_parameter(voltage) == pytest.approx(sigma, rel=1e-4)
-
-
-def test_dose_symmetric_scheme():
-    angle, order = dose_symmetric_order(9.0, 3.0)
-    assert angle[np.argsort(order)].tolist() == [0, 3, -3, 6, -6, 9, -9]
 
 
 @pytest.mark.parametrize("handedness", [1, -1])

@@ -1,4 +1,4 @@
-"""The commands of a project: new, import, run, status, report, evaluate; and the demo."""
+"""The commands of a project: new, import, run, status, report, evaluate; the demo, the simulator and the planner."""
 
 import json
 from dataclasses import asdict
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tiltwise.cli.options import EXECUTION, json_option, project_argument, with_params
+from tiltwise.cli.plan_command import plan_command
 from tiltwise.data.errors import InputError
 
 
@@ -125,6 +126,42 @@ def demo(output: str, seed: int, model: str | None, as_json: bool) -> int:
     return demo_and_show(Path(output), seed=seed, model=Path(model) if model else None, as_json=as_json)
 
 
+@click.command()
+@click.argument("output", metavar="OUTPUT")
+@click.option("--preset", metavar="NAME", help="ribosome-70s, hiv-lattice, apoferritin, small-300kda or crowded-cell.")
+@click.option("--params", metavar="FILE", help="TOML with [scene...] and [microscope...] values to change.")
+@click.option("--model", metavar="FILE", help="Atomic model (PDB or mmCIF) of the target, not the procedural one.")
+@click.option("--series", type=click.IntRange(1, 999), default=1, show_default=True, help="Number of tilt series.")
+@click.option("--movies", type=click.Choice(["tif", "mrc"]), help="Also write frames, with motion, and the gain.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything random.")
+@click.option("--pixel-size", type=float, metavar="Å", help="Pixel size of the images.")
+@click.option("--image-size", type=int, metavar="px", help="Side of the square images.")
+@click.option("--particles", type=int, metavar="N", help="Copies of the target in the untilted field.")
+@click.option("--thickness", type=float, metavar="Å", help="Thickness of the ice.")
+@click.option("--tilt-max", type=float, metavar="°", help="Largest tilt angle, to both sides.")
+@click.option("--tilt-step", type=float, metavar="°", help="Step of the tilt angle.")
+@click.option("--exposure", type=float, metavar="e⁻/Å²", help="Exposure of each tilt image.")
+@click.option("--frames", type=int, metavar="N", help="Frames of each tilt's movie.")
+@click.option("--workers", type=click.IntRange(min=1), help="Tilts imaged at once; the bits do not depend on it.")
+def simulate(
+    output: str, preset: str | None, params: str | None, model: str | None, seed: int, as_json: bool, **rest: Any
+) -> int:
+    """Simulate a microscope session with known truth.
+
+    OUTPUT becomes a folder: OUTPUT/data is what a microscope leaves (stacks or movies, .mdoc, .rawtlt, gain),
+    OUTPUT/truth all that it does not know. It appears whole at the end, or not at all.
+    """
+    from tiltwise.cli.running import simulate_and_show
+
+    if model and not Path(model).is_file():
+        raise InputError(f"{model}: no such file")
+    running = {name: rest.pop(name) for name in ("series", "movies", "workers")}
+    session = {"preset": preset, "params": params and Path(params), "seed": seed, "values": rest}
+    return simulate_and_show(
+        Path(output), as_json=as_json, session=session, model=Path(model) if model else None, **running
+    )
+
+
 COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument())(new),
     with_params(project_argument(), json_option())(import_),
@@ -133,5 +170,7 @@ COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument())(report),
     with_params(project_argument(), json_option())(evaluate),
     with_params(json_option())(demo),
+    plan_command(),
+    with_params(json_option())(simulate),
 )
 """The commands in the order of their use."""

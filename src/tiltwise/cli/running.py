@@ -171,6 +171,22 @@ def demo_and_show(output: Path, *, as_json: bool, **request: Any) -> int:
     return 0
 
 
+def simulate_and_show(output: Path, *, as_json: bool, session: dict[str, Any], **request: Any) -> int:
+    """Simulate a session, show how it goes, and say where it lies; the exit code."""
+    from tiltwise.workflows.scene_simulation import simulate
+    from tiltwise.workflows.session_request import session_params
+
+    params = session_params(**session)
+    context, listener = _listener(as_json)
+    with context:
+        told = simulate(output, params, listener=listener, **request)
+    if as_json:
+        click.echo(json.dumps(to_json({"kind": "summary", **told}), ensure_ascii=False))
+    else:
+        show_figures(told)
+    return 0
+
+
 def show_plan(
     folder: Path, only: Sequence[str] | None, steps: tuple[str | None, str | None], force: bool, as_json: bool
 ) -> int:

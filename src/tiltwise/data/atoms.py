@@ -13,6 +13,8 @@ class Atoms:
     """(atom,) chemical symbol, text: C, N, O, S, P, H ..."""
     b_factor: np.ndarray
     """(atom,) isotropic B-factor, Å²."""
+    hydrogens: np.ndarray | None = None
+    """(atom,) hydrogens that each atom carries beside those listed; None where only the mean of proteins is known."""
 
     def __len__(self) -> int:
         return len(self.position)

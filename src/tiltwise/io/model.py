@@ -7,13 +7,23 @@ import numpy as np
 
 from tiltwise.data.atoms import Atoms
 from tiltwise.data.errors import InputError
+from tiltwise.io.hydrogens import count_hydrogens
+
+DEFAULT_B_FACTOR = 30.0
+"""Å², where those of the file say nothing."""
+_SANE_B_FACTORS = (5.0, 120.0)  # Å², of their median; above, they hold the blur of a map, not motion
+_GREATEST_B_FACTOR = 200.0
+_SAME = 0.9  # part of the atoms that have one value where it is a placeholder
 
 
 def read_atoms(path: str | Path, *, assembly: str | None = None) -> Atoms:
     """The atoms of the first model of a PDB or mmCIF file (.gz too), positions in the file's frame, Å.
 
     `assembly` names a biological assembly of the file, "1" as a rule, and gives all its copies; None gives what the
-    file lists. Waters are left out, and of a residue's alternative conformations all but the first.
+    file lists. Waters are left out, and of a residue's alternative conformations all but the first. Hydrogens that
+    the file lists are atoms like others; where a residue lists none, its atoms carry those they have at pH 7
+    (io/hydrogens.py). B-factors are those of the file, at most 200 Å², unless they are evidently not measured (one
+    value for nine atoms in ten, a median outside 5 to 120 Å², a negative one): then all are DEFAULT_B_FACTOR.
 
     Raises InputError for a file that cannot be read or holds no atoms, an atom of unknown element, and an assembly that
     is not in the file.
@@ -23,7 +33,8 @@ def read_atoms(path: str | Path, *, assembly: str | None = None) -> Atoms:
     if assembly is not None:
         structure = _assembled(path, structure, assembly)
     residues = [residue for chain in structure[0] for residue in chain] if len(structure) else []
-    atoms = [atom for residue in residues if not residue.is_water() for atom in _first_conformation(residue)]
+    listed = [pair for residue in residues if not residue.is_water() for pair in _first_conformation(residue)]
+    atoms = [atom for atom, _ in listed]
     if not atoms:
         raise InputError(f"{path}: holds no atoms; a PDB or mmCIF file is expected")
     unknown = next((atom for atom in atoms if atom.element.atomic_number == 0), None)
@@ -35,8 +46,19 @@ def read_atoms(path: str | Path, *, assembly: str | None = None) -> Atoms:
     return Atoms(
         position=position,
         element=np.array([atom.element.name for atom in atoms]),
-        b_factor=np.array([atom.b_iso for atom in atoms]),
+        b_factor=_sane_b_factors(np.array([atom.b_iso for atom in atoms])),
+        hydrogens=np.array([hydrogens for _, hydrogens in listed]),
     )
+
+
+def read_molecule(path: str | Path, *, assembly: str | None = None) -> Atoms:
+    """The atoms of a biological assembly: the one named, or the first that the file describes.
+
+    A file that describes none, and the name "listed", give what the file lists. Otherwise like `read_atoms`.
+    """
+    if assembly is None:
+        assembly = next(iter(assembly_names(path)), "listed")
+    return read_atoms(path, assembly=None if assembly == "listed" else assembly)
 
 
 def assembly_names(path: str | Path) -> tuple[str, ...]:
@@ -53,10 +75,19 @@ def _structure(path: Path) -> gemmi.Structure:
         raise InputError(f"{path}: this is not a sound PDB or mmCIF file ({' '.join(str(error).split())})") from None
 
 
-def _first_conformation(residue: gemmi.Residue) -> list[gemmi.Atom]:
-    """Atoms without a conformation letter, and those with the first letter of the residue."""
+def _first_conformation(residue: gemmi.Residue) -> list[tuple[gemmi.Atom, float]]:
+    """Atoms without a conformation letter, and those with the first letter of the residue; and their hydrogens."""
     letters = [atom.altloc for atom in residue if atom.has_altloc()]
-    return [atom for atom in residue if not atom.has_altloc() or atom.altloc == letters[0]]
+    pairs = zip(residue, count_hydrogens(residue), strict=True)
+    return [(atom, hydrogens) for atom, hydrogens in pairs if not atom.has_altloc() or atom.altloc == letters[0]]
+
+
+def _sane_b_factors(b_factor: np.ndarray) -> np.ndarray:
+    low, high = _SANE_B_FACTORS
+    sane = np.isfinite(b_factor).all() and b_factor.min() >= 0 and low <= np.median(b_factor) <= high
+    if sane and len(b_factor) > 10:
+        sane = np.unique(b_factor, return_counts=True)[1].max() < _SAME * len(b_factor)
+    return np.minimum(b_factor, _GREATEST_B_FACTOR) if sane else np.full(len(b_factor), DEFAULT_B_FACTOR)
 
 
 def _assembled(path: Path, structure: gemmi.Structure, name: str) -> gemmi.Structure:

@@ -1,11 +1,23 @@
-"""The joint fit of all patches of all tilts: Fisher scoring of Whittle's likelihood (model in ops.ring_model)."""
+"""The joint fit of all patches of all tilts: Fisher scoring of Whittle's likelihood (model in ops.ring_model).
 
+Derivatives by contrast and background depend on frequency alone, so that of the normal equations only the block of the
+few parameters that do not is summed over patches and sectors.
+"""
+
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from scipy.optimize import nnls
 
-from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern, spline_basis
+from tiltwise.ops.ring_model import (
+    RingSpectra,
+    background_basis,
+    patch_depth,
+    ring_pattern,
+    spline_basis,
+    thickness_contrast,
+)
 
 _SHAPE_SPLINES = 6
 _CONTRAST_SD = 0.5  # contrast of a tilt about the series' curve
@@ -16,6 +28,10 @@ _LEVEL_SD = 1e5  # Å, the level is free
 _SLOPE_SD = 0.07  # tangent of the inclination of the specimen left by the alignment: 4 degrees
 _ASTIGMATISM_SD = 200.0  # Å, of each component
 _LARGEST_RING = 0.95  # of the background
+THICKNESS = 1000.0
+"""Å, of the slab, before anything is known of it."""
+_THICKNESS_SD = 0.7  # of its logarithm
+_SHARED = 5  # A, B, two slopes, log thickness
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -32,6 +48,10 @@ class RingFit:
     """(2,) A and B of A cos 2az + B sin 2az, Å."""
     slope: torch.Tensor
     """(2,) x, y of the specimen plane's normal (x, y, 1)."""
+    thickness: float
+    """Of the slab, Å."""
+    thickness_error: float
+    """Standard error, Å; near 0.7 × thickness where the rings say nothing of it."""
     contrast: torch.Tensor
     """(tilt,) a, 1 on average."""
     shape: torch.Tensor
@@ -67,6 +87,23 @@ def local_defocus(spectra: RingSpectra, fit: RingFit, tilt: int) -> torch.Tensor
     return fit.defocus[tilt] + depth[:, None, None] + astigmatic
 
 
+def ring_strength(spectra: RingSpectra, fit: RingFit, tilt: int) -> torch.Tensor:
+    """(ring,) strength r / (1 + r) · c of the rings of one tilt."""
+    ratio, contrast, _ = signal_and_contrast(spectra, fit, tilt)
+    return ratio / (1 + ratio) * contrast
+
+
+def signal_and_contrast(
+    spectra: RingSpectra, fit: RingFit, tilt: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of one tilt, (ring,) each: signal over noise r, the rings' contrast c, and the derivative of c by log t."""
+    layers, by_thickness = thickness_contrast(
+        spectra.ring_frequency, spectra.tilt_angle[tilt : tilt + 1], fit.thickness, spectra.optics.voltage
+    )
+    ratio = fit.contrast[tilt] * fit.shape * spectra.damage[tilt]
+    return ratio, spectra.coherence[tilt] * layers[0], spectra.coherence[tilt] * by_thickness[0]
+
+
 def update_shape(spectra: RingSpectra, fit: RingFit) -> RingFit:
     """One Gauss-Newton step for s(k) on all tilts, non-negative, at the present defocus and contrast.
 
@@ -77,10 +114,9 @@ def update_shape(spectra: RingSpectra, fit: RingFit) -> RingFit:
     variance = splines.new_zeros(splines.shape[1], splines.shape[1])
     for i in range(len(fit.defocus)):
         pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i))[0]
-        ratio = fit.contrast[i] * fit.shape * spectra.damage[i]
-        strength = spectra.coherence[i] * ratio / (1 + ratio)
-        ring = 1 + (strength * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
-        change = spectra.coherence[i] * fit.contrast[i] * spectra.damage[i] / (1 + ratio) ** 2 * pattern / ring
+        ratio, contrast, _ = signal_and_contrast(spectra, fit, i)
+        ring = 1 + (contrast * ratio / (1 + ratio) * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
+        change = contrast * fit.contrast[i] * spectra.damage[i] / (1 + ratio) ** 2 * pattern / ring
         surprise = spectra.power[i] / (torch.exp(basis @ fit.background[i]) * ring) - 1 + change * fit.shape
         weight = spectra.weight[i]
         overlap = basis.T @ ((weight * change).sum((0, 1))[:, None] * splines)
@@ -105,36 +141,37 @@ def fit_rings(spectra: RingSpectra, start: RingFit, iterations: int = 8) -> Ring
 
 def _scoring_step(spectra: RingSpectra, fit: RingFit) -> RingFit:
     """One step: contrast and background of each tilt are eliminated, then defocus and shared parameters are solved."""
-    tilts, shared = len(fit.defocus), 4
-    normal = fit.defocus.new_zeros(tilts + shared, tilts + shared)
-    gradient = fit.defocus.new_zeros(tilts + shared)
+    tilts, own = len(fit.defocus), 1 + _SHARED
+    normal = fit.defocus.new_zeros(tilts + _SHARED, tilts + _SHARED)
+    gradient = fit.defocus.new_zeros(tilts + _SHARED)
     depth_slope = _depth_derivative(spectra, fit)
     locals_, gain = [], 0.0
     for i in range(tilts):
-        columns, surprise, weight, tilt_gain = _linearise(spectra, fit, i, depth_slope[i])
+        full, right, tilt_gain = _normal_equations(spectra, fit, i, depth_slope[i])
         gain += tilt_gain
-        weighted = columns * weight[:, None]
-        full, right = weighted.T @ columns, weighted.T @ surprise
-        full[5, 5] += _CONTRAST_SD**-2
-        right[5] -= (fit.contrast[i] - 1) * _CONTRAST_SD**-2
-        full[6:, 6:] += 1e-6 * torch.eye(len(full) - 6).to(full)
-        couple = torch.linalg.solve(full[5:, 5:], torch.cat([full[5:, :5], right[5:, None]], dim=1))
-        index = torch.tensor([i, tilts, tilts + 1, tilts + 2, tilts + 3])
-        normal[index[:, None], index] += full[:5, :5] - full[:5, 5:] @ couple[:, :5]
-        gradient[index] += right[:5] - full[:5, 5:] @ couple[:, 5]
+        full[own, own] += _CONTRAST_SD**-2
+        right[own] -= (fit.contrast[i] - 1) * _CONTRAST_SD**-2
+        full[own + 1 :, own + 1 :] += 1e-6 * torch.eye(len(full) - own - 1).to(full)
+        couple = torch.linalg.solve(full[own:, own:], torch.cat([full[own:, :own], right[own:, None]], dim=1))
+        index = torch.tensor([i, *range(tilts, tilts + _SHARED)])
+        normal[index[:, None], index] += full[:own, :own] - full[:own, own:] @ couple[:, :own]
+        gradient[index] += right[:own] - full[:own, own:] @ couple[:, own]
         locals_.append((couple, index))
     precision, prior = _prior(spectra, fit)
     normal, gradient = normal + precision, gradient - precision @ prior
     covariance = torch.linalg.inv(normal)
     step = covariance @ gradient
-    local = torch.stack([couple[:, 5] - couple[:, :5] @ step[index] for couple, index in locals_])
+    local = torch.stack([couple[:, own] - couple[:, :own] @ step[index] for couple, index in locals_])
     penalty = 0.5 * (prior @ precision @ prior + torch.logdet(normal) - torch.logdet(precision))
+    thickness = fit.thickness * math.exp(float(step[-1].clamp(-0.4, 0.4)))
     return replace(
         fit,
         defocus=fit.defocus + step[:tilts].clamp(-300, 300),
         defocus_error=covariance.diagonal()[:tilts].sqrt(),
         astigmatism=fit.astigmatism + step[tilts : tilts + 2].clamp(-300, 300),
-        slope=fit.slope + step[tilts + 2 :].clamp(-0.03, 0.03),
+        slope=fit.slope + step[tilts + 2 : tilts + 4].clamp(-0.03, 0.03),
+        thickness=thickness,
+        thickness_error=thickness * float(covariance[-1, -1].sqrt()),
         contrast=(fit.contrast + local[:, 0].clamp(-0.5, 0.5)).clamp(0.05, 3.0),
         background=fit.background + local[:, 1:].clamp(-1, 1),
         variation=_update_variation(spectra, fit, covariance[:tilts, :tilts]),
@@ -142,30 +179,39 @@ def _scoring_step(spectra: RingSpectra, fit: RingFit) -> RingFit:
     )
 
 
-def _linearise(
+def _normal_equations(
     spectra: RingSpectra, fit: RingFit, tilt: int, depth_slope: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    """Derivatives of log mu (value, parameter), P / mu - 1, weights, and the log likelihood gained by the rings.
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Fisher information (parameter, parameter) and score (parameter,) of one tilt, and the log likelihood gained.
 
-    Parameters: defocus, A, B, slope x, slope y, contrast, background splines.
+    Parameters: defocus, A, B, slope x, slope y, log thickness, contrast, background splines.
     """
-    frequency, bins = spectra.bins.frequency, spectra.bins
-    pattern, slope = ring_pattern(spectra, frequency, local_defocus(spectra, fit, tilt))
-    ratio = fit.contrast[tilt] * fit.shape * spectra.damage[tilt]
-    strength = spectra.coherence[tilt] * ratio / (1 + ratio)
+    bins, basis = spectra.bins, background_basis(spectra.ring_frequency)
+    pattern, slope = ring_pattern(spectra, bins.frequency, local_defocus(spectra, fit, tilt))
+    ratio, contrast, by_thickness = signal_and_contrast(spectra, fit, tilt)
+    strength, by_thickness = contrast * ratio / (1 + ratio), by_thickness * ratio / (1 + ratio)
     ring = 1 + (strength * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
-    by_contrast = strength / (1 + ratio) / fit.contrast[tilt] * pattern / ring
-    basis = background_basis(spectra.ring_frequency)
     log_mu = ring.log() + basis @ fit.background[tilt]
     power, weight = spectra.power[tilt], spectra.weight[tilt]
-    surprise = power * torch.exp(-log_mu) - 1
-    gain = float((weight * (power - log_mu - power * torch.exp(-log_mu))).sum())
+    relative = power * torch.exp(-log_mu)
+    gain = float((weight * (power - log_mu - relative)).sum())
     by_defocus = strength * slope / ring
     columns = [by_defocus, by_defocus * bins.cosine, by_defocus * bins.sine]
     columns += [by_defocus * depth_slope[:, axis, None, None] for axis in range(2)]
-    columns += [by_contrast, *(b.expand_as(power) for b in basis.T)]
-    design = torch.stack([column.reshape(-1) for column in columns], dim=-1)
-    return design, surprise.reshape(-1), weight.reshape(-1), gain
+    columns += [by_thickness * pattern / ring, strength / (1 + ratio) / fit.contrast[tilt] * pattern / ring]
+    design = torch.stack([column.flatten(0, 1) for column in columns])  # parameter, patch and sector, ring
+    weight, weighted = weight.flatten(0, 1), (weight.flatten(0, 1) * (relative - 1).flatten(0, 1))
+    by_ring = (design * weight).sum(1)
+    flat = design.flatten(1)
+    block = (flat * weight.flatten()) @ flat.T
+    cross = by_ring @ basis
+    full = torch.cat(
+        [
+            torch.cat([block, cross], dim=1),
+            torch.cat([cross.T, basis.T @ (weight.sum(0)[:, None] * basis)], dim=1),
+        ]
+    )
+    return full, torch.cat([flat @ weighted.flatten(), weighted.sum(0) @ basis]), gain
 
 
 def _depth_derivative(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
@@ -180,14 +226,16 @@ def _depth_derivative(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
 
 
 def _prior(spectra: RingSpectra, fit: RingFit) -> tuple[torch.Tensor, torch.Tensor]:
-    """Precision matrix of (defocus, A, B, slopes) and the present deviation from the prior mean."""
+    """Precision matrix of (defocus, A, B, slopes, log thickness) and the present deviation from the prior mean."""
     tilts = len(fit.defocus)
-    precision = fit.defocus.new_zeros(tilts + 4, tilts + 4)
+    precision = fit.defocus.new_zeros(tilts + _SHARED, tilts + _SHARED)
     precision[:tilts, :tilts] = torch.linalg.inv(_defocus_covariance(spectra, fit.variation))
     for index, sd in ((tilts, _ASTIGMATISM_SD), (tilts + 2, _SLOPE_SD)):
         precision[index, index] = precision[index + 1, index + 1] = sd**-2
+    precision[-1, -1] = _THICKNESS_SD**-2
     centred = fit.defocus - fit.defocus.median()
-    return precision, torch.cat([centred, fit.astigmatism, fit.slope])
+    thicker = fit.defocus.new_tensor([math.log(fit.thickness / THICKNESS)])
+    return precision, torch.cat([centred, fit.astigmatism, fit.slope, thicker])
 
 
 def _defocus_covariance(spectra: RingSpectra, variation: tuple[float, float]) -> torch.Tensor:
@@ -230,8 +278,8 @@ def ring_dispersion(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
     residual = total = torch.zeros_like(fit.shape)
     for i in range(len(fit.defocus)):
         pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i))[0]
-        ratio = fit.contrast[i] * fit.shape * spectra.damage[i]
-        ring = 1 + (spectra.coherence[i] * ratio / (1 + ratio) * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
+        strength = ring_strength(spectra, fit, i)
+        ring = 1 + (strength * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
         weight = spectra.weight[i].sum((0, 1))
         surprise = ((spectra.power[i] / ring - 1) * spectra.weight[i]).sum((0, 1))
         normal = basis.T @ (weight[:, None] * basis) + 1e-6 * torch.eye(basis.shape[1]).to(basis)

@@ -5,8 +5,9 @@ Expected power of patch p of tilt i at frequency k, divided by a smooth backgrou
     dz_ip(az) = d_i + h · depth_ip + A cos 2az + B sin 2az,   depth_ip from ops.geometry.plane_depth.
 r is the power of the signal, averaged over a ring, to that of the noise: s(k) a smooth curve shared by all tilts, q the
 amplitude that exposure leaves, a_i the contrast of a tilt. sin² chi = (1 - cos 2 chi) / 2, so the mean over a period
-belongs to the background and what is left goes as -cos 2 chi, weakened by c: finite patch, spread of depth in it, and,
-taken up by s, thickness. b_i is a smooth correction of the background.
+belongs to the background and what is left goes as -cos 2 chi, weakened by c: finite patch, spread of depth in it, and
+the thickness t of the slab, whose layers have each their own defocus: the mean of cos 2 chi over a path of t / m_z is
+that of its middle times sinc(λ k² t / m_z), which changes sign. b_i is a smooth correction of the background.
 Powers are exponentially distributed (Whittle's likelihood): log p = - log mu - P / mu for each independent frequency.
 """
 
@@ -85,6 +86,19 @@ def ring_pattern(
     lag = 2 * wavelength * frequency * defocus / spectra.pixel_size
     contrast = window_coherence(spectra.layout, lag)
     return -contrast * torch.cos(twice), contrast * 2 * math.pi * wavelength * frequency**2 * torch.sin(twice)
+
+
+def thickness_contrast(
+    frequency: torch.Tensor, tilt_angle: torch.Tensor, thickness: float, voltage: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """sinc(λ k² t / cos θ) of a slab of thickness t (Å), and its derivative by log t; both (tilt, ring).
+
+    McMullan et al. (2015) saw it in the rings of thick ice; CTFFIND5 (Elferich et al. 2024) fits it to one image.
+    """
+    path = thickness / torch.cos(torch.deg2rad(tilt_angle))[:, None]
+    phase = math.pi * electron_wavelength(voltage) * frequency**2 * path
+    value = torch.sinc(phase / math.pi)
+    return value, torch.cos(phase) - value
 
 
 def depth_spread_loss(frequency: torch.Tensor, tilt_angle: torch.Tensor, spread: float, voltage: float) -> torch.Tensor:

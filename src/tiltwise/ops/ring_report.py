@@ -2,7 +2,7 @@
 
 import torch
 
-from tiltwise.ops.ring_fit import RingFit, local_defocus
+from tiltwise.ops.ring_fit import RingFit, local_defocus, ring_strength
 from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern
 
 _MOST_POINTS = 128
@@ -12,8 +12,7 @@ _AGREES = 2.0  # standard deviations
 def expected_power(spectra: RingSpectra, fit: RingFit, tilt: int) -> torch.Tensor:
     """(patch, sector, ring) 1 - r / (1 + r) c cos 2 chi of one tilt: expected power over the background."""
     pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, tilt))[0]
-    ratio = fit.contrast[tilt] * fit.shape * spectra.damage[tilt]
-    return 1 + spectra.coherence[tilt] * ratio / (1 + ratio) * pattern
+    return 1 + ring_strength(spectra, fit, tilt) * pattern
 
 
 def tilt_corrected_curves(spectra: RingSpectra, fit: RingFit) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

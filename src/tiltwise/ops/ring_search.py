@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tiltwise.ops.ring_fit import RingFit, update_shape
+from tiltwise.ops.ring_fit import THICKNESS, RingFit, update_shape
 from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern
 
 _PATH_STEP = 600.0  # Å, rms difference of neighbouring tilts that costs half a unit of log likelihood
@@ -34,6 +34,8 @@ def search_rings(spectra: RingSpectra, shape: torch.Tensor, handedness: int, gri
         defocus_error=torch.full_like(grid[path], torch.nan),
         astigmatism=grid.new_zeros(2),
         slope=grid.new_zeros(2),
+        thickness=THICKNESS,
+        thickness_error=torch.nan,
         contrast=torch.ones_like(grid[path]),
         shape=shape * (total / spread).clamp_min(1e-3),
         background=grid.new_zeros(len(path), number),
@@ -48,29 +50,42 @@ def search_rings(spectra: RingSpectra, shape: torch.Tensor, handedness: int, gri
 def score_defocus(
     spectra: RingSpectra, shape: torch.Tensor, handedness: int, grid: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Evidence for rings at each defocus of a grid (Å), tilt by tilt, averaged over azimuth but not over patches.
+    """Evidence for rings at each defocus of an even grid (Å), tilt by tilt, averaged over azimuth but not over patches.
 
     shape (ring,) is s(k), for contrasts a = 1. Gives the score N = sum W (P - 1) t and its variance D = sum W t², both
     (tilt, grid), of the pattern t made orthogonal to the smooth background; N / D estimates the strength of the
-    pattern and N² / 2D the log likelihood gained, to second order in the contrast.
+    pattern and N² / 2D the log likelihood gained, to second order in the contrast. Depth is rounded to half a step of
+    the grid, so that one table of patterns serves every patch of every tilt.
     """
-    frequency = spectra.ring_frequency
+    frequency, half = spectra.ring_frequency, float(grid[1] - grid[0]) / 2
     basis = background_basis(frequency)
     depth = handedness * patch_depth(spectra, grid.new_zeros(2))
+    level = (depth / half).round().long()
+    least, most = int(level.min()), int(level.max())
+    table = grid[0] + half * torch.arange(least, most + 2 * len(grid) - 1, dtype=grid.dtype, device=grid.device)
+    pattern = ring_pattern(spectra, frequency, table[:, None])[0]
+    square = pattern**2
     scores, variances = [], []
     ratio = spectra.damage * shape
     envelopes = spectra.coherence * ratio / (1 + ratio)
-    for power, weight, z, envelope in zip(spectra.power, spectra.weight, depth, envelopes, strict=True):
-        ring_weight = weight.sum(1)
-        surprise = ((power - 1) * weight).sum(1)
-        pattern = ring_pattern(spectra, frequency, (grid[:, None] + z)[..., None])[0] * envelope
-        overlap = (pattern * ring_weight).sum(1) @ basis
-        total = ring_weight.sum(0)
-        normal = torch.einsum("ra,r,rb->ab", basis, total, basis)
+    rows = 2 * torch.arange(len(grid), device=grid.device)
+    for power, weight, own, envelope in zip(spectra.power, spectra.weight, level, envelopes, strict=True):
+        levels, index = own.unique(return_inverse=True)
+        empty = weight.new_zeros(len(levels), weight.shape[-1])
+        ring_weight = empty.index_add(0, index, weight.sum(1))
+        surprise = empty.index_add(0, index, ((power - 1) * weight).sum(1))
+        score = grid.new_zeros(len(grid))
+        variance, overlap = torch.zeros_like(score), grid.new_zeros(len(grid), basis.shape[1])
+        for z, at_level, observed in zip((levels - least).tolist(), ring_weight, surprise, strict=True):
+            seen = pattern[rows + z]
+            score += seen @ (envelope * observed)
+            variance += square[rows + z] @ (envelope**2 * at_level)
+            overlap += seen @ ((envelope * at_level)[:, None] * basis)
+        normal = torch.einsum("ra,r,rb->ab", basis, ring_weight.sum(0), basis)
         normal = normal + 1e-9 * normal.diagonal().mean().clamp_min(1e-12) * torch.eye(len(normal)).to(normal)
         explained = torch.linalg.solve(normal, overlap.T)
-        scores.append((pattern * surprise).sum((1, 2)) - explained.T @ (basis.T @ surprise.sum(0)))
-        variances.append((pattern**2 * ring_weight).sum((1, 2)) - (overlap.T * explained).sum(0))
+        scores.append(score - explained.T @ (basis.T @ surprise.sum(0)))
+        variances.append(variance - (overlap.T * explained).sum(0))
     return torch.stack(scores), torch.stack(variances).clamp_min(1e-9)
 
 

@@ -55,6 +55,16 @@ def write_recipe(recipe: Recipe) -> str:
     return tomlkit.dumps(document)
 
 
+def write_params(params: Params, header: str) -> str:
+    """The text of a file that holds one params model, complete, below a line of comment."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment(header))
+    document.add(tomlkit.nl())
+    for name, item in _params_table(params).value.body:
+        document.add(name, item) if name is not None else document.add(item)
+    return tomlkit.dumps(document)
+
+
 def _params_table(params: Params) -> Table:
     table = tomlkit.table()
     fields = type(params).model_fields

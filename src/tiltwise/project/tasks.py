@@ -28,7 +28,7 @@ from tiltwise.project.commit import sync_tree
 from tiltwise.project.digests import file_digest
 from tiltwise.project.layout import LOG, PREVIEW
 from tiltwise.project.records import Record, to_json, write_record
-from tiltwise.project.threads import use_threads
+from tiltwise.project.threads import keep_freed_memory, use_threads
 
 _PACKAGES = ("numpy", "scipy", "torch", "numba", "mrcfile", "gemmi")
 
@@ -142,6 +142,7 @@ def one_line(error: BaseException) -> str:
 def _compute(task: Task, progress: Progress) -> Record:
     module, name = task.function.split(":")
     stage: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    keep_freed_memory()
     use_threads(task.threads)
     arguments = [_load(task, kind, place) for kind, place in task.inputs.items()]
     result = stage(*arguments, task.params, device=task.device, progress=progress)

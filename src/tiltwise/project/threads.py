@@ -1,10 +1,13 @@
 """How many cores there are, and how many of them a piece of work may use."""
 
+import ctypes
 import os
 import sys
 from pathlib import Path
 
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_KEPT_BYTES = 2**30
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of mallopt(3)
 
 
 def count_cores() -> int:
@@ -29,20 +32,36 @@ def memory_GB() -> float:
 def environment(threads: int, cores: int) -> dict[str, str]:
     """The variables that libraries read while they load. numba may later be given up to `cores` threads; its own
     `workqueue` is the last choice, since two threads at once abort it (a worker works on one item at a time, so it
-    never sees two). glibc is to keep freed memory up to 1 GB: given back after every array, as Dask asks for, the pages
-    are fetched anew for the next one, which took a third of all CPU time."""
+    never sees two)."""
     return {
         **{name: str(threads) for name in _VARIABLES},
         "NUMBA_NUM_THREADS": str(max(threads, cores)),
         "NUMBA_THREADING_LAYER_PRIORITY": "tbb omp workqueue",
-        "MALLOC_TRIM_THRESHOLD_": str(2**30),
-        "MALLOC_MMAP_THRESHOLD_": str(2**25),
+        "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_ARENA_MAX": "1",
     }
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory, up to 1 GB at the end of the heap, for the next array; no effect elsewhere.
+
+    Given back after every array, the pages are fetched and zeroed anew for the next one: on arrays of 50 MB that was
+    three quarters of all CPU time. Unlike variables, this reaches a process that has already started.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_ARENA_MAX, 1)  # what threads of their own arenas free is given back whatever the threshold
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def prepare_process(threads: int) -> None:
     """Bound the threads of a new process, before it loads any library that computes."""
     os.environ.update(environment(threads, threads))
+    keep_freed_memory()
     use_threads(threads)
 
 

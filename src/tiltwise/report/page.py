@@ -77,14 +77,15 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def document(title: str, body: Html) -> str:
-    """The whole page in one file."""
+def document(title: str, body: Html, *head_extras: Html) -> str:
+    """The whole page in one file; head_extras go into its head."""
     head = join(
         [
             tag("meta", charset="utf-8"),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("title", title),
             tag("style", Html(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))),
+            *head_extras,
         ]
     )
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body><main>{body}</main></body></html>\n'

@@ -1,26 +1,50 @@
 """The scheme of a tilt series and the true state of the microscope at each tilt: what it says, and what it did."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tiltwise.data.optics import Ctf, Optics
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
+from tiltwise.ops.tilt_schemes import order_of_range
 from tiltwise.params.simulate import SimulateParams
 
 
-def dose_symmetric_order(tilt_max: float, tilt_step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Angles in rising order (tilt,) degrees and the order in which they are taken: 0, +s, -s, +2s, -2s ... (Hagen)."""
-    steps = int(np.floor(tilt_max / tilt_step + 1e-9))
-    index = np.arange(-steps, steps + 1)
-    order = np.where(index > 0, 2 * index - 1, -2 * index)
-    return index * tilt_step, order
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Scheme:
+    """Which tilts are taken, in which order and at which exposure."""
+
+    tilt_angle: np.ndarray
+    """(tilt,) of the stage, rising, degrees."""
+    order: np.ndarray
+    """(tilt,) 0 for the one taken first."""
+    exposure: np.ndarray
+    """(tilt,) e⁻/Å²."""
+
+    @staticmethod
+    def of(angle_and_order: tuple[np.ndarray, np.ndarray], exposure: float) -> "Scheme":
+        """A scheme of one exposure for all tilts."""
+        angle, order = angle_and_order
+        return Scheme(tilt_angle=angle, order=order, exposure=np.full(len(angle), exposure))
+
+    @property
+    def pre_exposure(self) -> np.ndarray:
+        """(tilt,) exposure before each tilt, e⁻/Å²."""
+        if np.ptp(self.exposure) == 0:
+            return self.order * self.exposure  # exact, where a sum would round
+        in_time = np.argsort(self.order)
+        taken = self.exposure[in_time]
+        return (np.cumsum(taken) - taken)[self.order]
 
 
-def acquire(params: SimulateParams, name: str, rng: np.random.Generator) -> TiltSeries:
+def acquire(params: SimulateParams, name: str, rng: np.random.Generator, *, scheme: Scheme | None = None) -> TiltSeries:
     """A tilt series without images whose geometry, CTF and handedness are the true ones.
 
-    The nominal numbers of the same series (stage angles, axis, defocus) are what the microscope writes down.
+    The nominal numbers of the same series (stage angles, axis, defocus) are what the microscope writes down. Without a
+    scheme it is dose-symmetric, by the params.
     """
-    stage_angle, order = dose_symmetric_order(params.tilt_max, params.tilt_step)
+    scheme = scheme or Scheme.of(order_of_range("dose_symmetric", params.tilt_max, params.tilt_step), params.exposure)
+    stage_angle, order = scheme.tilt_angle, scheme.order
     number, errors = len(stage_angle), params.errors
     target = rng.uniform(params.defocus_min, params.defocus_max)
     axis_error = rng.uniform(-errors.tilt_axis_angle, errors.tilt_axis_angle)
@@ -52,8 +76,8 @@ def acquire(params: SimulateParams, name: str, rng: np.random.Generator) -> Tilt
         ),
         stage_tilt_angle=stage_angle,
         nominal_tilt_axis_angle=params.nominal_tilt_axis_angle,
-        exposure=np.full(number, params.exposure),
-        pre_exposure=order * params.exposure,
+        exposure=scheme.exposure,
+        pre_exposure=scheme.pre_exposure,
         acquisition_order=order,
         nominal_defocus=np.full(number, np.round(target, -3)),
         use=np.ones(number, dtype=bool),

@@ -147,12 +147,14 @@ class Transfer:
         return -self.amplitude * torch.sin(self.phase - self.phase_per_height * height)
 
 
-def transfer_of_tilt(grid: Grid, series: TiltSeries, tilt: int, b_factor: float = 0.0) -> Transfer:
-    """The transfer of one tilt on a grid, with an envelope exp(-B k² / 4)."""
+def transfer_of_tilt(
+    grid: Grid, series: TiltSeries, tilt: int, b_factor: float = 0.0, *, damaged: bool = True
+) -> Transfer:
+    """The transfer of one tilt on a grid, with an envelope exp(-B k² / 4); `damaged` by the exposure or as it was."""
     names = ("defocus_u", "defocus_v", "astigmatism_angle", "phase_shift")
     u, v, angle, phase_shift = (torch.as_tensor(float(getattr(series.ctf, n)[tilt])) for n in names)
     pre, own = (torch.as_tensor(float(a[tilt])) for a in (series.pre_exposure, series.exposure))
-    damage = exposure_amplitude(grid.radius, pre, own, series.optics.voltage)
+    damage = exposure_amplitude(grid.radius, pre, own, series.optics.voltage) if damaged else 1.0
     envelope = torch.exp(-0.25 * b_factor * grid.radius**2)
     defocus = astigmatic_defocus(grid.azimuth, u, v, angle)
     return Transfer(

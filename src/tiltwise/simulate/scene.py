@@ -9,6 +9,18 @@ from tiltwise.simulate.potential import Scatterer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Field:
+    """What a tilt series sees: a square about the specimen's centre, and what tilting brings into view."""
+
+    side: float
+    """Side of the image, Å."""
+    tilt_axis_angle: float
+    """Of the tilt axis in the image, degrees; the square lies turned by its opposite in the specimen."""
+    tilt_max: float
+    """Largest tilt angle to either side, degrees."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Population:
     """Copies of one body: the target, another molecule, a gold bead, a piece of membrane, a lump of ice."""
 

@@ -13,13 +13,13 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.atoms import Atoms
 from tiltwise.params.simulate import SpecimenParams
 
-_RESIDUE_WEIGHT = 110.0  # Da, mean of proteins
-_RESIDUE_VOLUME = 135.0  # Å3
+RESIDUE_WEIGHT = 110.0  # Da, mean of proteins
+RESIDUE_VOLUME = 135.0  # Å3
 _FILLED = 0.75  # part of the outline that is protein; the rest are clefts between domains
 _RISE, _TWIST = 1.5, 100.0  # Å and degrees per residue of a right-handed alpha helix
 _HELIX_SPACING = 10.2  # Å; a hexagonal lattice of this side holds one residue per 135 Å3: 1.35 g/cm3
 _HELIX_WANDER, _HELIX_LEAN = 1.0, 2.0  # Å and degrees, sd from the lattice: leaves the 10 Å signal that proteins have
-_DOMAIN_SPACING = 60.0  # Å between the centres of neighbouring domains
+DOMAIN_SPACING = 60.0  # Å between the centres of neighbouring domains
 _DOMAIN_GAP = 3.5  # Å from a helix axis to the wall of its domain
 _SHORTEST_HELIX = 6  # residues
 
@@ -41,12 +41,12 @@ def procedural_molecule(params: SpecimenParams, seed: int) -> Atoms:
     stay clear of its walls.
     """
     rng = np.random.default_rng([seed, 1])
-    residues = round(params.molecular_weight / _RESIDUE_WEIGHT)
-    lobes = _draw_lobes(residues * _RESIDUE_VOLUME / _FILLED, params.diameter, rng)
+    residues = round(params.molecular_weight / RESIDUE_WEIGHT)
+    lobes = _draw_lobes(residues * RESIDUE_VOLUME / _FILLED, params.diameter, rng)
     axis_point, azimuth, frame = _helix_residues(lobes, params.diameter, rng)
-    depth = _depth_in_lobes(axis_point, *lobes)
+    depth = depth_in_lobes(axis_point, *lobes)
     keep = np.sort(np.argsort(-depth, kind="stable")[:residues])
-    position, element = _residue_atoms(axis_point[keep], azimuth[keep], frame[keep], rng)
+    position, element, _ = residue_atoms(axis_point[keep], azimuth[keep], frame[keep], rng)
     position -= position.mean(axis=0)
     return Atoms(position=position, element=element, b_factor=np.full(len(position), params.b_factor))
 
@@ -83,7 +83,7 @@ def _greatest_diameter(centre: np.ndarray, radius: np.ndarray) -> float:
     return float((distance + radius[:, None] + radius).max())
 
 
-def _depth_in_lobes(points: np.ndarray, centre: np.ndarray, radius: np.ndarray) -> np.ndarray:
+def depth_in_lobes(points: np.ndarray, centre: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """(point,) depth below the surface of the deepest lobe, relative to its radius; negative outside all of them."""
     distance = np.linalg.norm(points[:, None] - centre, axis=-1)
     return (1 - distance / radius).max(axis=1)
@@ -94,24 +94,24 @@ def _helix_residues(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points on helix axes (residue, 3) Å, azimuths (residue,) degrees and frames (residue, 3, 3) of all domains."""
     middle = lobes[0].mean(axis=0)
-    centres = _scattered_points(middle, 0.75 * diameter, _DOMAIN_SPACING, rng)
-    centres = centres[_depth_in_lobes(centres, *lobes) > -1.0]
+    centres = scattered_points(middle, 0.75 * diameter, DOMAIN_SPACING, rng)
+    centres = centres[depth_in_lobes(centres, *lobes) > -1.0]
     tree = cKDTree(centres)
     points, azimuths, frames = [], [], []
     for index, centre in enumerate(centres):
         frame = Rotation.random(random_state=rng).as_matrix()
-        local, azimuth = _helix_lattice(1.2 * _DOMAIN_SPACING, rng)
+        local, azimuth = helix_lattice(1.2 * DOMAIN_SPACING, rng)
         point = centre + local @ frame.T
         distance, nearest = tree.query(point, k=2)
         inside = (nearest[:, 0] == index) & ((distance[:, 1] - distance[:, 0]) / 2 > _DOMAIN_GAP)
-        inside = _long_runs(inside & (_depth_in_lobes(point, *lobes) > -0.5))
+        inside = long_runs(inside & (depth_in_lobes(point, *lobes) > -0.5))
         points.append(point[inside])
         azimuths.append(azimuth[inside])
         frames.append(np.broadcast_to(frame, (int(inside.sum()), 3, 3)))
     return np.concatenate(points), np.concatenate(azimuths), np.concatenate(frames)
 
 
-def _scattered_points(middle: np.ndarray, radius: float, spacing: float, rng: np.random.Generator) -> np.ndarray:
+def scattered_points(middle: np.ndarray, radius: float, spacing: float, rng: np.random.Generator) -> np.ndarray:
     """Random points of a ball, none nearer than `spacing` to another, tried until full."""
     candidates = middle + rng.uniform(-radius, radius, size=(4000, 3))
     chosen: list[np.ndarray] = []
@@ -121,7 +121,7 @@ def _scattered_points(middle: np.ndarray, radius: float, spacing: float, rng: np
     return np.array(chosen)
 
 
-def _helix_lattice(radius: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def helix_lattice(radius: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Residues of parallel helices on a hexagonal lattice: axis points (residue, 3) with axes along z, and azimuths."""
     steps = math.ceil(radius / _HELIX_SPACING)
     i, j = (a.ravel() for a in np.meshgrid(np.arange(-2 * steps, 2 * steps + 1), np.arange(-steps, steps + 1)))
@@ -138,7 +138,7 @@ def _helix_lattice(radius: float, rng: np.random.Generator) -> tuple[np.ndarray,
     return point.reshape(-1, 3), azimuth.ravel()
 
 
-def _long_runs(inside: np.ndarray) -> np.ndarray:
+def long_runs(inside: np.ndarray) -> np.ndarray:
     """Keep only runs of at least _SHORTEST_HELIX consecutive residues."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(int)))
     result = np.zeros(len(inside), dtype=bool)
@@ -148,10 +148,10 @@ def _long_runs(inside: np.ndarray) -> np.ndarray:
     return result
 
 
-def _residue_atoms(
+def residue_atoms(
     axis_point: np.ndarray, azimuth: np.ndarray, frame: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (atom, 3) and elements (atom,) of the backbone, CB and a side chain that grows outwards."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions (atom, 3) Å, elements and residues (atom,) of the backbone, CB and a side chain that grows outwards."""
     radius = [np.full(len(azimuth), r) for r, _, _ in _BACKBONE.values()]
     angle = [azimuth + a for _, a, _ in _BACKBONE.values()]
     height = [np.full(len(azimuth), h) for _, _, h in _BACKBONE.values()]
@@ -174,4 +174,4 @@ def _residue_atoms(
     order = np.argsort(which, kind="stable")  # atoms of one residue side by side: neighbours in memory are neighbours
     local = np.stack([rho * np.cos(phi), rho * np.sin(phi), z], axis=-1)[order]
     which = which[order]
-    return axis_point[which] + np.einsum("aij,aj->ai", frame[which], local), np.concatenate(element)[order]
+    return axis_point[which] + np.einsum("aij,aj->ai", frame[which], local), np.concatenate(element)[order], which

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltwise.data.errors import InputError, StageError
-from tiltwise.io.model import assembly_names, read_atoms
+from tiltwise.io.model import read_molecule
 from tiltwise.params.simulate import SimulateParams
 from tiltwise.project.create import new_project
 from tiltwise.project.events import Event, Listener, no_listener
@@ -89,10 +89,7 @@ def run_demo(
 
 def _simulate(output: Path, params: SimulateParams, series: int, model: Path | None, listener: Listener) -> Recording:
     """Image the molecule; told to the listener as one item of a step named simulate."""
-    atoms = None
-    if model is not None:
-        names = assembly_names(model)
-        atoms = read_atoms(model, assembly=names[0] if names else None)
+    atoms = None if model is None else read_molecule(model)
     started = time.perf_counter()
     listener(Event(kind="run_started", total={"simulate": 1}, workers=1))
     listener(Event(kind="item_started", step="simulate", item="all"))

@@ -37,7 +37,9 @@ REFERENCE_LOWPASS = 40.0
 _BOX_PER_DIAMETER = 1.25
 _MASK_RESOLUTION, _MASK_GROW, _MASK_EDGE = 15.0, 8.0, 24.0  # Å
 _MASK_THRESHOLD = 0.15  # of the 99.9th percentile of the filtered map
-_PARTICLES, _MAP, _MASK, _SETTINGS = "particles.star", "truth_map.mrc", "mask.mrc", "truth.json"
+_MAP, _MASK = "truth_map.mrc", "mask.mrc"
+TRUTH_PARTICLES, TRUTH_SETTINGS = "particles.star", "truth.json"
+"""Names in a truth folder: the particles of every field, and the settings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -96,11 +98,11 @@ def write_simulation(
         "reference_lowpass_A": REFERENCE_LOWPASS,
         "simulate": params.model_dump(),
     }
-    (truth / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    _write_molecule(scatterer, params.pixel_size, data / "reference.mrc", truth)
+    (truth / TRUTH_SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    write_molecule(scatterer, params.pixel_size, data / "reference.mrc", truth)
     make = partial(_write_series, scatterer, params, output)
     parts = _side_by_side(make, series, min(series, workers or count_cores()), progress)
-    write_particles(truth / _PARTICLES, join("particles", {str(n): part for n, part in enumerate(parts)}))
+    write_particles(truth / TRUTH_PARTICLES, join("particles", {str(n): part for n, part in enumerate(parts)}))
     stacks = tuple(data / f"{series_name(number)}.mrc" for number in range(1, series + 1))
     return Recording(stacks=stacks, reference=data / "reference.mrc", particle_diameter=diameter)
 
@@ -136,23 +138,23 @@ def write_recording(folder: Path, recorded: TiltSeries) -> Path:
     stack = folder / f"{recorded.name}.mrc"
     write_mrc(stack, recorded.images, recorded.pixel_size, stack=True)
     write_tlt(folder / f"{recorded.name}.rawtlt", recorded.stage_tilt_angle)
-    write_mdoc(folder / f"{stack.name}.mdoc", _mdoc(recorded, stack.name))
+    write_mdoc(folder / f"{stack.name}.mdoc", series_mdoc(recorded, stack.name))
     return stack
 
 
 def is_truth(folder: Path) -> bool:
     """Whether a folder was written by `write_simulation`."""
-    return (Path(folder) / _SETTINGS).is_file()
+    return (Path(folder) / TRUTH_SETTINGS).is_file()
 
 
 def read_truth(folder: Path) -> Truth:
     """Read what `write_simulation` wrote into its truth folder; InputError where a file is absent or at fault."""
     folder = Path(folder).resolve()
     try:
-        settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        settings = json.loads((folder / TRUTH_SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder / _SETTINGS}: not the truth of a simulation ({error})") from None
-    particles = read_particles(folder / _PARTICLES)
+        raise InputError(f"{folder / TRUTH_SETTINGS}: not the truth of a simulation ({error})") from None
+    particles = read_particles(folder / TRUTH_PARTICLES)
     names = dict.fromkeys(particles.tilt_series.tolist())
     return Truth(
         tilt_series={n: read_tilt_series(folder / f"{n}.star", root=folder.parent) for n in names},
@@ -164,7 +166,8 @@ def read_truth(folder: Path) -> Truth:
     )
 
 
-def _write_molecule(scatterer: Scatterer, voxel_size: float, reference: Path, truth: Path) -> None:
+def write_molecule(scatterer: Scatterer, voxel_size: float, reference: Path, truth: Path) -> None:
+    """Write the molecule low-passed to `reference`, and into `truth` its potential and a mask about it."""
     box = 2 * next_fast_len(int(np.ceil(_BOX_PER_DIAMETER * scatterer.radius / voxel_size)))
     potential = potential_map(scatterer, voxel_size, box)
     density = torch.from_numpy(potential.data)
@@ -177,7 +180,7 @@ def _write_molecule(scatterer: Scatterer, voxel_size: float, reference: Path, tr
     write_volume(reference, Volume(data=given, voxel_size=voxel_size))
 
 
-def _mdoc(recorded: TiltSeries, stack: str) -> Mdoc:
+def series_mdoc(recorded: TiltSeries, stack: str) -> Mdoc:
     """What SerialEM writes of a series, in the order of the stack. Defocus there is negative, in µm."""
     height, width = recorded.image_shape
     header = {

@@ -1,0 +1,108 @@
+"""A cheap specimen for tests of the defocus fit: a tilted slab of ice, filled evenly with protein in random places.
+
+Matter without a place has no phases to remember: its image is a Gaussian random field whose power spectrum follows the
+local defocus. Depth is cut into layers of one defocus each, and the fields of the layers are independent, weighted by
+how much of the slab lies in the layer at each point of the image:
+    contrast(u) = Σ_l √(path_l(u)) · F⁻¹[2 σ K √(n Σf²(k)) · q(k) · E(k) · CTF(k; defocus + h z_l) · white_l(k)](u)
+with path_l(u) (Å) the length of the beam's path at u within slab and layer, n the protein's mass in a volume, σ K = γλ.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy.fft import next_fast_len
+
+from tiltwise.data.progress import Progress, no_progress
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.fourier import frequency_grid_2d
+from tiltwise.ops.geometry import plane_depth, tilt_rotations
+from tiltwise.params.simulate import SimulateParams
+from tiltwise.simulate.detector import detector_response
+from tiltwise.simulate.microscope import Grid, transfer_of_tilt
+from tiltwise.simulate.potential import POTENTIAL_OF_FORM_FACTOR
+
+_LAYER = 250.0  # Å; the phase within a layer strays by ± π λ k² 125 Å: 0.3 rad at 5 Å, 0.12 rad at 8 Å
+_PROTEIN_FORM = (400.0, 5.5)  # Å² per kDa and Å²: Σf² = a exp(-b k²) is 390, 343, 271, 217 at 10, 6, 4, 3 Å
+_PROTEIN_DENSITY = 0.81e-3  # kDa per Å3, 1.35 g/cm3
+_NORMAL = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+
+
+def image_slab(
+    series: TiltSeries,
+    params: SimulateParams,
+    protein_fraction: float,
+    rng: np.random.Generator,
+    *,
+    progress: Progress = no_progress,
+) -> TiltSeries:
+    """The series with images (tilt, y, x) int16 of electron counts: of a level slab of ice through the origin, of
+    params.specimen.thickness, protein_fraction of its volume protein.
+
+    Geometry, CTF, exposure and handedness are those of the series. The detector is one of the image's own pixels:
+    Poisson counts with √DQE on the signal.
+    """
+    images = np.empty((series.number, params.image_size, params.image_size), dtype=np.int16)
+    for tilt in range(series.number):
+        path = params.specimen.thickness / math.cos(math.radians(float(series.geometry.tilt_angle[tilt])))
+        contrast = slab_contrast(series, params, protein_fraction, tilt, rng)
+        mean = float(series.exposure[tilt]) * math.exp(-path / params.mean_free_path) * params.pixel_size**2
+        images[tilt] = rng.poisson(np.clip(mean * (1 + contrast), 0, None)).clip(max=32767)
+        progress((tilt + 1) / series.number, f"{series.name}: image {tilt + 1} of {series.number}")
+    return replace(series, images=images)
+
+
+def slab_contrast(
+    series: TiltSeries, params: SimulateParams, protein_fraction: float, tilt: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(y, x) float32 contrast of one tilt, √DQE on it."""
+    depth = _middle_depth(series, params, tilt)
+    cosine = math.cos(math.radians(float(series.geometry.tilt_angle[tilt])))
+    half = params.specimen.thickness / (2 * cosine)
+    first, last = float(depth.min()) - half, float(depth.max()) + half
+    number = max(1, math.ceil((last - first) / _LAYER))
+    edges = np.linspace(first, last, number + 1)
+    contrast = np.zeros(depth.shape, dtype=np.float32)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        path = np.clip(np.minimum(depth + half, high) - np.maximum(depth - half, low), 0, None)
+        columns = np.flatnonzero(path.any(axis=0))
+        rows = np.flatnonzero(path.any(axis=1))
+        if len(columns) == 0:
+            continue
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        field = _field(series, params, protein_fraction, (tilt, (low + high) / 2), path[box].shape, rng)
+        contrast[box] += np.sqrt(path[box], dtype=np.float32) * field
+    return contrast
+
+
+def _middle_depth(series: TiltSeries, params: SimulateParams, tilt: int) -> np.ndarray:
+    """(y, x) Å, of the slab's middle plane above each pixel."""
+    axis = (np.arange(params.image_size) - params.image_size // 2) * params.pixel_size
+    x, y = np.meshgrid(axis, axis)
+    position = torch.as_tensor(np.stack([x, y], axis=-1) - series.geometry.shift[tilt])
+    normal = tilt_rotations(series.geometry)[tilt : tilt + 1] @ _NORMAL
+    return plane_depth(normal, 0.0, position[None])[0].numpy()
+
+
+def _field(
+    series: TiltSeries,
+    params: SimulateParams,
+    protein_fraction: float,
+    layer: tuple[int, float],
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """(y, x) contrast for each √Å of path of matter at one depth; layer is tilt and depth, Å."""
+    tilt, depth = layer
+    fast = tuple(2 * next_fast_len(-(-n // 2), real=True) for n in shape)
+    frequency = frequency_grid_2d(fast, params.pixel_size)
+    azimuth = torch.atan2(frequency[..., 1], frequency[..., 0])
+    grid = Grid(size=fast[0], radius=frequency.norm(dim=-1), azimuth=azimuth)
+    transfer = transfer_of_tilt(grid, series, tilt, params.motion_b_factor).at(torch.tensor(depth))
+    mass, (height, fall) = protein_fraction * _PROTEIN_DENSITY, _PROTEIN_FORM
+    potential = POTENTIAL_OF_FORM_FACTOR * torch.sqrt(mass * height * torch.exp(-fall * grid.radius**2))
+    dqe = detector_response(grid.radius * 2 * params.pixel_size)[0]
+    white = torch.fft.rfft2(torch.from_numpy(rng.standard_normal(fast, dtype=np.float32)))
+    field = torch.fft.irfft2(white * (transfer * potential * dqe.sqrt() / params.pixel_size).float(), s=fast)
+    return field[: shape[0], : shape[1]].numpy()

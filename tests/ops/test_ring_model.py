@@ -1,0 +1,144 @@
+"""The ring model's parts in closed form, and its fast sums against plain ones."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tiltwise.data.optics import Optics
+from tiltwise.ops.ctf import ctf_phase
+from tiltwise.ops.ring_fit import RingFit, _normal_equations, local_defocus, signal_and_contrast
+from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern, thickness_contrast
+from tiltwise.ops.ring_search import score_defocus
+from tiltwise.ops.spectra import patch_centres, patch_layout, polar_bins
+
+PIXEL, SIZE, SIDE = 4.0, 64, 160
+FREQUENCY = torch.linspace(1 / 30, 1 / 5, 12, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("angle", [0.0, 45.0])
+def test_thickness_contrast_is_the_mean_over_the_layers(angle):
+    thickness, optics = 1500.0, Optics()
+    path = thickness / math.cos(math.radians(angle))
+    depth = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000 * path - path / 2
+    twice = 2 * ctf_phase(FREQUENCY, 30000.0 + depth[:, None], optics)
+    middle = 2 * ctf_phase(FREQUENCY, torch.tensor(30000.0, dtype=torch.float64), optics)
+    mean = torch.polar(torch.ones_like(twice), twice - middle).mean(0)
+    value, _ = thickness_contrast(FREQUENCY, torch.tensor([angle], dtype=torch.float64), thickness, optics.voltage)
+    torch.testing.assert_close(value[0], mean.real, rtol=0, atol=1e-6)  # midpoint rule: (phase per layer)² / 24
+    assert float(value.min()) < 0 < float(value.max())  # it changes sign within the band
+
+
+def test_thickness_derivative():
+    angle, step = torch.tensor([10.0, 55.0], dtype=torch.float64), 1e-5
+    more, less = (thickness_contrast(FREQUENCY, angle, 1200 * math.exp(s), 300.0)[0] for s in (step, -step))
+    slope = thickness_contrast(FREQUENCY, angle, 1200.0, 300.0)[1]
+    torch.testing.assert_close(slope, (more - less) / (2 * step), rtol=0, atol=1e-8)
+
+
+def spectra(seed: int = 0, tilts: int = 2) -> RingSpectra:
+    """Spectra of noise with what a fit needs to know of them."""
+    random = torch.Generator().manual_seed(seed)
+    layout, bins = patch_layout((SIDE, SIDE), SIZE), polar_bins(SIZE, PIXEL, 1 / 30, 1 / 9, 4)
+    angle = torch.tensor([0.0, 40.0], dtype=torch.float64)[:tilts]
+    c, s = torch.cos(torch.deg2rad(angle)), torch.sin(torch.deg2rad(angle))
+    rotations = torch.zeros(tilts, 3, 3, dtype=torch.float64)
+    rotations[:, 0, 0], rotations[:, 0, 2], rotations[:, 1, 1], rotations[:, 2, 0], rotations[:, 2, 2] = c, s, 1, -s, c
+    centre = (patch_centres(layout) - SIDE // 2) * PIXEL
+    rings = bins.frequency.shape[1]
+    shape = (tilts, len(centre), *bins.count.shape)
+    power = -torch.rand(shape, generator=random, dtype=torch.float64).log()
+    return RingSpectra(
+        power=power,
+        weight=(layout.independent[:, None, None] * bins.count).expand(shape).clone(),
+        position=centre.expand(tilts, -1, -1).clone(),
+        rotations=rotations,
+        tilt_angle=angle,
+        damage=torch.linspace(0.9, 0.4, rings, dtype=torch.float64).expand(tilts, -1).clone(),
+        coherence=torch.ones(tilts, rings, dtype=torch.float64),
+        bins=bins,
+        layout=layout,
+        pixel_size=PIXEL,
+        optics=Optics(),
+    )
+
+
+def test_scores_with_one_table_of_patterns_equal_plain_sums():
+    given, grid = spectra(), torch.arange(20000.0, 24000.0, 250.0, dtype=torch.float64)
+    shape = torch.full_like(given.ring_frequency, 0.3)
+    score, variance = score_defocus(given, shape, -1, grid)
+    basis, half = background_basis(given.ring_frequency), 125.0
+    depth = (-patch_depth(given, grid.new_zeros(2)) / half).round() * half
+    for tilt in range(2):
+        envelope = given.damage[tilt] * shape / (1 + given.damage[tilt] * shape)
+        weight = given.weight[tilt].sum(1)
+        surprise = ((given.power[tilt] - 1) * given.weight[tilt]).sum(1)
+        for g in (0, 7, 15):
+            pattern = envelope * ring_pattern(given, given.ring_frequency, (grid[g] + depth[tilt])[:, None])[0]
+            # made orthogonal to the background in the metric of the weights
+            normal = basis.T @ (weight.sum(0)[:, None] * basis)
+            explained = basis @ torch.linalg.solve(normal, basis.T @ (weight * pattern).sum(0))
+            rest = pattern - explained
+            assert float(score[tilt, g]) == pytest.approx(float((rest * surprise).sum()), rel=1e-6, abs=1e-8)
+            assert float(variance[tilt, g]) == pytest.approx(float((rest**2 * weight).sum()), rel=1e-6)
+
+
+def state(given: RingSpectra) -> RingFit:
+    tilts, rings = given.power.shape[0], given.power.shape[-1]
+    number = background_basis(given.ring_frequency).shape[1]
+    return RingFit(
+        handedness=1,
+        defocus=torch.tensor([25000.0, 27000.0], dtype=torch.float64)[:tilts],
+        defocus_error=torch.full((tilts,), torch.nan, dtype=torch.float64),
+        astigmatism=torch.tensor([150.0, -80.0], dtype=torch.float64),
+        slope=torch.tensor([0.01, -0.02], dtype=torch.float64),
+        thickness=900.0,
+        thickness_error=torch.nan,
+        contrast=torch.tensor([1.1, 0.9], dtype=torch.float64)[:tilts],
+        shape=torch.linspace(0.5, 0.2, rings, dtype=torch.float64),
+        background=torch.zeros(tilts, number, dtype=torch.float64),
+        variation=(150.0, 150.0),
+        log_evidence=0.0,
+    )
+
+
+def log_likelihood(given: RingSpectra, fit: RingFit, tilt: int, change: np.ndarray) -> float:
+    """Whittle's log likelihood at small changes of defocus, A, B, slopes, log thickness, contrast, background."""
+
+    moved = replace(
+        fit,
+        defocus=fit.defocus + change[0],
+        astigmatism=fit.astigmatism + torch.as_tensor(change[1:3]),
+        slope=fit.slope + torch.as_tensor(change[3:5]),
+        thickness=fit.thickness * math.exp(change[5]),
+        contrast=fit.contrast + change[6],
+        background=fit.background + torch.as_tensor(change[7:]),
+    )
+    pattern = ring_pattern(given, given.bins.frequency, local_defocus(given, moved, tilt))[0]
+    ratio, contrast, _ = signal_and_contrast(given, moved, tilt)
+    ring = 1 + contrast * ratio / (1 + ratio) * pattern
+    mu = ring * torch.exp(background_basis(given.ring_frequency) @ moved.background[tilt])
+    return float((-given.weight[tilt] * (mu.log() + given.power[tilt] / mu)).sum())
+
+
+def test_score_of_the_joint_fit_is_the_slope_of_the_likelihood(monkeypatch):
+    # the fit holds the window's contrast when it derives by defocus; without a window both are exact
+    monkeypatch.setattr("tiltwise.ops.ring_model.window_coherence", lambda layout, lag: torch.ones_like(lag))
+    given = spectra(seed=3)
+    fit, tilt, step = state(given), 1, 1e-4
+    sides = []
+    for axis in range(2):
+        offset = torch.zeros(2, dtype=torch.float64)
+        offset[axis] = step
+        sides.append((patch_depth(given, fit.slope + offset) - patch_depth(given, fit.slope - offset)) / (2 * step))
+    depth_slope = torch.stack(sides, -1)[tilt]
+    information, score, _ = _normal_equations(given, fit, tilt, depth_slope)
+    sizes = np.array([1.0, 1.0, 1.0, 1e-4, 1e-4, 1e-4, 1e-4, *[1e-4] * (len(score) - 7)])
+    for j in range(len(score)):
+        change = np.zeros(len(score))
+        change[j] = sizes[j]
+        slope = (log_likelihood(given, fit, tilt, change) - log_likelihood(given, fit, tilt, -change)) / (2 * sizes[j])
+        assert abs(slope - float(score[j])) < 1e-4 * math.sqrt(float(information[j, j])) + 1e-7 / sizes[j], j
+    assert torch.linalg.eigvalsh(information).min() > -1e-9 * information.diagonal().max()
