@@ -90,12 +90,12 @@ def test_local_motion_is_found_and_kept_only_where_there_is_some(rigid_movie):
 def test_noise_alone_is_left_where_it_is():
     """Either half of the field finds another motion, and neither helps the other."""
     kept = []
-    for seed in range(4):
-        found = estimate(np.random.default_rng(seed).poisson(2.4, (FRAMES, *SHAPE)).astype(np.uint16))
+    for seed in range(3):
+        found = estimate(np.random.default_rng(seed).poisson(2.4, (FRAMES, 320, 320)).astype(np.uint16))
         kept.append(found.kept)
         if found.kept == "none":
             assert not found.motion.shift.any() and found.motion.coefficient is None
-    assert kept.count("none") >= 3  # two random motions of ten numbers each agree by chance in one case of twenty
+    assert kept.count("none") >= 2  # two random motions of ten numbers each agree by chance in one case of twenty
 
 
 def test_a_specimen_at_rest_is_left_at_rest():
