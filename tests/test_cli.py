@@ -39,11 +39,13 @@ def project(tiltwise, tmp_path) -> Path:
     return tmp_path / "p"
 
 
-@pytest.mark.parametrize("recipe", ["template", "spheres"])
+@pytest.mark.parametrize("recipe", ["template", "spheres", "movies"])
 def test_starting_recipes_are_complete(tiltwise, tmp_path, recipe):
     assert tiltwise("new", tmp_path / "p", "--recipe", recipe)[0] == 0
-    assert [step.name for step in load_recipe(tmp_path / "p").steps] == list(pipeline.BY_NAME)
-    assert load_recipe(tmp_path / "p").steps[3].params.method == recipe
+    expected = [name for name in pipeline.BY_NAME if name != "motion" or recipe == "movies"]
+    assert [step.name for step in load_recipe(tmp_path / "p").steps] == expected
+    method = next(step.params.method for step in load_recipe(tmp_path / "p").steps if step.name == "pick")
+    assert method == ("spheres" if recipe == "spheres" else "template")
 
 
 def test_help_lists_every_command_and_stage(tiltwise):

@@ -42,6 +42,13 @@ def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], 
 
 STAGES: tuple[Stage, ...] = (
     _stage(
+        "motion",
+        "tilt_series",
+        ("tilt_series", "gain?"),
+        ("tilt_series",),
+        "correct the motion of movies and sum their frames",
+    ),
+    _stage(
         "align",
         "tilt_series",
         ("tilt_series",),

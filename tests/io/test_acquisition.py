@@ -176,11 +176,11 @@ def test_separate_images_in_another_folder(tmp_path):
 
 def test_images_that_are_there_but_of_no_format_read_here(tmp_path):
     mdoc = separate(tmp_path, leave_out=range(5))
-    mdoc.write_text(mdoc.read_text().replace(".tif", ".eer"))
+    mdoc.write_text(mdoc.read_text().replace(".tif", ".dm4"))
     with pytest.raises(InputError, match="matched by stem"):
         read_acquisition(mdoc)
-    (tmp_path / "TS_1_004_-6.0.eer").write_bytes(b"")
-    with pytest.raises(InputError, match="only MRC and TIFF are read"):
+    (tmp_path / "TS_1_004_-6.0.dm4").write_bytes(b"")
+    with pytest.raises(InputError, match="only MRC, TIFF and EER are read"):
         read_acquisition(mdoc)
 
 

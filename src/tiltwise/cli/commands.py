@@ -13,15 +13,16 @@ from tiltwise.data.errors import InputError
 
 
 @click.command()
-@click.option("--recipe", default="template", show_default=True, help="Starting recipe: template or spheres.")
+@click.option("--recipe", default="template", show_default=True, help="Starting recipe: template, spheres or movies.")
 @click.option("--reference", metavar="FILE", help="Density map (MRC) to search with and to start the refinement from.")
 @click.option("--centres", metavar="FILE", help="Sphere centres clicked in your own tomograms.")
-def new(project: str, recipe: str, reference: str | None, centres: str | None) -> None:
+@click.option("--gain", metavar="FILE", help="Gain reference of the camera, for movies.")
+def new(project: str, recipe: str, **files: str | None) -> None:
     """Make a project folder with a starting recipe."""
     from tiltwise.project.create import new_project
 
-    files = {"reference": reference and Path(reference), "centres": centres and Path(centres)}
-    folder = new_project(Path(project), recipe=recipe, **files)
+    given = {name: file and Path(file) for name, file in files.items()}
+    folder = new_project(Path(project), recipe=recipe, **given)
     click.echo(f"{folder / 'project.toml'} holds every step and parameter; next: tiltwise import {project} FILES")
 
 

@@ -55,6 +55,13 @@ class TiltSeries:
     """Contrast transfer; None until fitted, or when it could not be determined."""
     defocus_handedness: int | None = None
     """h in defocus(point) = defocus_i + h · depth: +1, -1, or None until estimated."""
+    movies: tuple | None = None
+    """(tilt,) movies, each (frame, y, x) whose frames are decoded as it is iterated, None where a tilt has none; None
+    where images are all there is. Images are zeros until their motion is corrected."""
+    half_images: tuple[np.ndarray, np.ndarray] | None = None
+    """(tilt, y, x) sums of the odd and of the even frames; the images are the sum of both. None without frames."""
+    half_image_names: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    """(tilt,) where each of the half images lies, odd and even; None until they are on disk."""
 
     @property
     def number(self) -> int:

@@ -23,6 +23,7 @@ from tiltwise.io.images import (
 )
 from tiltwise.io.imod import read_tlt
 from tiltwise.io.mdoc import Mdoc, MdocSection, read_mdoc
+from tiltwise.io.movies import MOVIE_SUFFIXES, open_movies, unmoved_images
 from tiltwise.io.mrc import read_header
 
 _STACK_SUFFIXES = (".mrc", ".st", ".mrcs", ".ali")
@@ -80,11 +81,12 @@ def read_acquisition(
         raise InputError(f"{path}: a tilt angle of {rows.angles[np.abs(rows.angles).argmax()]:g}° makes no sense")
     pixel_size = _pixel_size(path, rows, pixel_size, notes)
     order, pre_exposure, exposures = _exposures(rows, exposure, notes)
-    use, why_not = _flags(rows, order)
+    movies, faults = open_movies(rows.files) or (None, ("",) * len(rows.files))
+    use, why_not = _flags(rows, order, faults)
     given = {"voltage": voltage, "spherical_aberration": spherical_aberration, "amplitude_contrast": amplitude_contrast}
     series = TiltSeries(
         name=series_name(path),
-        images=open_images(rows.files),
+        images=open_images(rows.files) if movies is None else unmoved_images(movies),
         image_names=rows.names,
         pixel_size=pixel_size,
         optics=_optics(rows.mdoc, given, notes),
@@ -96,7 +98,10 @@ def read_acquisition(
         nominal_defocus=_nominal_defocus(rows.sections),
         use=use,
         why_not=why_not,
+        movies=movies,
     )
+    if movies is not None:
+        notes.append("the files are movies: the recipe must begin with the step motion")
     notes += [f"tilt {index + 1} is left out: {reason}" for index, reason in enumerate(why_not) if reason]
     return Acquisition(tilt_series=series, notes=tuple(notes))
 
@@ -228,7 +233,7 @@ def _separate_rows(path: Path, mdoc: Mdoc, folder: Path, notes: list[str]) -> _R
     files = [None if stem not in present else ImageFile(path=present[stem]) for stem in stems]
     if not any(files):
         unread = (folder / wanted[0]).is_file()
-        why = "only MRC and TIFF are read" if unread else "they are matched by stem; give their folder"
+        why = "only MRC, TIFF and EER are read" if unread else "they are matched by stem; give their folder"
         raise InputError(f"{path}: none of its {len(files)} images is in {folder} ({wanted[0]} ...): {why}")
     names = [str(file.path) if file else str(folder / name) for file, name in zip(files, wanted, strict=True)]
     notes.append(f"separate images, {len(files) - files.count(None)} of {len(files)} found in {folder}")
@@ -237,13 +242,13 @@ def _separate_rows(path: Path, mdoc: Mdoc, folder: Path, notes: list[str]) -> _R
 
 
 def _images_by_stem(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by stem; where one stem has two files, MRC goes before TIFF."""
+    """Image files of a folder by stem; where one stem has two files, MRC goes before TIFF, TIFF before EER."""
     try:
         files = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror or error})") from None
     found: dict[str, Path] = {}
-    for suffix in (*MRC_SUFFIXES, *TIFF_SUFFIXES):
+    for suffix in dict.fromkeys((*MRC_SUFFIXES, *TIFF_SUFFIXES, *MOVIE_SUFFIXES)):
         for file in files:
             if file.suffix.lower() == suffix:
                 found.setdefault(file.stem, file)
@@ -327,12 +332,12 @@ def _section_numbers(rows: _Rows, key: str) -> np.ndarray | None:
     return None if any(value is None for value in values) else np.array(values)
 
 
-def _flags(rows: _Rows, order: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Which tilts are used, and why the others are not: image absent; angle taken before (the first one taken is kept,
-    since it met the least exposure)."""
+def _flags(rows: _Rows, order: np.ndarray, faults: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which tilts are used, and why the others are not: image absent; movie damaged; angle taken before (the first one
+    taken is kept, since it met the least exposure)."""
     why_not = [
-        "" if file is not None else f"its image {Path(name).name} is absent"
-        for file, name in zip(rows.files, rows.names, strict=True)
+        fault if file is not None else f"its image {Path(name).name} is absent"
+        for file, name, fault in zip(rows.files, rows.names, faults, strict=True)
     ]
     kept: list[int] = []
     for tilt in np.argsort(order):

@@ -120,8 +120,8 @@ def read_image(file: ImageFile) -> np.ndarray:
 
 
 def image_pixel_size(file: ImageFile) -> float:
-    """Å as the file's header states it; 0.0 if it does not (a TIFF never does)."""
-    return 0.0 if file.path.suffix.lower() in TIFF_SUFFIXES else read_mrc(file.path)[1]
+    """Å as the file's header states it; 0.0 if it does not (TIFF and EER never do)."""
+    return read_mrc(file.path)[1] if file.path.suffix.lower() in MRC_SUFFIXES else 0.0
 
 
 def _common_layout(files: Sequence[ImageFile | None]) -> tuple[tuple[int, int], np.dtype]:

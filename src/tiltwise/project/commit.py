@@ -22,6 +22,12 @@ def begin(place: Path) -> Path:
     return part
 
 
+def final_place(part: Path) -> Path:
+    """The place that a folder of `begin` will take; any other folder stays where it is."""
+    name = part.name.removesuffix(PART)
+    return part if name == part.name else part.with_name(name.rpartition(".")[0])
+
+
 def commit(part: Path, place: Path) -> None:
     """Put the finished, synced part in its place; what was there before is gone afterwards."""
     old = place.with_name(place.name + OLD)

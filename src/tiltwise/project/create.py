@@ -15,6 +15,7 @@ _LINE = ("align", "defocus", "reconstruct", "pick", "refine", "postprocess")
 
 STARTS: dict[str, dict[str, dict[str, Any]]] = {
     "template": {name: {} for name in _LINE},
+    "movies": {name: {} for name in ("motion", *_LINE)},
     "spheres": {
         **{name: {} for name in _LINE},
         "pick": {"method": "spheres", "surface_spacing": 65.0},
@@ -36,6 +37,7 @@ def new_project(
     recipe: str = "template",
     reference: Path | None = None,
     centres: Path | None = None,
+    gain: Path | None = None,
     params: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Make a project folder with a starting recipe and return its absolute path.
@@ -48,7 +50,8 @@ def new_project(
         raise InputError(f"{folder}: there is already a project here")
     if recipe not in STARTS:
         raise InputError(f"no starting recipe {recipe!r}; there are {', '.join(STARTS)}")
-    inputs = Inputs(reference=_input_file(reference, folder), centres=_input_file(centres, folder))
+    given = {"reference": reference, "centres": centres, "gain": gain}
+    inputs = Inputs(**{name: _input_file(path, folder) for name, path in given.items()})
     start = start_recipe(recipe, inputs, params or {})
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -141,12 +141,14 @@ def add_tilt_series(
     overrides: dict[str, Any] | None = None,
     alignment: Path | None = None,
 ) -> ImportedSeries:
-    """Put one tilt series into the project. Images of one stack stay where they are; separate ones become one.
-    `alignment` is the file that its geometry is from."""
+    """Put one tilt series into the project. Images of one stack stay where they are, and so do movies; separate images
+    become a stack. `alignment` is the file that its geometry is from."""
     place = import_folder(project, tilt_series.name)
     part = begin(place)
     files = {parse_image_name(name).path for name in tilt_series.image_names}
-    if len(files) > 1:
+    if tilt_series.movies is not None:
+        files = {file for file in files if file.is_file()}
+    if len(files) > 1 and tilt_series.movies is None:
         write_mrc(part / _STACK, tilt_series.images, tilt_series.pixel_size, stack=True)
         tilt_series = replace(tilt_series, image_names=stack_image_names(place / _STACK, tilt_series.number))
         files = {place / _STACK}

@@ -30,6 +30,9 @@ class Inputs(Params):
     centres: str | None = Field(
         None, description="Sphere centres clicked in your own tomograms (STAR, or text: series x y z in Å)."
     )
+    gain: str | None = Field(
+        None, description="Gain reference of the camera for movies (MRC, TIFF or .gain, in any orientation)."
+    )
 
 
 class RunSettings(Params):

@@ -1,6 +1,7 @@
 """Values on disk, by their kind in the table of stages: what each file of an item folder is called and holds."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,23 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.errors import InputError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
+from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.io.centres import read_centres
-from tiltwise.io.mrc import read_volume, write_volume
+from tiltwise.io.images import stack_image_names
+from tiltwise.io.movies import read_gain
+from tiltwise.io.mrc import read_volume, write_mrc, write_volume
 from tiltwise.io.relion import read_particles, read_tilt_series, write_particles, write_tilt_series
+from tiltwise.project.commit import final_place
 from tiltwise.project.state import TILTS
 
 PARTICLES = "particles.star"
 VOLUMES = {"tomogram": "tomogram.mrc", "map": "map.mrc", "mask": "mask.mrc"}
 HALVES = ("half1.mrc", "half2.mrc")
 
-KINDS = ("tilt_series", "tomogram", "particles", "half_maps", "map", "mask", "reference", "centres")
+IMAGES = ("images.mrc", "images_odd.mrc", "images_even.mrc")
+
+KINDS = ("tilt_series", "tomogram", "particles", "half_maps", "map", "mask", "reference", "centres", "gain")
 
 
 def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[Path]:
@@ -29,10 +36,13 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
     folder = Path(folder)
     if kind == "tilt_series":
         single = not isinstance(value, Mapping)
+        written = []
+        if single and not value.image_names:
+            value, written = _write_images(value, folder)
         files = {folder / TILTS: value} if single else {folder / _own_tilts(n): one for n, one in value.items()}
         for path, series in files.items():
             write_tilt_series(path, series, root=root)
-        return list(files)
+        return [*files, *written]
     if kind == "particles":
         write_particles(folder / PARTICLES, value)
         return [folder / PARTICLES]
@@ -47,7 +57,7 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
 
 
 def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any:
-    """Read a value from an item folder, or a user's file for the kinds `reference` and `centres`.
+    """Read a value from an item folder, or a user's file for the kinds `reference`, `centres`, `gain`.
 
     `root` is the project, from which relative image names count. `series` keeps the part of one tilt series where the
     value holds several: of particles its own, of centres its own as (centre, 4) x, y, z, radius in Å, None where it has
@@ -65,6 +75,8 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
         return read_volume(path / VOLUMES[kind])
     if kind == "reference":
         return _reference(path)
+    if kind == "gain":
+        return read_gain(path)[0]
     if kind == "centres":
         return read_centres(path) if series is None else read_centres(path).get(series)
     raise ValueError(f"values of kind {kind!r} are not loaded; kinds are {', '.join(KINDS)}")
@@ -85,6 +97,18 @@ def join(kind: str, values: dict[str, Any]) -> Any:
             for name in ("tilt_series", "position", "score", "half_set", "region")
         },
     )
+
+
+def _write_images(series: TiltSeries, folder: Path) -> tuple[TiltSeries, list[Path]]:
+    """Put images that a step made, and their halves, into its folder, and name them where the folder will be."""
+    place = final_place(folder)
+    halves = series.half_images or ()
+    stacks = dict(zip(IMAGES, (series.images, *halves), strict=False))
+    for name, images in stacks.items():
+        write_mrc(folder / name, images, series.pixel_size, stack=True)
+    names = [stack_image_names(place / name, series.number) for name in stacks]
+    series = replace(series, image_names=names[0], half_image_names=tuple(names[1:]) or None)
+    return series, [folder / name for name in stacks]
 
 
 def _own_tilts(series: str) -> str:

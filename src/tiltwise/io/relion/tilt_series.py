@@ -17,6 +17,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.optics import Ctf, Optics
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
 from tiltwise.io.images import ImageFile, open_images, parse_image_name
+from tiltwise.io.movies import open_movies, unmoved_images
 from tiltwise.io.star import Block, block, integers, numbers, read_star, single_number, single_text, texts, write_star
 
 _GEOMETRY_COLUMNS = {"x_tilt": "rlnTomoXTilt", "tilt_angle": "rlnTomoYTilt", "tilt_axis_angle": "rlnTomoZRot"}
@@ -33,6 +34,8 @@ _OPTICS_COLUMNS = {
     "spherical_aberration": "rlnSphericalAberration",
     "amplitude_contrast": "rlnAmplitudeContrast",
 }
+_MOVIE_COLUMN = "rlnMicrographMovieName"
+_HALF_COLUMNS = ("rlnMicrographNameOdd", "rlnMicrographNameEven")
 _ANGSTROM_PER_UM = 1e4
 _OPTICS_GROUP = "optics1"
 
@@ -62,7 +65,7 @@ def write_tilt_series(path: str | Path, tilt_series: TiltSeries, *, root: str | 
     if tilt_series.defocus_handedness is not None:
         series["rlnTomoHand"] = tilt_series.defocus_handedness
     tilts = {
-        "rlnMicrographName": [_relative_name(name, root) for name in tilt_series.image_names],
+        **_name_columns(tilt_series, root),
         "tiltwiseUse": tilt_series.use.astype(bool),
         "tiltwiseWhyNot": list(tilt_series.why_not),
         "rlnTomoNominalStageTiltAngle": tilt_series.stage_tilt_angle.astype(np.float64),
@@ -87,12 +90,16 @@ def read_tilt_series(path: str | Path, *, root: str | Path | None = None) -> Til
     path = Path(path)
     blocks = read_star(path)
     series, tilts = block(blocks, "series", path), block(blocks, "tilts", path)
-    names = tuple(_resolved_name(name, root) for name in texts(tilts, "rlnMicrographName", path))
+    are_movies = _MOVIE_COLUMN in tilts and "rlnMicrographName" not in tilts
+    names = _names(tilts, _MOVIE_COLUMN if are_movies else "rlnMicrographName", path, root)
+    halves = tuple(_names(tilts, column, path, root) for column in _HALF_COLUMNS if column in tilts)
     use = integers(tilts, "tiltwiseUse", path).astype(bool)
     ctf = _read_ctf(tilts, path)
     return TiltSeries(
         name=single_text(series, "rlnTomoName", path),
-        images=_open_named_images(path, names, use),
+        **_open_movies(path, names, use) if are_movies else {"images": _open_named_images(path, names, use)},
+        half_images=tuple(_open_named_images(path, half, use) for half in halves) or None,
+        half_image_names=halves or None,
         image_names=names,
         pixel_size=single_number(series, "rlnTomoTiltSeriesPixelSize", path),
         optics=Optics(**{field: single_number(series, column, path) for field, column in _OPTICS_COLUMNS.items()}),
@@ -166,7 +173,7 @@ def read_tilt_series_set(
 
 def _used_rows(series: TiltSeries, root: Path) -> dict[str, object]:
     columns: dict[str, object] = {
-        "rlnMicrographName": [_hinted_name(_relative_name(name, root)) for name in series.image_names],
+        **{column: [_hinted_name(name) for name in names] for column, names in _name_columns(series, root).items()},
         "rlnTomoNominalStageTiltAngle": series.stage_tilt_angle,
         "rlnMicrographPreExposure": series.pre_exposure,
     }
@@ -289,6 +296,30 @@ def _read_ctf(tilts: Block, path: Path) -> Ctf | None:
         defocus_error=np.full_like(u, np.nan) if error is None else error,
         fit_resolution=np.full_like(u, np.nan) if resolution is None else resolution,
     )
+
+
+def _name_columns(series: TiltSeries, root: str | Path | None) -> dict[str, list[str]]:
+    """Where the images lie, or the movies while there are no images, and the sums of odd and even frames."""
+    column = "rlnMicrographName" if series.movies is None else _MOVIE_COLUMN
+    columns = {column: [_relative_name(name, root) for name in series.image_names]}
+    for half, names in zip(_HALF_COLUMNS, series.half_image_names or (), strict=False):
+        columns[half] = [_relative_name(name, root) for name in names]
+    return columns
+
+
+def _names(tilts: Block, column: str, path: Path, root: str | Path | None) -> tuple[str, ...]:
+    return tuple(_resolved_name(name, root) for name in texts(tilts, column, path))
+
+
+def _open_movies(path: Path, names: tuple[str, ...], use: np.ndarray) -> dict[str, object]:
+    opened = open_movies([_present(parse_image_name(name)) for name in names])
+    if opened is None:
+        raise InputError(f"{path}: none of its movies is there ({names[0]} ...)")
+    movies, faults = opened
+    for movie, fault, name, used in zip(movies, faults, names, use, strict=True):
+        if used and movie is None:
+            raise InputError(fault or f"{path}: the movie {name} is not there, but its tilt is used")
+    return {"movies": movies, "images": unmoved_images(movies)}
 
 
 def _open_named_images(path: Path, names: tuple[str, ...], use: np.ndarray) -> np.ndarray:

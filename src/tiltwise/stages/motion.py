@@ -1,0 +1,201 @@
+"""Correct the motion of the movies of a tilt series and sum their frames (the method: ops/motion_fit.py)."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from tiltwise.data.errors import InputError
+from tiltwise.data.motion import Motion
+from tiltwise.data.progress import Progress, no_progress
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.frame_sum import ExposureWeights, FrameSums, sum_frames
+from tiltwise.ops.gain import ORIENTATIONS, correct_frame, find_defects, fit_gain, lay_gain, match_size, replacements
+from tiltwise.ops.motion_estimate import Exposures, MotionEstimate, estimate_motion
+from tiltwise.ops.motion_patches import crop_frame, gather_frames, working_shape
+from tiltwise.params.motion import MotionParams
+
+_FINEST = 8.0
+"""Å; contrast in ice finer than this adds little to what a frame of a tilt says of its place."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MotionResult:
+    tilt_series: TiltSeries
+    """The series with images, and the sums of odd and of even frames; tilts whose movie cannot be read are excluded."""
+    motions: tuple[Motion | None, ...]
+    """(tilt,) what was taken back; None for a tilt without a readable movie."""
+    quality: dict
+    """Figures per tilt, None where there was no movie; how the gain reference lies."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Camera:
+    """What is done to every raw frame."""
+
+    gain: np.ndarray | None
+    stated: str
+
+
+def motion(
+    tilt_series: TiltSeries,
+    gain: np.ndarray | None,
+    params: MotionParams,
+    *,
+    device: str = "cpu",
+    progress: Progress = no_progress,
+) -> MotionResult:
+    """Images from movies: gain, defects, motion of the whole and local, sums of all, odd and even frames.
+
+    `gain` (y, x) is a reference of any orientation; how it lies is found from the first movie. Each movie is decoded
+    once, and one at a time is held, as counts. A movie that cannot be read excludes its tilt, with the reason;
+    InputError if none can, or if the series has none.
+    """
+    if tilt_series.movies is None or not any(movie is not None for movie in tilt_series.movies):
+        raise InputError(f"{tilt_series.name}: has no movies whose motion could be corrected")
+    tilt_series = _regrouped(tilt_series, params.frame_exposure)
+    outputs = [_scratch((tilt_series.number, *_frame_shape(tilt_series))) for _ in range(3)]
+    use, why_not = tilt_series.use.copy(), list(tilt_series.why_not)
+    camera, motions, rows = None, [None] * tilt_series.number, [None] * tilt_series.number
+    for tilt in np.argsort(tilt_series.acquisition_order):
+        progress(float((use & [m is not None for m in motions]).mean()), f"motion of tilt {tilt + 1}")
+        try:
+            raw = _read(tilt_series, tilt)
+        except InputError as error:
+            use[tilt], why_not[tilt] = False, why_not[tilt] or str(error)
+            continue
+        if camera is None:
+            camera = _calibrate(gain, raw, params)
+        sums, found, defective = _correct(raw, camera, tilt_series, tilt, params)
+        for output, image in zip(outputs, (sums.odd + sums.even, sums.odd, sums.even), strict=True):
+            output[tilt] = image
+        motions[tilt], rows[tilt] = found.motion, _row(found, defective)
+    if camera is None:
+        raise InputError(
+            f"{tilt_series.name}: none of its movies can be read; the first: {next(filter(None, why_not))}"
+        )
+    images, odd, even = outputs
+    corrected = replace(
+        tilt_series,
+        images=images,
+        half_images=(odd, even),
+        image_names=(),
+        movies=None,
+        use=use,
+        why_not=tuple(why_not),
+    )
+    return MotionResult(tilt_series=corrected, motions=tuple(motions), quality=_quality(rows, camera))
+
+
+def _frame_shape(tilt_series: TiltSeries) -> tuple[int, int]:
+    return next(tuple(movie.shape[1:]) for movie in tilt_series.movies if movie is not None)
+
+
+def _read(tilt_series: TiltSeries, tilt: int) -> list[np.ndarray]:
+    """Raw counts of each frame as the file holds them; InputError if they cannot be had."""
+    movie = tilt_series.movies[tilt]
+    if movie is None:
+        raise InputError(tilt_series.why_not[tilt] or "it has no movie")
+    if tuple(movie.shape[1:]) != _frame_shape(tilt_series):
+        raise InputError(f"its frames are {movie.shape[2]} × {movie.shape[1]} px, unlike those of the first movie")
+    return list(movie)
+
+
+def _regrouped(tilt_series: TiltSeries, frame_exposure: float) -> TiltSeries:
+    """Electrons counted into frames of about this exposure, e⁻/Å², where the movies list single electrons."""
+
+    def regroup(movie, exposure: float):
+        again = getattr(movie, "regrouped", None)
+        return movie if again is None or exposure <= 0 else again(max(round(exposure / frame_exposure), 2))
+
+    movies = tuple(regroup(m, float(e)) for m, e in zip(tilt_series.movies, tilt_series.exposure, strict=True))
+    return replace(tilt_series, movies=movies)
+
+
+def _calibrate(gain: np.ndarray | None, raw: list[np.ndarray], params: MotionParams) -> _Camera:
+    """How the gain reference lies on the frames, told by the first movie unless it is a parameter."""
+    if gain is None:
+        return _Camera(None, "no gain reference")
+    total = _total(raw)
+    gain = match_size(gain, total.shape)
+    fit = fit_gain(gain, total)
+    if params.gain_orientation is not None:
+        laid = lay_gain(gain, params.gain_orientation, inverted=fit.inverted and fit.certain)
+        if laid.shape != total.shape:
+            raise InputError(f"the gain reference does not fit the frames when {ORIENTATIONS[params.gain_orientation]}")
+        return _Camera(laid, f"{ORIENTATIONS[params.gain_orientation]}, as given")
+    if not fit.certain:
+        raise InputError("the gain reference fits the frames in no orientation; give gain_orientation, or no reference")
+    sense = "counts divided by it" if fit.inverted else "counts multiplied by it"
+    stated = f"{ORIENTATIONS[fit.orientation]}, {sense} (correlation {abs(fit.correlation[fit.orientation]):.3f})"
+    return _Camera(lay_gain(gain, fit.orientation, inverted=fit.inverted), stated)
+
+
+def _total(raw: list[np.ndarray]) -> np.ndarray:
+    total = np.zeros(raw[0].shape, np.float32)
+    for frame in raw:
+        total += frame
+    return total
+
+
+def _correct(
+    raw: list[np.ndarray], camera: _Camera, tilt_series: TiltSeries, tilt: int, params: MotionParams
+) -> tuple[FrameSums, MotionEstimate, int]:
+    """The sums of one tilt, its motion, and the number of defective pixels."""
+    defects = None
+    if params.defects:
+        defects = replacements(find_defects(_total(raw), camera.gain))
+
+    def frames() -> Iterator[torch.Tensor]:
+        for frame in raw:
+            yield torch.from_numpy(correct_frame(frame, camera.gain, defects))
+
+    pixel_size, shape = tilt_series.pixel_size, raw[0].shape
+    shares = getattr(tilt_series.movies[tilt], "exposure_shares", np.full(len(raw), 1 / len(raw)))
+    during = shares * float(tilt_series.exposure[tilt])
+    before = float(tilt_series.pre_exposure[tilt]) + np.cumsum(during) - during
+    voltage = tilt_series.optics.voltage
+    resolution = params.resolution or max(_FINEST, 3 * pixel_size)
+    if params.model == "none" or len(raw) < 2:
+        extent = (shape[1] * pixel_size, shape[0] * pixel_size)
+        still = Motion(exposure=during, shift=np.zeros((len(raw), 2)), coefficient=None, extent=extent)
+        found = MotionEstimate(motion=still, kept="none", gain=(float("nan"), float("nan")), error=float("nan"))
+    else:
+        small = working_shape(shape, pixel_size, resolution)
+        found = estimate_motion(
+            gather_frames([crop_frame(frame, small) for frame in frames()], shape, pixel_size),
+            Exposures(before=before, during=during, voltage=voltage),
+            resolution=resolution,
+            patch_size=params.patch_size,
+            controls=(params.controls_exposure, params.controls, params.controls) if params.model == "local" else None,
+            limit=params.largest_shift,
+        )
+    weights = ExposureWeights(before=before, during=during, voltage=voltage) if params.exposure_weighting else None
+    sums = sum_frames(frames(), found.motion, pixel_size, weights)
+    return sums, found, 0 if defects is None else len(defects[0])
+
+
+def _row(found: MotionEstimate, defective: int) -> dict:
+    shift = found.motion.shift
+    return {
+        "kept": found.kept,
+        "gain_whole": found.gain[0],
+        "gain_local": found.gain[1],
+        "shift_error": found.error,
+        "drift": float(np.linalg.norm(shift[-1] - shift[0])),
+        "path": float(np.linalg.norm(np.diff(shift, axis=0), axis=1).sum()),
+        "defective_pixels": defective,
+    }
+
+
+def _quality(rows: list[dict | None], camera: _Camera) -> dict:
+    keys = next(row for row in rows if row is not None)
+    columns = {key: [None if row is None else row[key] for row in rows] for key in keys}
+    return {"gain_reference": camera.stated, **columns}
+
+
+def _scratch(shape: tuple[int, int, int]) -> np.ndarray:
+    """Zeros on disk in a file without a name: three stacks of a whole series are more than memory should hold."""
+    return np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape)  # noqa: SIM115  closed with the map

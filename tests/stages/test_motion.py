@@ -1,0 +1,107 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "ops"))
+from made_movies import make_movie
+
+from tiltwise.data.errors import InputError
+from tiltwise.data.optics import Optics
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.gain import orient
+from tiltwise.params.motion import MotionParams
+from tiltwise.stages.motion import motion
+
+SHAPE, PIXEL, EXPOSURE, FRAMES = (384, 512), 2.0, 0.6, 6
+TRACK = np.array([[0, 0], [7, -3], [11, -5], [13, -9], [14.5, -9], [15, -10.0]])
+PARAMS = MotionParams(patch_size=300.0, largest_shift=50.0)
+
+
+def moved(frame, x, y):
+    return np.broadcast_to(TRACK[frame], (*x.shape, 2))
+
+
+class Damaged:
+    shape = (FRAMES, *SHAPE)
+
+    def __iter__(self):
+        raise InputError("movie 3 is cut short")
+
+
+def made_series(movies):
+    count = len(movies)
+    return TiltSeries(
+        name="TS",
+        images=np.broadcast_to(np.float32(0), (count, *SHAPE)),
+        image_names=(),
+        pixel_size=PIXEL,
+        optics=Optics(),
+        stage_tilt_angle=np.linspace(-30, 30, count),
+        nominal_tilt_axis_angle=None,
+        exposure=np.full(count, EXPOSURE * FRAMES),
+        pre_exposure=np.arange(count) * EXPOSURE * FRAMES,
+        acquisition_order=np.arange(count),
+        use=np.ones(count, bool),
+        why_not=("",) * count,
+        movies=tuple(movies),
+    )
+
+
+@pytest.fixture(scope="module")
+def movie():
+    return make_movie(moved, SHAPE, PIXEL, EXPOSURE)
+
+
+def test_a_series_of_movies_becomes_images(movie):
+    rng = np.random.default_rng(0)
+    gain = np.clip(1 + 0.1 * rng.standard_normal(SHAPE), 0.5, 2).astype(np.float32)
+    raw = rng.binomial(movie.astype(int), np.clip(0.6 / gain, 0, 1)).astype(np.uint16)
+    raw[:, 100, 200] = 60
+    stored = np.ascontiguousarray(orient(gain, 6))
+    result = motion(made_series([raw, None, Damaged()]), stored, PARAMS)
+    series = result.tilt_series
+    assert series.use.tolist() == [True, False, False]
+    assert series.why_not[2] == "movie 3 is cut short" and series.why_not[1]
+    assert "mirrored in x, then turned by 180°, counts multiplied" in result.quality["gain_reference"]
+    assert result.quality["defective_pixels"][0] == 1 and result.quality["defective_pixels"][1] is None
+    error = result.motions[0].shift - TRACK + TRACK.mean(axis=0)
+    assert np.sqrt((error**2).sum(axis=1).mean()) < 5 * result.quality["shift_error"][0]
+    odd, even = series.half_images
+    assert np.allclose(series.images[0], odd[0] + even[0], atol=1e-3)
+    assert series.images[0].mean() == pytest.approx((raw * gain).sum(axis=0).mean(), rel=1e-3)
+    assert series.movies is None and not series.images[1].any()
+
+
+def test_the_corrected_sum_is_sharper(movie):
+    corrected = motion(made_series([movie]), None, PARAMS).tilt_series.images[0]
+    plain = motion(made_series([movie]), None, replace_model("none")).tilt_series.images[0]
+    assert (np.abs(plain - movie.sum(axis=0)) > 1e-2).sum() <= 3  # false alarms among the pixels
+    band = np.hypot(np.fft.fftfreq(SHAPE[0], PIXEL)[:, None], np.fft.rfftfreq(SHAPE[1], PIXEL)[None])
+    band = (band > 1 / 50) & (band < 1 / 25)
+    power = [np.mean(np.abs(np.fft.rfft2(image))[band] ** 2) for image in (corrected, plain)]
+    assert power[0] > 1.3 * power[1]
+
+
+def replace_model(model):
+    return PARAMS.model_copy(update={"model": model})
+
+
+def test_exposure_weights_leave_the_halves_additive(movie):
+    params = PARAMS.model_copy(update={"exposure_weighting": True, "model": "whole"})
+    series = motion(made_series([movie]), None, params).tilt_series
+    odd, even = series.half_images
+    assert np.allclose(series.images[0], odd[0] + even[0], atol=1e-2)
+
+
+def test_what_cannot_be_done_is_one_line(movie):
+    for series, gain, said in [
+        (replace(made_series([movie]), movies=None), None, "has no movies"),
+        (made_series([Damaged()]), None, "none of its movies can be read; the first: movie 3 is cut short"),
+        (made_series([movie]), np.ones((40, 30), np.float32), "the gain reference is 30 × 40 px"),
+    ]:
+        with pytest.raises(InputError, match=said) as error:
+            motion(series, gain, PARAMS)
+        assert "\n" not in str(error.value)
