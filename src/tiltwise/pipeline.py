@@ -25,7 +25,7 @@ class Stage:
     """Raised whenever the stage gives other results: what an older version made is then outdated."""
 
 
-def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], help: str) -> Stage:
+def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], help: str, version: int = 1) -> Stage:
     return Stage(
         name=name,
         params=f"tiltwise.params.{name}:{name.capitalize()}Params",
@@ -34,13 +34,14 @@ def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], 
         takes=takes,
         gives=gives,
         help=help,
+        version=version,
     )
 
 
 STAGES: tuple[Stage, ...] = (
     _stage("align", "tilt_series", ("tilt_series",), ("tilt_series",), "find shifts and tilt axis; flag bad tilts"),
     _stage("defocus", "tilt_series", ("tilt_series",), ("tilt_series",), "fit defocus, astigmatism and handedness"),
-    _stage("reconstruct", "tilt_series", ("tilt_series",), ("tomogram",), "reconstruct a tomogram"),
+    _stage("reconstruct", "tilt_series", ("tilt_series",), ("tomogram",), "reconstruct a tomogram", version=2),
     _stage(
         "pick",
         "tilt_series",
