@@ -41,7 +41,14 @@ def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], 
 STAGES: tuple[Stage, ...] = (
     _stage("align", "tilt_series", ("tilt_series",), ("tilt_series",), "find shifts and tilt axis; flag bad tilts"),
     _stage("defocus", "tilt_series", ("tilt_series",), ("tilt_series",), "fit defocus, astigmatism and handedness"),
-    _stage("reconstruct", "tilt_series", ("tilt_series",), ("tomogram",), "reconstruct a tomogram", version=2),
+    _stage(
+        "reconstruct",
+        "tilt_series",
+        ("tilt_series",),
+        ("tomogram", "half_tomograms", "pyramid"),
+        "reconstruct a tomogram",
+        version=2,
+    ),
     _stage(
         "pick",
         "tilt_series",
