@@ -14,7 +14,7 @@ from tiltwise.stages.reconstruct.setup import Setup
 
 _PROGRAM = 0.4e9
 """Bytes of the program and its libraries."""
-_IMAGE_COPIES = 5
+_IMAGE_COPIES = 9
 """Copies of one padded image in float32 while it is cleaned and transformed."""
 _SPECTRUM_COPIES = 12
 """Copies of one cropped image while its levels are filtered."""
