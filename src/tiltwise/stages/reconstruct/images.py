@@ -25,9 +25,8 @@ def straight_images(setup: Setup, rows: slice, weighted: bool, device: str, prog
         int(setup.planes.start[-1]), stored_rows(setup.geometry, rows.stop - rows.start), device=device
     )
     filters = _Filters(setup, weighted, device)
-    series = setup.tilt_series
     for t, i in enumerate(setup.tilts):
-        image = torch.as_tensor(np.array(series.images[i], dtype=np.float32), device=device)
+        image = _read_image(setup, i, device)
         spectrum = image_spectrum(image, setup.grid, _HIGH_PASS) * filters.of_tilt(t)
         first, number = setup.planes.of_tilt[t]
         for plane in range(first, first + number):
@@ -39,6 +38,11 @@ def straight_images(setup: Setup, rows: slice, weighted: bool, device: str, prog
             resample(coefficients, affine, samples[setup.planes.start[plane] : setup.planes.start[plane + 1]])
         progress((t + 1) / len(setup.tilts), "preparing images")
     return samples
+
+
+def _read_image(setup: Setup, i: int, device: str) -> torch.Tensor:
+    """(y, x) float32 of row i of the tilt series: the one place where images are read, and may be changed."""
+    return torch.as_tensor(np.array(setup.tilt_series.images[i], dtype=np.float32), device=device)
 
 
 class _Filters:
