@@ -19,8 +19,9 @@ setup:
 	  cp constraints.txt $(VENV)/.constraints && cp pyproject.toml $(VENV)/.pyproject; \
 	fi
 
+# One process a core, each of one thread: two threads that share a core wait for each other most of the time.
 test: setup
-	$(BIN)/python -m pytest
+	@OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 demo: setup
 	$(BIN)/tiltwise demo --output demo

@@ -12,6 +12,7 @@ import pytest
 from tiltwise import pipeline
 from tiltwise.cli import main
 from tiltwise.io.mrc import write_mrc
+from tiltwise.params.base import Params
 from tiltwise.project.recipe import load_recipe, params_class
 from tiltwise.project.run import RunSummary
 
@@ -55,14 +56,24 @@ def test_help_lists_every_command_and_stage(tiltwise):
         assert f"\n  {name} " in out
 
 
+def options_of(model, above=""):
+    """Flag and sentence of every field, those of a group behind its name."""
+    for name, field in model.model_fields.items():
+        flag = f"{above}-{name}".replace("_", "-")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Params):
+            yield from options_of(field.annotation, flag)
+        else:
+            yield f"-{flag}", field.description
+
+
 @pytest.mark.parametrize("stage", pipeline.STAGES, ids=lambda stage: stage.name)
 def test_every_parameter_is_an_option_with_its_sentence(tiltwise, stage):
     code, out, _ = tiltwise(stage.name, "-h")
     assert code == 0
     words = " ".join(out.split())
-    for name, field in params_class(stage).model_fields.items():
-        assert f"--{name.replace('_', '-')}" in words
-        assert field.description in words
+    for flag, sentence in options_of(params_class(stage)):
+        assert flag in words
+        assert sentence in words
 
 
 @pytest.mark.parametrize(

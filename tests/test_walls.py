@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "tiltwise"
 MODULES = sorted(SOURCE.rglob("*.py"))
 NO_HOME = {"utils", "util", "misc", "common", "helpers", "helper", "tools", "lib", "core"}
-KINDS = {"tilt_series", "tomogram", "particles", "half_maps", "map", "mask", "reference", "centres", "gain"}
+KINDS = {
+    *("tilt_series", "tomogram", "half_tomograms", "pyramid", "particles"),
+    *("half_maps", "map", "mask", "reference", "centres", "gain"),
+}
 
 
 def name(path):

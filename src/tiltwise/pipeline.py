@@ -27,7 +27,16 @@ class Stage:
     """Raised whenever the stage gives other results: what an older version made is then outdated."""
 
 
-def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], help: str, *, given: str = "") -> Stage:
+def _stage(
+    name: str,
+    per: str,
+    takes: tuple[str, ...],
+    gives: tuple[str, ...],
+    help: str,
+    *,
+    version: int = 1,
+    given: str = "",
+) -> Stage:
     return Stage(
         name=name,
         params=f"tiltwise.params.{name}:{name.capitalize()}Params",
@@ -36,6 +45,7 @@ def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], 
         takes=takes,
         gives=gives,
         help=help,
+        version=version,
         given=given,
     )
 
@@ -57,7 +67,14 @@ STAGES: tuple[Stage, ...] = (
         given="tiltwise.stages.given:given",
     ),
     _stage("defocus", "tilt_series", ("tilt_series",), ("tilt_series",), "fit defocus, astigmatism and handedness"),
-    _stage("reconstruct", "tilt_series", ("tilt_series",), ("tomogram",), "reconstruct a tomogram"),
+    _stage(
+        "reconstruct",
+        "tilt_series",
+        ("tilt_series",),
+        ("tomogram", "half_tomograms", "pyramid"),
+        "reconstruct a tomogram",
+        version=2,
+    ),
     _stage(
         "pick",
         "tilt_series",

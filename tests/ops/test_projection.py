@@ -49,45 +49,13 @@ def test_kernels_agree_with_plain_twins(axis, volume_shape, image_shape, voxel_s
     volume, images = torch.randn(volume_shape), torch.randn(7, *image_shape)
     coefficients = projection.voxel_to_sample(rotations, shift, pixel_size, image_shape, volume_shape, voxel_size)
     plain = torch.zeros(volume_shape)
-    projection.gather_plain(torch.nn.functional.pad(images, (1, 1, 1, 1))[:, None], coefficients, plain)
+    projection.gather_plain(torch.nn.functional.pad(images, (1, 1, 1, 1)), coefficients, plain)
     fast = projection.back_project(images, rotations, shift, pixel_size, volume_shape, voxel_size)
     assert torch.allclose(fast, plain, atol=3e-4)  # 7 tilts, slope up to 6 per px, 4e-6 px
     plain_images = torch.zeros(7, image_shape[0] + 2, image_shape[1] + 2)
     projection.scatter_plain(volume, coefficients, plain_images)
     fast_images = projection.project(volume, rotations, shift, voxel_size, image_shape, pixel_size)
     assert torch.allclose(fast_images, plain_images[:, 1:-1, 1:-1], atol=1e-3)
-
-
-@pytest.mark.parametrize("axis", [3.0, 85.0])
-def test_back_projection_by_depth_interpolates_between_levels(axis):
-    """Constant images: the volume must be the level's value, linear in the depth and held beyond the ends."""
-    rotations, shift = geometry([35.0], axis, 1.0)
-    shape, voxel = (24, 12, 15), 10.0
-    levels = torch.tensor([1.0, 3.0, -2.0, 0.5])[:, None, None].expand(4, 60, 61)
-    volume = torch.zeros(shape)
-    depths = torch.tensor([[-60.0, 40.0]])
-    projection.back_project_by_depth(volume, levels[None], rotations, shift, (voxel, voxel), depths)
-    z, y, x = np.meshgrid(*[(np.arange(n) - n // 2) * voxel for n in shape], indexing="ij")
-    depth = (rotations[0, 2].numpy() * np.stack([x, y, z], -1)).sum(-1)
-    expected = np.interp(depth, [-60, -20, 20, 60], [1.0, 3.0, -2.0, 0.5])
-    assert np.allclose(volume.numpy(), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("axis", [12.0, 85.0])
-def test_depth_levels_agree_with_the_plain_twin(axis):
-    rotations, shift = geometry([35.0], axis, 1.0, 20.0)
-    torch.manual_seed(3)
-    levels, shape = torch.randn(5, 30, 41), (14, 22, 25)
-    volume = torch.zeros(shape)
-    depths = torch.tensor([[-50.0, 25.0]])
-    projection.back_project_by_depth(volume, levels[None], rotations, shift, (8.0, 10.0), depths)
-    coefficients = projection.voxel_to_sample(rotations, shift, 8.0, (30, 41), shape, 10.0)
-    centre = torch.tensor([shape[2] // 2, shape[1] // 2, shape[0] // 2], dtype=torch.float64)
-    coefficients[0, 2, :3] = rotations[0, 2] * 10.0 / 25.0
-    coefficients[0, 2, 3] = 50.0 / 25.0 - coefficients[0, 2, :3] @ centre
-    plain = torch.zeros(shape)
-    projection.gather_plain(torch.nn.functional.pad(levels, (1, 1, 1, 1))[None], coefficients, plain)
-    assert torch.allclose(volume, plain, atol=2e-4)
 
 
 @pytest.mark.parametrize("size", [48, 49])

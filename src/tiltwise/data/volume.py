@@ -11,3 +11,5 @@ class Volume:
     """(z, y, x) any numpy-like array; density is positive. Position 0 is the centre of voxel n // 2 along each axis."""
     voxel_size: float
     """Å."""
+    step: float = 1.0
+    """Density of one unit of data, where these are whole numbers that stand for others; 1 as a rule."""

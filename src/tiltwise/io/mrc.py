@@ -96,8 +96,10 @@ def read_volume(path: str | Path) -> Volume:
     return Volume(data=data, voxel_size=voxel_size)
 
 
-def write_mrc(path: str | Path, array: np.ndarray, voxel_size: float, *, stack: bool = False) -> None:
+def write_mrc(path: str | Path, array: np.ndarray, voxel_size: float, *, stack: bool = False, label: str = "") -> None:
     """Write (z, y, x) or (y, x) numbers; the same array always gives the same bytes, since no label holds a time.
+
+    label is a second line of text in the header, 80 characters at most.
 
     Kept as they are: int8, int16, uint16, float16, float32. Widened or narrowed: bool to int8, uint8 to int16 (8-bit
     data have no agreed sign), float64 to float32. `stack` marks images instead of a volume (space group 0).
@@ -109,12 +111,13 @@ def write_mrc(path: str | Path, array: np.ndarray, voxel_size: float, *, stack: 
         file.write(b"\0" * _HEADER_BYTES)
         statistics = _write_sections(file, array, dtype)
         file.seek(0)
-        file.write(_new_header(array.shape, dtype, voxel_size, stack, statistics).tobytes())
+        file.write(_new_header(array.shape, dtype, voxel_size, (stack, label), statistics).tobytes())
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:
-    """Write a map or tomogram as `write_mrc` does."""
-    write_mrc(path, volume.data, volume.voxel_size)
+    """Write a map or tomogram as `write_mrc` does; a label states the step of numbers that stand for others."""
+    label = "" if volume.step == 1 else f"one unit is a density of {volume.step:.8g}"
+    write_mrc(path, volume.data, volume.voxel_size, label=label)
 
 
 def _header_bytes(path: Path) -> tuple[bytes, int]:
@@ -205,7 +208,8 @@ def _write_sections(file, array: np.ndarray, dtype: np.dtype) -> tuple[float, fl
     return low, high, mean, float(np.sqrt(max(squares / count - mean**2, 0.0)))
 
 
-def _new_header(shape, dtype, voxel_size, stack, statistics) -> np.ndarray:
+def _new_header(shape, dtype, voxel_size, kind, statistics) -> np.ndarray:
+    stack, label = kind
     header = np.zeros((), HEADER_DTYPE.newbyteorder("<"))
     nz, ny, nx = shape
     header["nx"], header["ny"], header["nz"] = nx, ny, nz
@@ -219,8 +223,9 @@ def _new_header(shape, dtype, voxel_size, stack, statistics) -> np.ndarray:
     header["nversion"] = 20141
     header["map"] = b"MAP "
     header["machst"] = [0x44, 0x44, 0, 0]
-    header["nlabl"] = 1
-    header["label"][0] = _LABEL
+    labels = [_LABEL, label.encode("ascii")] if label else [_LABEL]
+    header["nlabl"] = len(labels)
+    header["label"][: len(labels)] = labels
     return header
 
 

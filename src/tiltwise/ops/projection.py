@@ -30,31 +30,8 @@ def back_project(
     """
     volume = torch.zeros(volume_shape, dtype=torch.float32, device=images.device)
     coefficients = voxel_to_sample(rotations, shift, pixel_size, tuple(images.shape[1:]), volume_shape, voxel_size)
-    add_back_projection(volume, images[:, None], coefficients)
+    add_back_projection(volume, images, coefficients)
     return volume
-
-
-def back_project_by_depth(
-    volume: torch.Tensor,
-    levels: torch.Tensor,
-    rotations: torch.Tensor,
-    shift: torch.Tensor,
-    sizes: tuple[float, float],
-    depths: torch.Tensor,
-) -> None:
-    """Add to volume (z, y, x), in place, images that differ with the depth at which they are used.
-
-    levels (tilt, level, y, x): each image as it should be used at the depths first, first + step, ... with
-    depths (tilt, 2) = first, step in Å; linear between two levels, the last one held beyond the ends.
-    rotations (tilt, 3, 3), shift (tilt, 2) Å; sizes are (pixel_size, voxel_size) in Å.
-    """
-    shape = tuple(volume.shape)
-    coefficients = voxel_to_sample(rotations, shift, sizes[0], tuple(levels.shape[2:]), shape, sizes[1])
-    centre = torch.tensor([n // 2 for n in reversed(shape)], dtype=torch.float64)
-    first, step = depths.double().cpu().T
-    coefficients[:, 2, :3] = rotations.double().cpu()[:, 2] * sizes[1] / step[:, None]
-    coefficients[:, 2, 3] = -first / step - coefficients[:, 2, :3] @ centre
-    add_back_projection(volume, levels, coefficients)
 
 
 def project(
@@ -69,7 +46,7 @@ def project(
     coefficients = voxel_to_sample(rotations, shift, pixel_size, image_shape, tuple(volume.shape), voxel_size)
     flip = _runs_along_image_y(coefficients)
     if flip:
-        coefficients, image_shape = coefficients[:, [1, 0, 2]], image_shape[::-1]
+        coefficients, image_shape = coefficients[:, [1, 0]], image_shape[::-1]
     padded = volume.new_zeros(len(coefficients), image_shape[0] + 2, image_shape[1] + 2, dtype=torch.float32)
     if volume.device.type == "cpu":
         kernels.scatter(volume.float().contiguous().numpy(), coefficients.contiguous().numpy(), padded.numpy())
@@ -87,25 +64,22 @@ def voxel_to_sample(
     volume_shape: tuple[int, int, int],
     voxel_size: float,
 ) -> torch.Tensor:
-    """(tilt, 3, 4) float64 on the CPU: column, row (of images with a border of one pixel) and level as an affine map.
+    """(tilt, 2, 4) float64 on the CPU: column and row (of images with a border of one pixel) as an affine map.
 
-    Applied to the voxel index (x, y, z, 1); the level row is zero.
+    Applied to the voxel index (x, y, z, 1).
     """
     linear = rotations.detach().double().cpu()[:, :2] * (voxel_size / pixel_size)
     voxel_centre = torch.tensor([n // 2 for n in reversed(volume_shape)], dtype=torch.float64)
     image_centre = torch.tensor([image_shape[1] // 2 + 1, image_shape[0] // 2 + 1], dtype=torch.float64)
     constant = shift.detach().double().cpu() / pixel_size + image_centre - linear @ voxel_centre
-    coefficients = torch.zeros(len(linear), 3, 4, dtype=torch.float64)
-    coefficients[:, :2, :3] = linear
-    coefficients[:, :2, 3] = constant
-    return coefficients
+    return torch.cat([linear, constant[:, :, None]], dim=2)
 
 
-def add_back_projection(volume: torch.Tensor, levels: torch.Tensor, coefficients: torch.Tensor) -> None:
-    """Add samples of levels (tilt, level, y, x) at the places that coefficients give to volume (z, y, x), in place."""
+def add_back_projection(volume: torch.Tensor, images: torch.Tensor, coefficients: torch.Tensor) -> None:
+    """Add samples of images (tilt, y, x) at the places that coefficients give to volume (z, y, x), in place."""
     if _runs_along_image_y(coefficients):  # voxels of a row should follow each other in memory
-        levels, coefficients = levels.transpose(2, 3), coefficients[:, [1, 0, 2]]
-    samples = torch.nn.functional.pad(levels.float(), (1, 1, 1, 1)).contiguous()
+        images, coefficients = images.transpose(1, 2), coefficients[:, [1, 0]]
+    samples = torch.nn.functional.pad(images.float(), (1, 1, 1, 1)).contiguous()
     if volume.device.type == "cpu":
         kernels.gather(samples.numpy(), coefficients.contiguous().numpy(), volume.numpy())
     else:
@@ -113,26 +87,19 @@ def add_back_projection(volume: torch.Tensor, levels: torch.Tensor, coefficients
 
 
 def gather_plain(samples: torch.Tensor, coefficients: torch.Tensor, volume: torch.Tensor) -> None:
-    """Plain twin of kernels.gather: samples (tilt, level, y, x) with border, added to volume in place."""
-    top = samples.shape[1] - 1
+    """Plain twin of kernels.gather: samples (tilt, y, x) with border, added to volume in place."""
     for c, sample in zip(coefficients, samples, strict=True):
         for z in _slabs(volume.shape):
-            column, row, level = _sample_positions(c, z, volume)
-            index, weight = _four_pixels(column, row, tuple(sample.shape[1:]))
-            lower = level.clamp(0, top).floor().clamp_max(max(top - 1, 0)).long()
-            part = (level.clamp(0, top) - lower).float()
-            flat, pixels = sample.reshape(-1), sample[0].numel()
-            value = (flat[lower * pixels + index] * weight).sum(0)
-            if top:
-                value = value + part * ((flat[(lower + 1) * pixels + index] * weight).sum(0) - value)
-            volume[z] += value.reshape(volume[z].shape)
+            column, row = _sample_positions(c, z, volume)
+            index, weight = _four_pixels(column, row, tuple(sample.shape))
+            volume[z] += (sample.reshape(-1)[index] * weight).sum(0).reshape(volume[z].shape)
 
 
 def scatter_plain(volume: torch.Tensor, coefficients: torch.Tensor, images: torch.Tensor) -> None:
     """Plain twin of kernels.scatter: images (tilt, y, x) with border, added to in place."""
     for c, image in zip(coefficients, images, strict=True):
         for z in _slabs(volume.shape):
-            column, row, _ = _sample_positions(c, z, volume)
+            column, row = _sample_positions(c, z, volume)
             index, weight = _four_pixels(column, row, tuple(image.shape))
             value = volume[z].reshape(-1) * weight
             image.view(-1).index_add_(0, index.reshape(-1), value.reshape(-1))
@@ -189,18 +156,16 @@ def _slabs(shape: torch.Size) -> list[slice]:
     return [slice(z, min(z + step, shape[0])) for z in range(0, shape[0], step)]
 
 
-def _sample_positions(
-    c: torch.Tensor, z: slice, volume: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Column, row and level (voxel,) float64 of the voxels of a slab."""
+def _sample_positions(c: torch.Tensor, z: slice, volume: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Column and row (voxel,) float64 of the voxels of a slab."""
     c, (_, height, width) = c.to(volume.device), volume.shape
     ix, iy, iz = (
         torch.arange(start, stop, device=volume.device, dtype=torch.float64)
         for start, stop in ((0, width), (0, height), (z.start, z.stop))
     )
     rows = [r[0] * ix + r[1] * iy[:, None] + r[2] * iz[:, None, None] + r[3] for r in c]
-    column, row, level = (r.reshape(-1) for r in rows)
-    return column, row, level
+    column, row = (r.reshape(-1) for r in rows)
+    return column, row
 
 
 def _four_pixels(column: torch.Tensor, row: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -42,12 +42,12 @@ def reproject_others(
     """
     coefficients = voxel_to_sample(rotations, shift, pixel_size, tuple(filtered.shape[1:]), grid.shape, grid.voxel_size)
     volume = torch.zeros(grid.shape, dtype=torch.float32, device=filtered.device)
-    add_back_projection(volume, filtered[:, None], coefficients)
+    add_back_projection(volume, filtered, coefficients)
     level = threshold * float(volume.std())
     along = coefficients[:, :2, 0].abs().sum(0)
     turned = bool(along[1] > along[0])  # voxels of a row should follow each other in memory
     if turned:
-        filtered, coefficients = filtered.transpose(1, 2), coefficients[:, [1, 0, 2]]
+        filtered, coefficients = filtered.transpose(1, 2), coefficients[:, [1, 0]]
     samples = torch.nn.functional.pad(filtered.float(), (1, 1, 1, 1)).contiguous()
     images = torch.zeros_like(samples)
     if volume.device.type == "cpu":
@@ -65,6 +65,6 @@ def scatter_rest_plain(
     """Plain twin of kernels.reprojection.scatter_rest: samples and images (tilt, y, x) with a border of one pixel."""
     for i in range(len(samples)):
         own = torch.zeros_like(volume)
-        gather_plain(samples[i : i + 1, None], coefficients[i : i + 1], own)
+        gather_plain(samples[i : i + 1], coefficients[i : i + 1], own)
         rest = (volume - own - threshold).clamp_min(0)
         scatter_plain(rest, coefficients[i : i + 1], images[i : i + 1])

@@ -17,23 +17,42 @@ from tiltwise.io.centres import read_centres
 from tiltwise.io.images import stack_image_names
 from tiltwise.io.movies import read_gain
 from tiltwise.io.mrc import read_volume, write_mrc, write_volume
+from tiltwise.io.ome_zarr import write_ome_zarr
 from tiltwise.io.relion import read_particles, read_tilt_series, write_particles, write_tilt_series
 from tiltwise.project.commit import final_place
 from tiltwise.project.state import TILTS
 
 PARTICLES = "particles.star"
 VOLUMES = {"tomogram": "tomogram.mrc", "map": "map.mrc", "mask": "mask.mrc"}
-HALVES = ("half1.mrc", "half2.mrc")
+HALVES = {
+    "half_maps": ("half1.mrc", "half2.mrc"),
+    "half_tomograms": ("tomogram_half1.mrc", "tomogram_half2.mrc"),
+}
+PYRAMID = "tomogram.ome.zarr"
 
 IMAGES = ("images.mrc", "images_odd.mrc", "images_even.mrc")
 
-KINDS = ("tilt_series", "tomogram", "particles", "half_maps", "map", "mask", "reference", "centres", "gain")
+KINDS = (
+    "tilt_series",
+    "tomogram",
+    "half_tomograms",
+    "pyramid",
+    "particles",
+    "half_maps",
+    "map",
+    "mask",
+    "reference",
+    "centres",
+    "gain",
+)
 
 
 def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[Path]:
     """Write a value into an item folder and return its files. Images of a tilt series stay where they are; below
-    `root`, the project, they are named relative to it."""
+    `root`, the project, they are named relative to it. Nothing is written for None, an output not asked for."""
     folder = Path(folder)
+    if value is None:
+        return []
     if kind == "tilt_series":
         single = not isinstance(value, Mapping)
         written = []
@@ -46,10 +65,12 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
     if kind == "particles":
         write_particles(folder / PARTICLES, value)
         return [folder / PARTICLES]
-    if kind == "half_maps":
-        for name, half in zip(HALVES, (value.half1, value.half2), strict=True):
+    if kind in HALVES:
+        for name, half in zip(HALVES[kind], (value.half1, value.half2), strict=True):
             write_volume(folder / name, half)
-        return [folder / name for name in HALVES]
+        return [folder / name for name in HALVES[kind]]
+    if kind == "pyramid":
+        return write_ome_zarr(folder / PYRAMID, value)[:1]
     if kind in VOLUMES:
         write_volume(folder / VOLUMES[kind], value)
         return [folder / VOLUMES[kind]]
@@ -69,8 +90,9 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
     if kind == "particles":
         particles = read_particles(path / PARTICLES)
         return particles if series is None else particles[particles.tilt_series == series]
-    if kind == "half_maps":
-        return HalfMaps(half1=read_volume(path / HALVES[0]), half2=read_volume(path / HALVES[1]))
+    if kind in HALVES:
+        first, second = (read_volume(path / name) for name in HALVES[kind])
+        return HalfMaps(half1=first, half2=second)
     if kind in VOLUMES:
         return read_volume(path / VOLUMES[kind])
     if kind == "reference":

@@ -1,8 +1,9 @@
 """Back projection and its adjoint for CPUs: one affine map from voxel to sample for each tilt, rows in memory order.
 
-Samples are (tilt, level, y, x) with a border of one pixel of zeros; the coefficients (tilt, 3, 4) give column, row and
-level as c0 ix + c1 iy + c2 iz + c3 of the voxel index. With one level the interpolation is bilinear, with more it is
-linear in the level too. The plain torch twins in ops/projection.py say what is computed; tests hold the two together.
+Samples are (tilt, y, x) with a border of one pixel of zeros; the coefficients (tilt, 2, 4) give column and row as
+c0 ix + c1 iy + c2 iz + c3 of the voxel index. The interpolation is bilinear. The plain torch twins in ops/projection.py
+say what is computed; tests hold the two together. Whole tomograms take kernels/straight_projection.py, which is faster
+once the images are resampled; here any few images serve as they are.
 """
 
 import math
@@ -32,13 +33,12 @@ def _clip_range(first, last, slope, offset, upper):
 
 @numba.njit(cache=True, inline="always")
 def row_range(c, iy, iz, shape, width):
-    """Inclusive x range of a row whose samples fall inside the image, and the offsets of column, row and level."""
+    """Inclusive x range of a row whose samples fall inside the image, and the offsets of column and row."""
     column = c[0, 1] * iy + c[0, 2] * iz + c[0, 3]
     row = c[1, 1] * iy + c[1, 2] * iz + c[1, 3]
-    level = c[2, 1] * iy + c[2, 2] * iz + c[2, 3]
     first, last = _clip_range(0, width - 1, c[0, 0], column, shape[1] - 1)
     first, last = _clip_range(first, last, c[1, 0], row, shape[0] - 1)
-    return first, last, column, row, level
+    return first, last, column, row
 
 
 @numba.njit(cache=True, inline="always", fastmath=True)
@@ -54,26 +54,6 @@ def _gather_row(image, line, c, first, last, column, row):
         line[first + i] += a + fy * (b - a)
 
 
-@numba.njit(cache=True, inline="always", fastmath=True)
-def _gather_row_levels(levels, line, c, first, last, offset):
-    slope_x, slope_y, slope_l = np.float32(c[0, 0]), np.float32(c[1, 0]), np.float32(c[2, 0])
-    start_x = np.float32(offset[0] + c[0, 0] * first)
-    start_y = np.float32(offset[1] + c[1, 0] * first)
-    start_l = np.float32(offset[2] + c[2, 0] * first)
-    top = np.float32(levels.shape[0] - 1)
-    for i in range(last - first + 1):
-        px, py = start_x + slope_x * np.float32(i), start_y + slope_y * np.float32(i)
-        pl = min(max(start_l + slope_l * np.float32(i), np.float32(0)), top)
-        jx, jy, jl = np.int32(px), np.int32(py), min(np.int32(pl), np.int32(levels.shape[0] - 2))
-        fx, fy, fl = px - np.float32(jx), py - np.float32(jy), pl - np.float32(jl)
-        w00, w01 = (1 - fy) * (1 - fx), (1 - fy) * fx
-        w10, w11 = fy * (1 - fx), fy * fx
-        m, n = levels[jl], levels[jl + 1]
-        a = w00 * m[jy, jx] + w01 * m[jy, jx + 1] + w10 * m[jy + 1, jx] + w11 * m[jy + 1, jx + 1]
-        b = w00 * n[jy, jx] + w01 * n[jy, jx + 1] + w10 * n[jy + 1, jx] + w11 * n[jy + 1, jx + 1]
-        line[first + i] += a + fl * (b - a)
-
-
 @numba.njit(cache=True, parallel=True)
 def gather(samples, coefficients, volume):
     """Add to each voxel of volume (z, y, x) the interpolated sample of every tilt. Rows are independent: no races."""
@@ -85,11 +65,8 @@ def gather(samples, coefficients, volume):
         for t in range(samples.shape[0]):
             c = coefficients[t]
             for iy in range(start, min(start + block, height)):
-                first, last, column, row, level = row_range(c, iy, iz, samples.shape[2:], width)
-                if samples.shape[1] == 1:
-                    _gather_row(samples[t, 0], volume[iz, iy], c, first, last, column, row)
-                else:
-                    _gather_row_levels(samples[t], volume[iz, iy], c, first, last, (column, row, level))
+                first, last, column, row = row_range(c, iy, iz, samples.shape[1:], width)
+                _gather_row(samples[t], volume[iz, iy], c, first, last, column, row)
 
 
 @numba.njit(cache=True, inline="always", fastmath=True)
@@ -110,11 +87,11 @@ def _scatter_row(image, line, c, first, last, column, row):
 
 @numba.njit(cache=True, parallel=True)
 def scatter(volume, coefficients, images):
-    """Adjoint of `gather` for one level: spread voxels over images (tilt, y, x). Tilts are independent: no races."""
+    """Adjoint of `gather`: spread voxels over images (tilt, y, x). Tilts are independent: no races."""
     depth, height, width = volume.shape
     for t in numba.prange(images.shape[0]):
         c = coefficients[t]
         for iz in range(depth):
             for iy in range(height):
-                first, last, column, row, _ = row_range(c, iy, iz, images.shape[1:], width)
+                first, last, column, row = row_range(c, iy, iz, images.shape[1:], width)
                 _scatter_row(images[t], volume[iz, iy], c, first, last, column, row)

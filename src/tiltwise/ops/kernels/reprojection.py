@@ -34,6 +34,6 @@ def scatter_rest(volume, samples, coefficients, threshold, images):
         c = coefficients[t]
         for iz in range(depth):
             for iy in range(height):
-                first, last, column, row, _ = row_range(c, iy, iz, images.shape[1:], width)
+                first, last, column, row = row_range(c, iy, iz, images.shape[1:], width)
                 span, start = (first, last), (column, row)
                 _scatter_rest_row(samples[t], images[t], volume[iz, iy], c, span, start, np.float32(threshold))

@@ -1,0 +1,116 @@
+"""The straightened images of a slab: each image transformed once, then filtered and resampled for each depth."""
+
+import numpy as np
+import torch
+
+from tiltwise.data.progress import Progress
+from tiltwise.ops.ctf import astigmatic_defocus, ctf
+from tiltwise.ops.exposure import exposure_amplitude
+from tiltwise.ops.geometry import defocus_at_depth
+from tiltwise.ops.image_spectra import image_spectrum
+from tiltwise.ops.slice_weights import slice_weight
+from tiltwise.ops.straight_projection import plane_affine, resample, spline_prefilter, stored_rows
+from tiltwise.stages.reconstruct.setup import Setup
+
+_HIGH_PASS = 400.0
+"""Å, sd of the Gaussian whose blur is taken off each image: uneven ice and illumination, not specimen."""
+
+
+def straight_images(setup: Setup, rows: slice, weighted: bool, device: str, progress: Progress) -> torch.Tensor:
+    """(column, row) store of all planes for the rows of a slab; weighted for back projection, or not.
+
+    Density is positive. Values are those of images of mean 0 and sd 1 before the filters.
+    """
+    samples = torch.empty(
+        int(setup.planes.start[-1]), stored_rows(setup.geometry, rows.stop - rows.start), device=device
+    )
+    filters = _Filters(setup, weighted, device)
+    for t, i in enumerate(setup.tilts):
+        image = _read_image(setup, i, device)
+        spectrum = image_spectrum(image, setup.grid, _HIGH_PASS) * filters.of_tilt(t)
+        first, number = setup.planes.of_tilt[t]
+        for plane in range(first, first + number):
+            made = spectrum * filters.transfer(t, float(setup.planes.depth[plane]))
+            coefficients = torch.fft.irfft2(made, s=setup.grid.cropped)
+            affine = plane_affine(
+                setup.geometry, setup.planes, plane, rows.start, (setup.grid.spacing, setup.grid.centre)
+            )
+            resample(coefficients, affine, samples[setup.planes.start[plane] : setup.planes.start[plane + 1]])
+        progress((t + 1) / len(setup.tilts), "preparing images")
+    return samples
+
+
+def _read_image(setup: Setup, i: int, device: str) -> torch.Tensor:
+    """(y, x) float32 of row i of the tilt series: the one place where images are read, and may be changed."""
+    return torch.as_tensor(np.array(setup.tilt_series.images[i], dtype=np.float32), device=device)
+
+
+class _Filters:
+    """The real filters of each tilt and depth on the grid of the cropped transform."""
+
+    def __init__(self, setup: Setup, weighted: bool, device: str):
+        self._setup, self._weighted = setup, weighted
+        self._axes = setup.grid.frequencies(device)
+        ky, kx = self._axes
+        self._frequency = (kx**2 + ky[:, None] ** 2).sqrt()
+        self._azimuth = torch.atan2(ky[:, None], kx)
+        self._prefilter = spline_prefilter(setup.grid.cropped, device)
+        self._table = torch.linspace(0, float(self._frequency[:, -1].max()), 4 * max(setup.grid.cropped), device=device)
+        self._wiener = setup.correct and setup.params.ctf_correction == "wiener"
+        self._power = self._powers()
+        total = sum(self._exposure(t, self._table) ** 2 for t in range(len(setup.tilts)))
+        self._exposure_rms = (total / len(setup.tilts)).sqrt()
+
+    def of_tilt(self, t: int) -> torch.Tensor:
+        """What is the same at all depths: spline prefilter, exposure and the weight of the slice."""
+        setup = self._setup
+        factor = self._prefilter * self._exposure(t, self._frequency)
+        if not self._wiener:
+            factor = factor / self._at_frequency(self._exposure_rms)
+        if not self._weighted:
+            return factor
+        angles, axis = setup.tilt_series.geometry.tilt_angle, setup.tilt_series.geometry.tilt_axis_angle
+        thickness = setup.shape[0] * setup.voxel_size
+        overlap = slice_weight(self._axes, t, angles[setup.tilts], float(axis[setup.tilts[t]]), self._power, thickness)
+        constant = setup.params.noise_to_signal if self._wiener else 0.0
+        return factor * (setup.voxel_size / thickness / (overlap + constant))
+
+    def transfer(self, t: int, depth: float) -> torch.Tensor | float:
+        """sign(CTF) or CTF of a tilt at a depth in Å; -1 where it is not corrected, since density is dark."""
+        if not self._setup.correct:
+            return -1.0
+        value = self._ctf(t, depth, self._frequency, self._azimuth)
+        return value if self._wiener else torch.sign(value)
+
+    def _ctf(self, t: int, depth: float, frequency: torch.Tensor, azimuth: torch.Tensor | None) -> torch.Tensor:
+        """Without an azimuth, that of the mean defocus."""
+        series, i = self._setup.tilt_series, self._setup.tilts[t]
+        ends = torch.tensor([float(series.ctf.defocus_u[i]), float(series.ctf.defocus_v[i])])
+        handedness = series.defocus_handedness or 0
+        u, v = defocus_at_depth(ends, handedness, torch.full((2, 1), depth)).flatten()
+        angle = torch.tensor(float(series.ctf.astigmatism_angle[i]))
+        defocus = (u + v) / 2 if azimuth is None else astigmatic_defocus(azimuth, u, v, angle)
+        return ctf(frequency, defocus.to(frequency.device), series.optics, float(series.ctf.phase_shift[i]))
+
+    def _exposure(self, t: int, frequency: torch.Tensor) -> torch.Tensor:
+        """q of the tilt, or 1."""
+        series, i = self._setup.tilt_series, self._setup.tilts[t]
+        if not self._setup.params.exposure_weighting:
+            return torch.ones_like(frequency)
+        before, exposure = (
+            torch.tensor(float(a[i]), device=frequency.device) for a in (series.pre_exposure, series.exposure)
+        )
+        return exposure_amplitude(frequency, before, exposure, series.optics.voltage)
+
+    def _powers(self) -> torch.Tensor:
+        """(tilt, step) squared transfer of each tilt at the middle depth, for the overlap of slices; else 1."""
+        number = len(self._setup.tilts)
+        if not self._wiener:
+            return torch.ones(number, 2, device=self._table.device)
+        rows = [self._ctf(t, 0.0, self._table, None) * self._exposure(t, self._table) for t in range(number)]
+        return torch.stack(rows) ** 2
+
+    def _at_frequency(self, curve: torch.Tensor) -> torch.Tensor:
+        """A curve of the table, read at the nearest step of the grid."""
+        step = self._table[1]
+        return curve[(self._frequency / step).round().long().clamp_max(len(curve) - 1)]

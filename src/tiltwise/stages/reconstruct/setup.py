@@ -1,0 +1,129 @@
+"""What is settled before the first image is transformed: tilts, voxels, depths, and what is amiss with the input."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tiltwise.data.errors import StageError
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.ctf import electron_wavelength
+from tiltwise.ops.geometry import tilt_rotations
+from tiltwise.ops.image_spectra import SpectrumGrid, spectrum_grid
+from tiltwise.ops.straight_projection import Planes, StraightGeometry, lay_out_planes, straighten
+from tiltwise.params.reconstruct import ReconstructParams
+
+_LEAST_VOXEL = 10.0
+"""Å; the default voxel is the smallest multiple of the pixel not below it."""
+_FEW_TILTS = 10
+"""Fewer tilts than this leave gaps wider than 10° in the usual range: the tomogram is mostly streaks."""
+_LOOKED_AT = 16
+"""Every so many pixels along each axis are read to tell whether an image is constant."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Setup:
+    tilt_series: TiltSeries
+    """As given."""
+    params: ReconstructParams
+    """As given."""
+    tilts: np.ndarray
+    """(tilt,) rows of the tilt series that are used."""
+    voxel_size: float
+    """Å."""
+    shape: tuple[int, int, int]
+    """(z, y, x) voxels."""
+    grid: SpectrumGrid
+    """Of the images."""
+    geometry: StraightGeometry
+    """Where voxels lie in the straightened images, and the depths these are made for."""
+    planes: Planes
+    """Of the store of straightened images."""
+    correct: bool
+    """Whether the contrast transfer is known and to be corrected."""
+    correction: str
+    """What is done about it, for the record."""
+    notes: tuple[str, ...]
+    """What a user should know of the input, one line each."""
+
+
+def set_up(tilt_series: TiltSeries, params: ReconstructParams) -> Setup:
+    """Raises StageError in one line where no tomogram can be made."""
+    if tilt_series.geometry is None:
+        raise StageError(f"{tilt_series.name}: not aligned yet; run align first")
+    tilts, notes = _usable_tilts(tilt_series)
+    notes += _doubts(tilt_series, tilts, params)
+    voxel_size = params.voxel_size or default_voxel_size(tilt_series.pixel_size)
+    shape = tomogram_shape(tilt_series, params.thickness, voxel_size)
+    correct = params.ctf_correction != "none" and tilt_series.ctf is not None
+    by_depth = correct and tilt_series.defocus_handedness is not None
+    geometry = straighten(
+        tilt_rotations(tilt_series.geometry)[torch.as_tensor(tilts)],
+        tilt_series.geometry.shift[tilts],
+        voxel_size,
+        shape,
+        voxel_size**2 / electron_wavelength(tilt_series.optics.voltage) if by_depth else math.inf,
+        params.columns_per_voxel if params.method == "wbp" else 1,
+    )
+    where = "by depth" if by_depth else "at depth 0: handedness not determined"
+    return Setup(
+        tilt_series=tilt_series,
+        params=params,
+        tilts=tilts,
+        voxel_size=voxel_size,
+        shape=shape,
+        grid=spectrum_grid(tilt_series.image_shape, tilt_series.pixel_size, voxel_size),
+        geometry=geometry,
+        planes=lay_out_planes(geometry),
+        correct=correct,
+        correction=f"{params.ctf_correction} {where}" if correct else "none",
+        notes=tuple(notes),
+    )
+
+
+def default_voxel_size(pixel_size: float) -> float:
+    """The smallest multiple of the pixel size not below 10 Å."""
+    return pixel_size * max(1, math.ceil(_LEAST_VOXEL / pixel_size - 1e-6))
+
+
+def tomogram_shape(tilt_series: TiltSeries, thickness: float, voxel_size: float) -> tuple[int, int, int]:
+    """(z, y, x) voxels that cover the untilted image; x and y swap where the tilt axis is nearer to image x."""
+    height, width = (n * tilt_series.pixel_size for n in tilt_series.image_shape)
+    axis = np.deg2rad(np.median(tilt_series.geometry.tilt_axis_angle))
+    if abs(np.sin(axis)) > abs(np.cos(axis)):
+        height, width = width, height
+    return tuple(max(1, round(extent / voxel_size)) for extent in (thickness, height, width))
+
+
+def _usable_tilts(tilt_series: TiltSeries) -> tuple[np.ndarray, list[str]]:
+    """Rows in use whose images hold something, and a line on each that does not."""
+    used = np.flatnonzero(tilt_series.use)
+    if len(used) < 2:
+        raise StageError(f"{tilt_series.name}: {len(used)} tilts are in use; a tomogram needs at least 2")
+    empty = np.array([_is_constant(tilt_series.images[i]) for i in used])
+    if (~empty).sum() < 2:
+        raise StageError(f"{tilt_series.name}: {empty.sum()} of {len(used)} images are constant; look at the stack")
+    return used[~empty], [f"tilt {i + 1}: the image is constant and was left out" for i in used[empty]]
+
+
+def _is_constant(image: np.ndarray) -> bool:
+    some = np.asarray(image[::_LOOKED_AT, ::_LOOKED_AT], dtype=np.float32)
+    some = some[np.isfinite(some)]
+    return some.size == 0 or float(some.min()) == float(some.max())
+
+
+def _doubts(tilt_series: TiltSeries, tilts: np.ndarray, params: ReconstructParams) -> list[str]:
+    """What can be worked with but is likely a mistake; StageError for a pixel size that cannot be."""
+    doubts = []
+    if tilt_series.pixel_size == 1.0:
+        width = max(tilt_series.image_shape)
+        line = "the pixel size is exactly 1 Å, which headers say when it was never set"
+        if width < params.thickness:
+            raise StageError(
+                f"{tilt_series.name}: {line}: images {width} Å wide of a specimen {params.thickness:g} Å thick; set it"
+            )
+        doubts.append(line)
+    if len(tilts) < _FEW_TILTS:
+        doubts.append(f"{len(tilts)} tilts only: expect streaks along each of them")
+    return doubts
