@@ -7,6 +7,7 @@ run from the bottom up: those of TIFF and EER, which run from the top down, are 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tifffile
@@ -14,11 +15,13 @@ import tifffile
 from tiltwise.data.errors import InputError
 from tiltwise.io import eer
 from tiltwise.io.images import MRC_SUFFIXES, TIFF_SUFFIXES, ImageFile
-from tiltwise.io.mrc import read_header, read_mrc
+from tiltwise.io.mrc import read_header, read_mrc, write_mrc
 from tiltwise.io.tiff_chain import check_chain
 
 MOVIE_SUFFIXES = (*MRC_SUFFIXES, *TIFF_SUFFIXES, ".eer")
 _GAIN_BY_SENSITIVITY = ".gain"
+MovieFormat = Literal["mrc", "tif"]
+"""What movies are written as."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,3 +211,14 @@ def _checked(path: Path, read, what: str = "its first frame"):
     except Exception as error:  # tifffile and its decoders raise many kinds for a damaged or truncated file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: {what} cannot be read, the file is damaged or cut short ({reason})") from None
+
+
+def write_movie(path: str | Path, frames: np.ndarray, pixel_size: float) -> None:
+    """Write frames (frame, y, x) uint8; the suffix says whether as MRC (widened to 16 bits) or TIFF (LZW)."""
+    path = Path(path)
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        write_mrc(path, frames, pixel_size, stack=True)
+        return
+    with tifffile.TiffWriter(path) as tiff:
+        for frame in frames:
+            tiff.write(frame[::-1], compression="lzw", photometric="minisblack", metadata=None, software=False)

@@ -24,10 +24,11 @@ from tiltwise.data.atoms import Atoms
 from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
+from tiltwise.io.frame_motion import write_motion
 from tiltwise.io.images import stack_image_names
 from tiltwise.io.mdoc import Mdoc, write_mdoc
 from tiltwise.io.model import assembly_names, read_atoms
-from tiltwise.io.movie import MovieFormat, write_motion, write_movie
+from tiltwise.io.movies import MovieFormat, write_movie
 from tiltwise.io.mrc import write_mrc
 from tiltwise.io.relion import write_particles, write_tilt_series
 from tiltwise.params.session import SessionParams
