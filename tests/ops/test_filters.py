@@ -29,15 +29,6 @@ def test_low_pass(n, dims):
     assert keep == pytest.approx([1, 1, 1, 0.5, 0, 0], abs=1e-6)
 
 
-@pytest.mark.parametrize("n", [40, 41])
-def test_gaussians_cross_at_one_half(n):
-    resolution = n * VOXEL / 8
-    low = [gain(lambda d: filters.gaussian_low_pass(d, resolution, VOXEL), n, k) for k in (0, 8, 16)]
-    high = [gain(lambda d: filters.gaussian_high_pass(d, resolution, VOXEL), n, k) for k in (0, 8, 16)]
-    assert low == pytest.approx([1, 0.5, 1 / 16], abs=1e-6)
-    assert high == pytest.approx([0, 0.5, 15 / 16], abs=1e-6)
-
-
 @pytest.mark.parametrize("n", [24, 25])
 def test_radial_filter_meets_its_curve(n):
     curve = torch.linspace(1, 0.2, n // 2 + 1, dtype=torch.float64)

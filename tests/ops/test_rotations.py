@@ -43,20 +43,6 @@ def test_a_group_on_the_wrong_side_would_leave_holes():
     assert np.degrees(4 * np.arcsin(chord.max() / 2)) > 15
 
 
-@pytest.mark.parametrize(("radius", "step"), [(5, 1), (6, 2), (3, 2), (10, 5), (7.3, 3.1), (20, 7.5), (90, 15)])
-def test_local_grid_covers_its_ball_within_a_step(radius, step):
-    grid = rotations.local_rotation_grid(radius, step)
-    assert torch.allclose(grid[0], torch.eye(3, dtype=torch.float64))
-    assert rotations.geodesic_angle(grid, torch.eye(3, dtype=torch.float64)).max() <= radius + 1e-9
-    rng = np.random.default_rng(0)
-    axis = rng.normal(size=(6000, 3))
-    axis /= np.linalg.norm(axis, axis=1, keepdims=True)
-    length = radius * rng.random(6000) ** (1 / 3)
-    length[:2000] = radius  # the surface is where a lattice cut to a ball would leave gaps
-    inside = Rotation.from_rotvec(axis * length[:, None], degrees=True)
-    assert distance_to_grid(grid, inside.as_quat()).max() < step
-
-
 @pytest.mark.parametrize(("half_angle", "step", "symmetry"), [(20, 5, "C1"), (30, 10, "C6"), (180, 20, "C3")])
 def test_cone_grid_covers_its_cone(half_angle, step, symmetry):
     grid = rotations.cone_rotation_grid(half_angle, step, symmetry)

@@ -22,16 +22,6 @@ def low_pass(data: torch.Tensor, resolution: float, voxel_size: float, *, edge: 
     return apply_transfer(data, cosine_edge(frequency - (1 / resolution - width / 2), width))
 
 
-def gaussian_low_pass(data: torch.Tensor, resolution: float, voxel_size: float) -> torch.Tensor:
-    """Gaussian filter of amplitude 1/2 at the frequency 1 / resolution, 1 at the origin."""
-    return apply_transfer(data, _gaussian(data, resolution, voxel_size))
-
-
-def gaussian_high_pass(data: torch.Tensor, resolution: float, voxel_size: float) -> torch.Tensor:
-    """1 minus the Gaussian low-pass: amplitude 0 at the origin, 1/2 at the frequency 1 / resolution."""
-    return apply_transfer(data, 1 - _gaussian(data, resolution, voxel_size))
-
-
 def radial_filter(data: torch.Tensor, frequency: torch.Tensor, curve: torch.Tensor, voxel_size: float) -> torch.Tensor:
     """Multiply the transform by a curve of the frequency's length, linear between its points, constant past its ends.
 
@@ -42,8 +32,3 @@ def radial_filter(data: torch.Tensor, frequency: torch.Tensor, curve: torch.Tens
     left = position.floor().long().clamp(max=len(curve) - 2)
     curve = curve.to(norm)
     return apply_transfer(data, curve[left] + (position - left) * (curve[left + 1] - curve[left]))
-
-
-def _gaussian(data: torch.Tensor, resolution: float, voxel_size: float) -> torch.Tensor:
-    frequency = frequency_norm(tuple(data.shape), voxel_size, data.device)
-    return torch.exp2(-((frequency * resolution) ** 2))

@@ -68,25 +68,6 @@ def rotation_grid(step: float, symmetry: str = "C1", device: torch.device | str 
     return torch.as_tensor(Rotation.from_euler("ZYZ", angles, degrees=True).inv().as_matrix(), device=device)
 
 
-def local_rotation_grid(radius: float, step: float, device: torch.device | str = "cpu") -> torch.Tensor:
-    """(n, 3, 3) float64 rotations within radius of the identity, which comes first; none of the ball is step from one.
-
-    Rotation vectors on a body-centred cubic lattice, the sparsest of known coverings; lattice points just outside are
-    brought onto the ball's surface. Multiply from the right, R · δ, to turn about reference axes, or from the left.
-    """
-    side = _BCC_SIDE * step
-    reach = radius + _BCC_MARGIN * step
-    n = math.ceil(reach / side) + 1
-    corners = np.stack(np.meshgrid(*[np.arange(-n, n + 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    vectors = np.concatenate([corners, corners + 0.5]) * side
-    length = np.linalg.norm(vectors, axis=1)
-    kept = length <= reach
-    vectors, length = vectors[kept], length[kept]
-    vectors *= np.minimum(1, radius / np.maximum(length, 1e-12))[:, None]
-    vectors = vectors[np.argsort(length, kind="stable")] if radius > 0 else np.zeros((1, 3))
-    return torch.as_tensor(Rotation.from_rotvec(vectors, degrees=True).as_matrix(), device=device)
-
-
 def cone_rotation_grid(
     half_angle: float, step: float, symmetry: str = "C1", device: torch.device | str = "cpu"
 ) -> torch.Tensor:
