@@ -6,7 +6,7 @@ from tiltwise.workflows.defocus_trials import Trial, measure
 
 
 def test_a_small_slab_is_fitted_within_its_own_errors():
-    found = measure(Trial(seed=0, defocus=40000.0, image_size=384))
+    found = measure(Trial(seed=0, defocus=40000.0, image_size=512))
     assert found["hand"]
     relative = found["error"] / found["sd"]
     assert np.isfinite(relative).all()
