@@ -66,7 +66,7 @@ def import_tilt_series(
     """
     project = check_project(folder)
     given = {name: value for name, value in overrides.items() if value is not None}
-    sources = find_series(paths)
+    sources = find_series(paths, separate="images" in given)
     names = [series_name(source) for source in sources]
     for name, source in zip(names, sources, strict=True):
         if name == ALL or names.count(name) > 1:
@@ -94,8 +94,11 @@ def _read(source: Path, alignment: Path | None, given: dict[str, Any]) -> tuple[
     return Acquisition(tilt_series=series, notes=(*acquisition.notes, *notes)), file
 
 
-def find_series(paths: Iterable[Path]) -> list[Path]:
-    """The file that stands for each tilt series: its stack, or its .mdoc where the images are separate."""
+def find_series(paths: Iterable[Path], *, separate: bool = False) -> list[Path]:
+    """The file that stands for each tilt series: its stack, or its .mdoc where the images are separate.
+
+    separate: the images, or movies, that an .mdoc names are meant, though a stack may lie beside it.
+    """
     found: list[Path] = []
     for path in (Path(path).resolve() for path in paths):
         if path.is_dir():
@@ -104,7 +107,8 @@ def find_series(paths: Iterable[Path]) -> list[Path]:
                 raise InputError(f"{path}: holds no stack with .mdoc or .rawtlt beside it, and no .mdoc")
             found += inside
         elif path.is_file():
-            found.append(_leading_file(path))
+            named = separate and path.suffix.lower() == ".mdoc"
+            found.append(path if named else _leading_file(path))
         else:
             raise InputError(f"{path}: no such file or folder")
     if not found:
