@@ -9,7 +9,7 @@ from optical_bench import clean_microscope, exact_series
 from scipy.spatial.transform import Rotation
 
 from tiltwise.data.deformation import SampleDeformation
-from tiltwise.data.movie import FrameMotion
+from tiltwise.data.motion import FrameMotion
 from tiltwise.data.particles import Particles
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.fourier import frequency_grid_2d, shift_phase

@@ -6,7 +6,7 @@ import numpy as np
 
 from tiltwise.data.deformation import SampleDeformation
 from tiltwise.data.errors import InputError
-from tiltwise.data.movie import FrameMotion
+from tiltwise.data.motion import FrameMotion
 
 
 def write_motion(path: str | Path, motion: FrameMotion | None, deformation: SampleDeformation | None) -> None:

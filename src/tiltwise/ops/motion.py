@@ -4,7 +4,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from tiltwise.data.deformation import SampleDeformation
-from tiltwise.data.movie import FrameMotion
+from tiltwise.data.motion import FrameMotion
 
 
 def specimen_displacement(deformation: SampleDeformation, position: np.ndarray, exposure: float) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from tiltwise.data.deformation import SampleDeformation
-from tiltwise.data.movie import FrameMotion
+from tiltwise.data.motion import FrameMotion
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.params.microscope import FaultParams, MotionParams
 

@@ -43,6 +43,16 @@ def _cell_index(value: float, grid: np.ndarray, axis: int, cell: float) -> int:
 
 
 @numba.njit(cache=True)
+def _cells_touched(centre: np.ndarray, reach: float, grid: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
+    """First and last cell along each axis that a sphere touches."""
+    low, high = np.empty(3, np.int64), np.empty(3, np.int64)
+    for a in range(3):
+        low[a] = _cell_index(centre[a] - reach, grid, a, cell)
+        high[a] = _cell_index(centre[a] + reach, grid, a, cell)
+    return low, high
+
+
+@numba.njit(cache=True)
 def _neighbours(
     centre: np.ndarray, reach: float, body: tuple, cells: tuple, seen: np.ndarray, stamp: int, found: np.ndarray
 ) -> int:
@@ -50,11 +60,7 @@ def _neighbours(
     place, radius = body[0], body[3]
     head, entries, grid, cell = cells
     number = 0
-    low = np.empty(3, np.int64)
-    high = np.empty(3, np.int64)
-    for a in range(3):
-        low[a] = _cell_index(centre[a] - reach, grid, a, cell)
-        high[a] = _cell_index(centre[a] + reach, grid, a, cell)
+    low, high = _cells_touched(centre, reach, grid, cell)
     for i in range(low[0], high[0] + 1):
         for j in range(low[1], high[1] + 1):
             for k in range(low[2], high[2] + 1):
@@ -119,11 +125,7 @@ def _fits(
 def register_compiled(index: int, centre: np.ndarray, reach: float, cells: tuple, used: int) -> int:
     """Enter a body into all cells that its bounding sphere touches; the number of entries used then."""
     head, entries, grid, cell = cells
-    low = np.empty(3, np.int64)
-    high = np.empty(3, np.int64)
-    for a in range(3):
-        low[a] = _cell_index(centre[a] - reach, grid, a, cell)
-        high[a] = _cell_index(centre[a] + reach, grid, a, cell)
+    low, high = _cells_touched(centre, reach, grid, cell)
     for i in range(low[0], high[0] + 1):
         for j in range(low[1], high[1] + 1):
             for k in range(low[2], high[2] + 1):
