@@ -89,7 +89,14 @@ STAGES: tuple[Stage, ...] = (
         ("particles", "half_maps", "tilt_series"),
         "align and average particles in two independent halves",
     ),
-    _stage("postprocess", "project", ("half_maps",), ("map", "mask"), "measure the resolution; sharpen the map"),
+    _stage(
+        "postprocess",
+        "project",
+        ("half_maps",),
+        ("map", "mask", "local_resolution"),
+        "measure the resolution; sharpen the map",
+        version=2,
+    ),
 )
 
 BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}

@@ -23,4 +23,5 @@ class PostprocessParams(Params):
         ge=0,
         description="Width of the mask's cosine edge; half of mask_resolution, at least 5 voxels, if not set.",
     )
+    local_resolution: bool = Field(True, description="Also write a map of the local resolution.")
     seed: int = Field(0, ge=0, description="Seed of the phase randomisation.")

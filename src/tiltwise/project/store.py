@@ -23,7 +23,12 @@ from tiltwise.project.commit import final_place
 from tiltwise.project.state import TILTS
 
 PARTICLES = "particles.star"
-VOLUMES = {"tomogram": "tomogram.mrc", "map": "map.mrc", "mask": "mask.mrc"}
+VOLUMES = {
+    "tomogram": "tomogram.mrc",
+    "map": "map.mrc",
+    "mask": "mask.mrc",
+    "local_resolution": "local_resolution.mrc",
+}
 HALVES = {
     "half_maps": ("half1.mrc", "half2.mrc"),
     "half_tomograms": ("tomogram_half1.mrc", "tomogram_half2.mrc"),
@@ -41,6 +46,7 @@ KINDS = (
     "half_maps",
     "map",
     "mask",
+    "local_resolution",
     "reference",
     "centres",
     "gain",

@@ -215,6 +215,47 @@ def orientations(directions: np.ndarray) -> "Figure":
     return drawing
 
 
+@drawn
+def directional_resolution(quality: Quality) -> "Figure":
+    """Resolution by direction, on the half sphere seen along z (equal areas); the rim is the xy plane."""
+    directions = np.array(quality["directions"], dtype=float)
+    spacing = numbers(quality, "directional_resolution_A")
+    drawing, (axis,) = new_figure(3.6, 2.9)
+    radius = np.sqrt(1 - directions[:, 2])
+    turn = np.arctan2(directions[:, 1], directions[:, 0])
+    image = axis.scatter(radius * np.cos(turn), radius * np.sin(turn), c=spacing, cmap="viridis_r", s=60)
+    axis.set_aspect("equal")
+    axis.set_axis_off()
+    drawing.colorbar(image, ax=axis, shrink=0.8, label="Å")
+    return drawing
+
+
+@drawn
+def local_resolution(spacing: np.ndarray, mask: np.ndarray, voxel_size: float, width: tuple[float, float]) -> "Figure":
+    """Central slices across z, y and x of the local resolution (z, y, x) within the mask, and its histogram.
+
+    width = the spacings, Å, at which the colours end.
+    """
+    drawing, axes = new_figure(9.0, 2.6, columns=4)
+    middle = [n // 2 for n in spacing.shape]
+    for axis, (across, name) in zip(axes, enumerate(("xy", "xz", "yz")), strict=False):
+        plane, inside = (np.take(v, middle[across], axis=across) for v in (spacing, mask))
+        side = np.array(plane.shape)[::-1] * voxel_size
+        shown = np.ma.masked_where(inside < 0.5, plane)
+        image = axis.imshow(
+            shown, origin="lower", cmap="viridis_r", vmin=width[0], vmax=width[1], extent=(0, side[0], 0, side[1])
+        )
+        axis.set_title(name)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    drawing.colorbar(image, ax=axes[2], shrink=0.8, label="Å")
+    values = spacing[mask >= 0.5]
+    axes[3].hist(values, bins=40, color=BLUE, weights=np.full(len(values), 100 / max(1, len(values))))
+    axes[3].set_xlabel("local resolution (Å)")
+    axes[3].set_ylabel("% of the mask")
+    return drawing
+
+
 def _density_on_sphere(directions: np.ndarray, edges_height: np.ndarray, edges_azimuth: np.ndarray) -> np.ndarray:
     """(height, azimuth) number of directions per solid angle over that of an even spread, in cells of equal area.
 

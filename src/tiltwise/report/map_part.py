@@ -23,6 +23,7 @@ def map_part(contents: Contents) -> Html:
         "The map",
         _pictures(contents, refined, finished),
         _resolution(refined, finished),
+        _place_and_direction(contents, finished),
         _refinement(contents, refined),
     )
 
@@ -78,6 +79,29 @@ def _resolution(refined: Entry | None, finished: Entry | None) -> Html:
     if len(curves.numbers(quality, "guinier_inverse_square")) > 2:
         drawings.append(figure(as_svg(curves.guinier(quality)), "Guinier plot of the FSC-weighted amplitudes."))
     return join([*parts, tag("div", *drawings, class_="row")])
+
+
+def _place_and_direction(contents: Contents, finished: Entry | None) -> Html:
+    """Resolution from place to place and by direction."""
+    quality: dict[str, Any] = finished.quality if finished else {}
+    drawings = []
+    local, mask = contents.load("local_resolution", finished), contents.load("mask", finished)
+    low, high = quality.get("local_resolution_5_A"), quality.get("local_resolution_95_A")
+    if local is not None and mask is not None and low is not None and high is not None:
+        data = [np.asarray(volume.data, np.float32) for volume in (local, mask)]
+        width = (low, max(high, low * 1.05))
+        caption = (
+            f"Local resolution within the mask: {low:.1f} Å at best (5 %), {quality['local_resolution_median_A']:.1f} Å"
+            f" in the middle, {high:.1f} Å at worst (95 %)."
+        )
+        drawings.append(figure(as_svg(curves.local_resolution(*data, local.voxel_size, width)), caption))
+    if len(curves.numbers(quality, "directional_resolution_A")) and quality.get("directional_worst_A"):
+        caption = (
+            f"Resolution by direction, in cones of 20°, seen along z: from {quality['directional_best_A']:.1f} to "
+            f"{quality['directional_worst_A']:.1f} Å."
+        )
+        drawings.append(figure(as_svg(curves.directional_resolution(quality)), caption))
+    return join([tag("div", *drawings, class_="row")]) if drawings else Html("")
 
 
 def _refinement(contents: Contents, refined: Entry | None) -> Html:

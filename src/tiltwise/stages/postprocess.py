@@ -1,4 +1,5 @@
-"""Two half maps become one map, with a mask, and a resolution that the mask has not made up."""
+"""Two half maps become one map, with a mask, and a resolution that the mask has not made up: of the whole, by
+direction, and from place to place."""
 
 import math
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from tiltwise.data.errors import StageError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.volume import Volume
+from tiltwise.ops.conical_fsc import conical_fsc, directional_resolution
 from tiltwise.ops.filters import low_pass, radial_filter
 from tiltwise.ops.fsc import correct_for_mask, first_crossing, fourier_shell_correlation, randomise_phases
+from tiltwise.ops.local_resolution import measure_local_resolution
 from tiltwise.ops.masks import largest_body, soft_mask, soft_sphere
 from tiltwise.ops.sharpening import GuinierFit, fit_b_factor, sharpen, shell_amplitude
 from tiltwise.params.postprocess import PostprocessParams
@@ -19,6 +22,8 @@ from tiltwise.params.postprocess import PostprocessParams
 RESOLUTION_THRESHOLD = 0.143
 _RANDOMISE_BELOW = 0.8
 _RANDOMISATIONS = 4
+_UNEVEN = 1.5
+"""Ratio of the worst to the best direction that a note is due for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -27,8 +32,11 @@ class PostprocessResult:
     """Mean of the halves, FSC-weighted, sharpened, low-passed at the resolution; not masked."""
     mask: Volume
     """Soft mask, 0 to 1, in which the resolution was measured."""
+    local_resolution: Volume | None
+    """Å at every voxel, beyond the mask too, where it means little; None where it was not asked for."""
     quality: dict
-    """Resolution, FSC curves, B-factor with its fit, what the mask was made of, and notes in plain words."""
+    """Resolution, FSC curves, by direction, local in the mask, B-factor with its fit, what the mask was made of, and
+    notes in plain words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -53,8 +61,9 @@ def postprocess(
     """Mask, FSC with phase randomisation (Chen et al. 2013), FSC weighting and sharpening (Rosenthal & Henderson 2003).
 
     The resolution is where the corrected FSC first falls below 0.143. Weights are sqrt(2 FSC / (1 + FSC)) of the
-    corrected FSC. No B-factor is applied where none can be fitted; the notes say so. Raises StageError for halves that
-    are not two finite cubes of one size.
+    corrected FSC. No B-factor is applied where none can be fitted; the notes say so. Resolution by direction is that of
+    cones (ops/conical_fsc.py), corrected for the mask alike; local resolution needs no mask (ops/local_resolution.py).
+    Raises StageError for halves that are not two finite cubes of one size.
     """
     half1, half2, voxel_size = _checked_halves(half_maps, device)
     mean = (half1 + half2) / 2
@@ -67,17 +76,26 @@ def postprocess(
     progress(0.3, "Fourier shell correlation")
     curves = _measure(half1, half2, mask, frequency, unmasked, params.seed)
     resolution = first_crossing(frequency, curves.corrected, RESOLUTION_THRESHOLD)
-    progress(0.7, "sharpening")
+    progress(0.4, "resolution by direction")
+    directional, uneven = _measure_directions(half1 * mask, half2 * mask, curves)
+    progress(0.5, "local resolution")
+    local, local_quality = _measure_places(half1, half2, mask, voxel_size, params, progress)
+    progress(0.9, "sharpening")
     weight = _fsc_weight(curves.corrected)
     fit = fit_b_factor(frequency, shell_amplitude(mean * mask).cpu(), weight, resolution)
     b_factor = params.b_factor if params.b_factor is not None else fit.b_factor
     result = _finish(mean, frequency, weight, b_factor, resolution, voxel_size)
     if not bool(torch.isfinite(result).all()):
         raise StageError(f"sharpening with a B-factor of {b_factor:.0f} Å² overflows; give one nearer to 0")
-    notes += _notes(curves, resolution, fit, params)
-    quality = _curve_quality(curves, resolution) | _b_factor_quality(fit, b_factor) | mask_quality | {"notes": notes}
+    notes += _notes(curves, resolution, fit, params) + uneven
+    quality = _curve_quality(curves, resolution) | directional | local_quality | _b_factor_quality(fit, b_factor)
     progress(1.0, "map written")
-    return PostprocessResult(map=_volume(result, voxel_size), mask=_volume(mask, voxel_size), quality=quality)
+    return PostprocessResult(
+        map=_volume(result, voxel_size),
+        mask=_volume(mask, voxel_size),
+        local_resolution=local,
+        quality=quality | mask_quality | {"notes": notes},
+    )
 
 
 def _checked_halves(half_maps: HalfMaps, device: str) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -154,6 +172,50 @@ def _measure(
         corrected=correct_for_mask(masked, randomised, first),
         randomised_from=first,
     )
+
+
+def _measure_directions(masked1: torch.Tensor, masked2: torch.Tensor, curves: _Curves) -> tuple[dict, list[str]]:
+    """What the cones say, and a note where it depends on the direction."""
+    found = conical_fsc(masked1, masked2)
+    corrected = [correct_for_mask(curve.cpu(), curves.randomised, curves.randomised_from) for curve in found.fsc]
+    spacing = directional_resolution(curves.frequency, torch.stack(corrected), RESOLUTION_THRESHOLD)
+    best, worst = int(spacing.argmin()), int(spacing.argmax())
+    named = [f"{spacing[i]:.1f} Å along {[round(x, 2) for x in found.direction[i].tolist()]}" for i in (best, worst)]
+    note = f"the resolution depends on direction: {named[0]}, {named[1]}"
+    quality = {
+        "directions": found.direction.tolist(),
+        "directional_resolution_A": [float(s) if math.isfinite(s) else None for s in spacing],
+        "directional_best_A": float(spacing[best]) if math.isfinite(spacing[best]) else None,
+        "directional_worst_A": float(spacing[worst]) if math.isfinite(spacing[worst]) else None,
+    }
+    return quality, [note] if float(spacing[worst]) > _UNEVEN * float(spacing[best]) else []
+
+
+def _measure_places(
+    half1: torch.Tensor,
+    half2: torch.Tensor,
+    mask: torch.Tensor,
+    voxel_size: float,
+    params: PostprocessParams,
+    progress: Progress,
+) -> tuple[Volume | None, dict]:
+    """Local resolution and its 5th, 50th and 95th percentile within the mask."""
+    if not params.local_resolution:
+        return None, {}
+    found = measure_local_resolution(
+        half1, half2, voxel_size, lambda part: progress(0.5 + 0.4 * part, "local resolution")
+    )
+    inside = found.spacing[mask > 0.5].double().cpu().numpy()
+    if not len(inside):
+        return _volume(found.spacing, voxel_size), {}
+    low, middle, high = (float(q) for q in np.percentile(inside, [5, 50, 95]))
+    quality = {
+        "local_resolution_5_A": low,
+        "local_resolution_median_A": middle,
+        "local_resolution_95_A": high,
+        "local_resolution_band_A": [found.coarsest, found.finest],
+    }
+    return _volume(found.spacing, voxel_size), quality
 
 
 def _fsc_weight(fsc: torch.Tensor) -> torch.Tensor:
