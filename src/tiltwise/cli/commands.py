@@ -180,6 +180,32 @@ def evaluate(project: str, truth: str, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random subsets.")
+def bfactor(project: str, seed: int, as_json: bool) -> int:
+    """Plot the resolution against the number of particles, with the B-factor.
+
+    Random halves, quarters and so on of the refined particles are averaged at their poses. Writes bfactor.json and
+    bfactor.png into the project.
+    """
+    from tiltwise.cli.measuring import bfactor_and_show
+
+    return bfactor_and_show(Path(project), seed=seed, as_json=as_json)
+
+
+@click.command("model-fsc")
+@click.argument("model", metavar="MODEL")
+def model_fsc(project: str, model: str, as_json: bool) -> int:
+    """Measure an atomic model (PDB or mmCIF) against the map of a project.
+
+    The model is fitted as one rigid body, from its place in the file, else wherever it fits best; its mirror image too,
+    to tell the hand. Writes model-fsc.json and model-fsc.png into the project.
+    """
+    from tiltwise.cli.measuring import model_fsc_and_show
+
+    return model_fsc_and_show(Path(project), Path(model), as_json=as_json)
+
+
+@click.command()
 @click.option("--output", default="demo", show_default=True, metavar="FOLDER", help="Where everything is written.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the specimen and of the microscope.")
 @click.option("--model", metavar="FILE", help="Atomic model (PDB or mmCIF) to image instead of the procedural one.")
@@ -239,6 +265,8 @@ COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument())(history),
     with_params(json_option())(doctor),
     with_params(project_argument(), json_option())(evaluate),
+    with_params(project_argument(), json_option())(bfactor),
+    with_params(project_argument(), json_option())(model_fsc),
     with_params(json_option())(demo),
     plan_command(),
     with_params(json_option())(simulate),

@@ -147,7 +147,7 @@ class Bars:
 
 def run_and_show(folder: Path, *, as_json: bool, **request: Any) -> int:
     """Run a project, show how it goes, sum up; the exit code."""
-    context, listener = _listener(as_json)
+    context, listener = make_listener(as_json)
     with context:
         summary = run_project(folder, listener=listener, preview=_preview(), **request)
     if as_json:
@@ -190,7 +190,7 @@ def demo_and_show(output: Path, *, as_json: bool, **request: Any) -> int:
     """Run the demo, show how it goes, and print its figures; the exit code."""
     from tiltwise.workflows.demo import run_demo
 
-    context, listener = _listener(as_json)
+    context, listener = make_listener(as_json)
     with context:
         figures = run_demo(output, listener=listener, preview=_preview(), **request)
     if as_json:
@@ -206,7 +206,7 @@ def simulate_and_show(output: Path, *, as_json: bool, session: dict[str, Any], *
     from tiltwise.workflows.session_request import session_params
 
     params = session_params(**session)
-    context, listener = _listener(as_json)
+    context, listener = make_listener(as_json)
     with context:
         told = simulate(output, params, listener=listener, **request)
     if as_json:
@@ -229,7 +229,8 @@ def show_plan(
     return 0
 
 
-def _listener(as_json: bool) -> tuple[AbstractContextManager[Any], Any]:
+def make_listener(as_json: bool) -> tuple[AbstractContextManager[Any], Any]:
+    """What shows a run, within its context: bars, plain lines or JSON lines."""
     console = Console()
     if as_json:
         return nullcontext(), JsonLines()

@@ -87,17 +87,28 @@ def average_particles(
     settings = CropSettings(
         box_size=box_size, pixel_size=pixel_size, particle_radius=particle_diameter / 2, device=device
     )
-    posed = posed_particles(particles, device)
     source = ImageSource(tilt_series=tilt_series, settings=settings, ready={})
+    return average_posed(source, posed_particles(particles, device), symmetry=symmetry, weighting=weighting)
+
+
+def average_posed(
+    source: ImageSource,
+    posed: PosedParticles,
+    *,
+    symmetry: str = "C1",
+    weighting: Literal["expected", "measured"] = "measured",
+) -> HalfMaps:
+    """As `average_particles`, of particles on tensors, of which those of half_set 0 are left out."""
+    settings = source.settings
     weights = initial_weights(source, posed)
-    mask = sphere_mask(box_size, pixel_size, particle_diameter / 2).to(device)
+    mask = sphere_mask(settings.box_size, settings.pixel_size, settings.particle_radius).to(settings.device)
     maps, fsc = maps_and_fsc(accumulate_halves(source, posed, weights=weights, symmetry=symmetry), mask)
     if weighting == "measured":
-        references = {half: alignment_reference(m, mask, fsc, pixel_size) for half, m in maps.items()}
+        references = {half: alignment_reference(m, mask, fsc, settings.pixel_size) for half, m in maps.items()}
         radius = alignment_radius(fsc)
         weights = measured_weights(source, posed, references, weights=weights, radius=radius)
         maps, _ = maps_and_fsc(accumulate_halves(source, posed, weights=weights, symmetry=symmetry), mask)
-    return half_maps(maps, pixel_size)
+    return half_maps(maps, settings.pixel_size)
 
 
 def posed_particles(particles: Particles, device: str = "cpu") -> PosedParticles:

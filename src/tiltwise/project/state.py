@@ -15,7 +15,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.project import graph
 from tiltwise.project.digests import Digests, text_digest
 from tiltwise.project.graph import Item
-from tiltwise.project.layout import check_project, import_folder, item_folder, list_series, resolve_path
+from tiltwise.project.layout import ALL, check_project, import_folder, item_folder, list_series, resolve_path
 from tiltwise.project.recipe import Recipe, load_recipe
 from tiltwise.project.records import Record, outputs_present, read_record
 
@@ -84,6 +84,17 @@ class ProjectState:
         if record.get("state") != "done":
             return "failed"
         return "done" if outputs_present(self.folder(item), record) else "missing"
+
+    def finished(self, stage: str) -> Path:
+        """The folder of the last step of a stage that takes all series; InputError if its result is not up to date."""
+        for number in reversed(range(len(self.recipe.steps))):
+            if self.recipe.steps[number].stage.name == stage:
+                item = Item(number, ALL)
+                if self.status(item) != "done":
+                    step = self.recipe.steps[number].name
+                    raise InputError(f"{self.project}: the step {step} is {self.status(item)}; run it first")
+                return self.folder(item)
+        raise InputError(f"{self.project}: the recipe has no step of the stage {stage}")
 
     def expected(self, item: Item) -> bool:
         """Whether an item gives a result, or may once it is run: not if it, or all that gives its input, failed."""

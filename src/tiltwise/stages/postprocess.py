@@ -13,15 +13,13 @@ from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.volume import Volume
 from tiltwise.ops.conical_fsc import conical_fsc, directional_resolution
 from tiltwise.ops.filters import low_pass, radial_filter
-from tiltwise.ops.fsc import correct_for_mask, first_crossing, fourier_shell_correlation, randomise_phases
+from tiltwise.ops.fsc import correct_for_mask
 from tiltwise.ops.local_resolution import measure_local_resolution
+from tiltwise.ops.masked_fsc import RESOLUTION_THRESHOLD, MaskedFsc, measure_masked_fsc, unmasked_resolution
 from tiltwise.ops.masks import largest_body, soft_mask, soft_sphere
 from tiltwise.ops.sharpening import GuinierFit, fit_b_factor, sharpen, shell_amplitude
 from tiltwise.params.postprocess import PostprocessParams
 
-RESOLUTION_THRESHOLD = 0.143
-_RANDOMISE_BELOW = 0.8
-_RANDOMISATIONS = 4
 _UNEVEN = 1.5
 """Ratio of the worst to the best direction that a note is due for."""
 
@@ -39,22 +37,6 @@ class PostprocessResult:
     notes in plain words."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Curves:
-    frequency: torch.Tensor
-    """(shell,) 1/Å."""
-    unmasked: torch.Tensor
-    """(shell,) FSC of the halves as they are."""
-    masked: torch.Tensor
-    """(shell,) FSC of the masked halves."""
-    randomised: torch.Tensor
-    """(shell,) FSC of the masked halves with random phases from randomised_from on."""
-    corrected: torch.Tensor
-    """(shell,) the masked FSC without the mask's share."""
-    randomised_from: int
-    """Shell from which phases were randomised."""
-
-
 def postprocess(
     half_maps: HalfMaps, params: PostprocessParams, *, device: str = "cpu", progress: Progress = no_progress
 ) -> PostprocessResult:
@@ -68,14 +50,12 @@ def postprocess(
     half1, half2, voxel_size = _checked_halves(half_maps, device)
     mean = (half1 + half2) / 2
     progress(0.1, "mask")
-    unmasked = fourier_shell_correlation(half1, half2)
-    frequency = torch.arange(len(unmasked), dtype=torch.float64) / (len(half1) * voxel_size)
     mask, mask_quality, notes = _make_mask(
-        half1, half2, first_crossing(frequency, unmasked, RESOLUTION_THRESHOLD), voxel_size, params
+        half1, half2, unmasked_resolution(half1, half2, voxel_size), voxel_size, params
     )
     progress(0.3, "Fourier shell correlation")
-    curves = _measure(half1, half2, mask, frequency, unmasked, params.seed)
-    resolution = first_crossing(frequency, curves.corrected, RESOLUTION_THRESHOLD)
+    curves = measure_masked_fsc(half1, half2, mask, voxel_size, params.seed)
+    frequency, resolution = curves.frequency, curves.resolution
     progress(0.4, "resolution by direction")
     directional, uneven = _measure_directions(half1 * mask, half2 * mask, curves)
     progress(0.5, "local resolution")
@@ -147,34 +127,7 @@ def _make_mask(
     return mask, quality, notes
 
 
-def _measure(
-    half1: torch.Tensor,
-    half2: torch.Tensor,
-    mask: torch.Tensor,
-    frequency: torch.Tensor,
-    unmasked: torch.Tensor,
-    seed: int,
-) -> _Curves:
-    """The masked FSC, and the mask's own share of it: phases made random where the unmasked FSC is below 0.8."""
-    masked = fourier_shell_correlation(half1 * mask, half2 * mask).cpu()
-    below = torch.nonzero(unmasked[1:] < _RANDOMISE_BELOW).flatten()
-    first = int(below[0]) + 1 if len(below) else len(unmasked)
-    generator = torch.Generator().manual_seed(seed)
-    randomised = torch.zeros_like(masked)
-    for _ in range(_RANDOMISATIONS):
-        a, b = (randomise_phases(half, first, generator) * mask for half in (half1, half2))
-        randomised += fourier_shell_correlation(a, b).cpu() / _RANDOMISATIONS
-    return _Curves(
-        frequency=frequency,
-        unmasked=unmasked.cpu(),
-        masked=masked,
-        randomised=randomised,
-        corrected=correct_for_mask(masked, randomised, first),
-        randomised_from=first,
-    )
-
-
-def _measure_directions(masked1: torch.Tensor, masked2: torch.Tensor, curves: _Curves) -> tuple[dict, list[str]]:
+def _measure_directions(masked1: torch.Tensor, masked2: torch.Tensor, curves: MaskedFsc) -> tuple[dict, list[str]]:
     """What the cones say, and a note where it depends on the direction."""
     found = conical_fsc(masked1, masked2)
     corrected = [correct_for_mask(curve.cpu(), curves.randomised, curves.randomised_from) for curve in found.fsc]
@@ -241,13 +194,13 @@ def _finish(
     return low_pass(sharpened, resolution, voxel_size)
 
 
-def _notes(curves: _Curves, resolution: float, fit: GuinierFit, params: PostprocessParams) -> list[str]:
+def _notes(curves: MaskedFsc, resolution: float, fit: GuinierFit, params: PostprocessParams) -> list[str]:
     notes = []
     if not math.isfinite(resolution):
         notes.append("the halves agree in no shell: no resolution; the map is the plain mean of the halves")
     elif bool((curves.corrected[1:] >= RESOLUTION_THRESHOLD).all()):
         notes.append("the FSC does not fall below 0.143: the resolution is limited by the voxel size")
-    plain = first_crossing(curves.frequency, curves.unmasked, RESOLUTION_THRESHOLD)
+    plain = curves.resolution_unmasked
     if resolution > 1.1 * plain:
         notes.append(f"the mask costs resolution ({resolution:.1f} Å against {plain:.1f} Å without): look at it")
     if params.b_factor is None and fit.b_factor is None:
@@ -255,8 +208,8 @@ def _notes(curves: _Curves, resolution: float, fit: GuinierFit, params: Postproc
     return notes
 
 
-def _curve_quality(curves: _Curves, resolution: float) -> dict:
-    plain = first_crossing(curves.frequency, curves.unmasked, RESOLUTION_THRESHOLD)
+def _curve_quality(curves: MaskedFsc, resolution: float) -> dict:
+    plain = curves.resolution_unmasked
     inside = curves.randomised_from < len(curves.frequency)
     return {
         "resolution_fsc_A": resolution if math.isfinite(resolution) else None,
