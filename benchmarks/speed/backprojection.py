@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from shared_case import ABSENT, case_series
+from shared_case import prepare as case_folder
 
 from tiltwise.ops.fourier import fourier_rescale
 from tiltwise.ops.geometry import tilt_rotations
@@ -27,41 +29,42 @@ from tiltwise.ops.straight_projection import (
     stored_rows,
     straighten,
 )
+from tiltwise.project.threads import keep_freed_memory
 
-_spec = importlib.util.spec_from_file_location("case", Path(__file__).parents[1] / "accuracy" / "tomogram_ctf.py")
-case = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(case)
+_spec = importlib.util.spec_from_file_location("scored", Path(__file__).parents[1] / "accuracy" / "tomogram_ctf.py")
+scored = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(scored)
 
 SHAPE, VOXEL = (256, 512, 512), 8.0
 
 
 def prepare() -> tuple | None:
     """The folder of the case, its series and its binned images."""
-    folder = case.prepare()
+    folder = case_folder()
     if folder is None:
         return None
-    case.keep_freed_memory()
-    series = case.case_series(folder, "ts_clean_noctf.mrc")
+    keep_freed_memory()
+    series = case_series(folder, "ts_clean_noctf.mrc")
     images = torch.stack([fourier_rescale(torch.as_tensor(image), (512, 512)) for image in series.images])
     return folder, series, images
 
 
 def run(prepared: tuple | None) -> dict:
     if prepared is None:
-        return {"skipped": f"no case at {case.CASES}; set TILTWISE_CASES"}
+        return ABSENT
     folder, series, images = prepared
     volume = torch.zeros(SHAPE)
     back_project(images, series, volume)  # compile
     volume.zero_()
-    before, clock = case.cpu_seconds(), time.perf_counter()
+    before, clock = scored.cpu_seconds(), time.perf_counter()
     samples, table = back_project(images, series, volume)
-    seconds, wall = case.cpu_seconds() - before, time.perf_counter() - clock
+    seconds, wall = scored.cpu_seconds() - before, time.perf_counter() - clock
     fast = timed(gather, samples, table)
     return {
         "backprojection_cpu_s": round(seconds, 2),
         "backprojection_wall_s": round(wall, 2),
         "threads_used": torch.get_num_threads(),
-        "fsc_at_01_02_03_04": case.score(volume.numpy(), folder),
+        "fsc_at_01_02_03_04": scored.score(volume.numpy(), folder),
         "twin_ratio": round(timed(gather_plain, samples, table) / fast, 1),
     }
 
@@ -87,6 +90,6 @@ def timed(function, samples: torch.Tensor, table: tuple) -> float:
     """CPU seconds for the last 16 planes of all tilts."""
     part = torch.zeros(16, *SHAPE[1:])
     function(samples, np.arange(len(table[0])), table, part, (SHAPE[0] - 16, 0))
-    before = case.cpu_seconds()
+    before = scored.cpu_seconds()
     function(samples, np.arange(len(table[0])), table, part, (SHAPE[0] - 16, 0))
-    return case.cpu_seconds() - before
+    return scored.cpu_seconds() - before
