@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from tiltwise.ops.peaks import (
-    discovery_threshold,
     expected_above,
     keep_separate,
     local_maxima,
@@ -50,12 +49,3 @@ def test_the_tail_of_noise_tells_how_many_to_expect():
     limit = np.quantile(np.concatenate(peaks[1:]), 0.99)
     expected = float(expected_above(np.array(limit), tail, len(peaks[0])))
     assert 0.5 < expected / (0.01 * len(peaks[0])) < 2
-
-
-def test_true_peaks_are_told_from_noise_and_noise_is_not_taken_for_peaks():
-    noise, other = peaks_of_noise(20), peaks_of_noise(21)
-    true = np.linspace(7, 12, 30)
-    threshold = discovery_threshold(np.concatenate([other, true]), noise, 0.05)
-    assert (true >= threshold).all() and (other >= threshold).sum() <= 4
-    taken = [(peaks_of_noise(s) >= discovery_threshold(peaks_of_noise(s), noise, 0.05)).sum() for s in range(30, 36)]
-    assert np.mean(taken) <= 0.5

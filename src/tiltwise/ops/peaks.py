@@ -51,16 +51,3 @@ def expected_above(threshold: np.ndarray, tail: tuple[float, float], number: int
     """How many of a number of peaks of noise with this tail exceed each threshold."""
     median, spread = tail
     return number * 0.5 * np.exp(np.minimum(0.0, (median**2 - np.square(threshold)) / (2 * spread**2)))
-
-
-def discovery_threshold(score: np.ndarray, noise: np.ndarray, rate: float) -> float:
-    """Lowest score at which the noise explains at most this rate of the peaks above; infinity if there is none.
-
-    noise are the scores of peaks that cannot be true, found in the same way (of decoys, say). Their tail is fitted, so
-    that rates finer than one in their number can be told; where more of them lie above than the fit says, those count.
-    """
-    ordered = np.sort(score)[::-1]
-    counted = (noise[:, None] >= ordered).sum(0)
-    false = np.maximum(counted, expected_above(ordered, noise_tail(noise), len(noise)))
-    good = np.flatnonzero(false <= rate * np.arange(1, len(ordered) + 1))
-    return float(ordered[good[-1]]) if len(good) else float("inf")

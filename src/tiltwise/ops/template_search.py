@@ -1,4 +1,8 @@
-"""Where in a tomogram a template lies and how it is turned: a coarse search everywhere, a fine one at its peaks."""
+"""Where in a tomogram templates lie and how they are turned: a coarse search everywhere, a fine one at places.
+
+Several templates are tried at the same places, so that they can compete there (ops/decoys.py): `match_everywhere` and
+`candidates` for each, then `scout` and `climb` for each at the places of all.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +11,6 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from tiltwise.data.progress import Progress
 from tiltwise.ops import matching
 from tiltwise.ops.filters import low_pass
 from tiltwise.ops.fourier import fourier_rescale
@@ -30,7 +33,7 @@ _CANDIDATES = 4000
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Hits:
-    """Places where a template scored, best first."""
+    """Places where a template scored."""
 
     position: torch.Tensor
     """(hit, 3) x, y, z from the tomogram centre, Å."""
@@ -103,23 +106,56 @@ def shrink_volume(volume: torch.Tensor, voxel_size: float, wanted: float) -> tup
     return fourier_rescale(box, small), voxel_size * float(ratio)
 
 
-def search(
-    levels: tuple[Level, Level], reference: torch.Tensor, voxel_size: float, symmetry: str, progress: Progress
-) -> Hits:
-    """Peaks of the reference (cube of voxel_size Å, density positive) in a tomogram prepared coarsely and finely."""
-    coarse, fine = levels
-    turned = rotation_grid(coarse.step, symmetry, reference.device)
-    templates = _templates(coarse, reference, voxel_size, turned)
-    norms = matching.template_norms(templates, coarse.weight)
-    score, which = matching.correlate_everywhere(coarse.filtered, templates, norms)
-    index, value = local_maxima(score, 1, 10 * _CANDIDATES)
-    value = value / coarse.spread[tuple(index.T)]
-    best = torch.as_tensor(_candidates(_position(coarse, index), value, coarse.diameter), device=index.device)
-    index, value = index[best], value[best]
-    progress(0.7, "matching at the peaks")
-    position = _position(coarse, index)
-    start = turned[which[tuple(index.T)].long()]
-    return refine_hits(fine, Hits(position=position, rotation=start, score=value), (reference, voxel_size), symmetry)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CoarseMap:
+    """One template matched at every voxel of a level."""
+
+    score: torch.Tensor
+    """(z, y, x) of its best turn, in standard deviations of the noise."""
+    which: torch.Tensor
+    """(z, y, x) number of that turn."""
+    turns: torch.Tensor
+    """(turn, 3, 3) reference to tomogram."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Scouted:
+    """Where about each place a template scored best, a few starts for each, the best first."""
+
+    index: torch.Tensor
+    """(place, start, 3) voxels."""
+    rotation: torch.Tensor
+    """(place, start, 3, 3)."""
+    score: torch.Tensor
+    """(place, start)."""
+
+
+def match_everywhere(level: Level, reference: torch.Tensor, voxel_size: float, symmetry: str) -> CoarseMap:
+    """Match a reference (cube of voxel_size Å, density positive) in all turns at every voxel."""
+    turns = rotation_grid(level.step, symmetry, reference.device)
+    templates = _templates(level, reference, voxel_size, turns)
+    score, which = matching.correlate_everywhere(
+        level.filtered, templates, matching.template_norms(templates, level.weight)
+    )
+    return CoarseMap(score=score, which=which, turns=turns)
+
+
+def candidates(level: Level, coarse: CoarseMap) -> tuple[np.ndarray, np.ndarray]:
+    """(place, 3) Å from the centre and (place,) scores of a template's peaks that are worth a second look.
+
+    Not those nearer to the faces than a quarter of the diameter (an eighth of a thin side): the search is periodic, and
+    sees there what lies at the opposite face.
+    """
+    index, value = local_maxima(coarse.score, 1, 10 * _CANDIDATES)
+    value = value / level.spread[tuple(index.T)]
+    position = _position(level, index)
+    size = torch.tensor(coarse.score.shape[::-1], device=position.device) * level.voxel_size
+    inside = (position.abs() <= size / 2 - torch.minimum(size / 8, torch.tensor(level.diameter / 4))).all(1)
+    position, value = position[inside], value[inside]
+    if not len(value):
+        return np.zeros((0, 3)), np.zeros(0)
+    best = _candidates(position, value, level.diameter)
+    return position.cpu().numpy()[best], value.double().cpu().numpy()[best]
 
 
 def _candidates(position: torch.Tensor, score: torch.Tensor, diameter: float) -> np.ndarray:
@@ -135,33 +171,49 @@ def _candidates(position: torch.Tensor, score: torch.Tensor, diameter: float) ->
     return near[score[near] >= least][:_CANDIDATES]
 
 
-def refine_hits(level: Level, hits: Hits, reference: tuple[torch.Tensor, float], symmetry: str) -> Hits:
-    """Score hits on a finer level: every turn at eight places about each, then climbs from the best of them.
+def scout(
+    levels: tuple[Level, Level],
+    coarse: CoarseMap,
+    position: np.ndarray,
+    reference: tuple[torch.Tensor, float],
+    symmetry: str,
+) -> Scouted:
+    """Every turn of the finer level at eight places about each position (place, 3), Å; the best starts for a climb.
 
     reference is the cube and its voxel size in Å. A coarse peak may stand off by a quarter of the diameter, with a
     turn to suit, where another place and turn would be far better; hence the places, one of them climbed to with the
-    coarse turn. The better half of the hits goes on to the climbs. Positions are refined between voxels.
+    coarse turn.
     """
-    data, own_voxel = reference
-    oversampled = _oversampled(level, data, own_voxel)
-    places = _places_about(level, hits.position)
-    climbed = _climb(level, places[:, 0], hits.rotation, oversampled)
-    places = torch.cat([places, climbed[:, None]], dim=1)
-    grid = rotation_grid(level.step, symmetry, data.device)
+    first, level = levels
+    oversampled = _oversampled(level, *reference)
+    points = torch.as_tensor(position, device=level.filtered.device)
+    nearest = _nearest(first, points)
+    turn = coarse.turns[coarse.which[tuple(nearest.T)].long()]
+    places = _places_about(level, points)
+    places = torch.cat([places, _climb(level, places[:, 0], turn, oversampled)[:, None]], dim=1)
+    grid = rotation_grid(level.step, symmetry, reference[0].device)
     rotation, score = _best_rotation(level, places.flatten(0, 1), oversampled, grid)
     score, rows = score.reshape(places.shape[:2]).topk(_STARTS, dim=1)
     rows = rows + places.shape[1] * torch.arange(len(places), device=rows.device)[:, None]
-    rows = rows[score[:, 0].topk(math.ceil(len(rows) / 2)).indices]
-    index, rotation = places.flatten(0, 1)[rows.flatten()], rotation[rows.flatten()]
-    index = _climb(level, index, rotation, oversampled)
+    return Scouted(index=places.flatten(0, 1)[rows], rotation=rotation[rows], score=score)
+
+
+def climb(level: Level, scouted: Scouted, chosen: torch.Tensor, reference: tuple[torch.Tensor, float]) -> Hits:
+    """The best of the climbs from the starts of the chosen places (an index tensor), in their order.
+
+    Positions are refined between voxels.
+    """
+    oversampled = _oversampled(level, *reference)
+    rotation = scouted.rotation[chosen].flatten(0, 1)
+    index = _climb(level, scouted.index[chosen].flatten(0, 1), rotation, oversampled)
     scores = _scores_around(level, index, rotation, oversampled)
-    end = scores[:, 1, 1, 1].reshape(rows.shape).argmax(1) + _STARTS * torch.arange(len(rows), device=rows.device)
+    middle = scores[:, 1, 1, 1].reshape(len(chosen), _STARTS)
+    end = middle.argmax(1) + _STARTS * torch.arange(len(chosen), device=index.device)
     index, rotation, scores = index[end], rotation[end], scores[end]
     lines = (scores[:, :, 1, 1], scores[:, 1, :, 1], scores[:, 1, 1, :])
     offset = torch.stack([parabola_offset(*line.T) for line in lines], dim=1)
     score = scores[:, 1, 1, 1] / level.spread[tuple(index.T)]
-    order = torch.argsort(score, descending=True, stable=True)
-    return Hits(position=_position(level, index + offset)[order], rotation=rotation[order], score=score[order])
+    return Hits(position=_position(level, index + offset), rotation=rotation, score=score)
 
 
 def _position(level: Level, index: torch.Tensor) -> torch.Tensor:
@@ -169,13 +221,19 @@ def _position(level: Level, index: torch.Tensor) -> torch.Tensor:
     return ((index - centre).flip(1) * level.voxel_size).double()
 
 
+def _nearest(level: Level, position: torch.Tensor) -> torch.Tensor:
+    """(place, 3) voxel indices nearest to positions, Å."""
+    shape = torch.tensor(level.filtered.shape, device=position.device)
+    index = (position.flip(1) / level.voxel_size).round().long() + shape // 2
+    return torch.minimum(index.clamp_min(0), shape - 1)
+
+
 def _places_about(level: Level, position: torch.Tensor) -> torch.Tensor:
-    """(hit, 7, 3) voxels: the nearest one, and the six an eighth of the diameter off along the axes."""
+    """(place, 7, 3) voxels: the nearest one, and the six an eighth of the diameter off along the axes."""
     shape = torch.tensor(level.filtered.shape, device=position.device)
     reach = max(1, round(level.diameter / 8 / level.voxel_size))
     steps = torch.cat([torch.zeros(1, 3), torch.eye(3), -torch.eye(3)]).to(shape) * reach
-    index = (position.flip(1) / level.voxel_size).round().long() + shape // 2
-    return torch.minimum((index[:, None] + steps).clamp_min(0), shape - 1)
+    return torch.minimum((_nearest(level, position)[:, None] + steps).clamp_min(0), shape - 1)
 
 
 def _oversampled(level: Level, reference: torch.Tensor, voxel_size: float) -> tuple[torch.Tensor, float]:

@@ -12,16 +12,17 @@ from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.ops import spheres as sphere_ops
+from tiltwise.ops.decoys import compete, margin_threshold, twisted_decoy
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.matching import TiltTransfer, tilt_amplitudes
-from tiltwise.ops.peaks import discovery_threshold, expected_above, keep_separate, noise_tail
+from tiltwise.ops.peaks import expected_above, keep_separate, noise_tail
 from tiltwise.ops.projection import tilt_widths
-from tiltwise.ops.symmetry import symmetrise_volume
-from tiltwise.ops.template_search import Hits, Level, prepare_level, search
+from tiltwise.ops.template_search import Hits, Level, candidates, climb, match_everywhere, prepare_level, scout
 from tiltwise.params.pick import PickParams
 
 _CLIP = 5.0
 """Robust standard deviations at which the tomogram is clipped: gold is not a particle, nor is its halo."""
+_DECOYS = 2
 _FREQUENCY_STEP = 2e-4
 _MOST_SPHERES = 200
 _LEAST_COVERAGE = 0.62
@@ -35,7 +36,8 @@ class PickResult:
     """Best first; half_set is 0. Template: rotation of the best template, region -1. Spheres: the reference's z on the
     outward normal, region the sphere's number."""
     quality: dict
-    """particles, scores, threshold, decoy_scores (template), spheres [{x_A, y_A, z_A, radius_A, score, coverage}]."""
+    """particles, scores; of a template margins, their threshold, decoys and decoy_margins; spheres [{x_A, y_A, z_A,
+    radius_A, score, coverage}]."""
 
 
 def pick(
@@ -69,7 +71,7 @@ def pick(
 def _pick_by_template(
     tomogram: Volume, tilt_series: TiltSeries, reference: Volume, params: PickParams, progress: Progress
 ) -> PickResult:
-    """Search for the reference and for a decoy alike; keep what the decoy's scores do not explain."""
+    """Search for the reference and for decoys alike; keep what wins its place by more than decoys explain."""
     template = torch.as_tensor(np.array(reference.data, dtype=np.float32), device=tomogram.data.device)
     if len(set(template.shape)) > 1:
         raise InputError(f"the reference is {tuple(template.shape)}; a template must be a cube")
@@ -78,53 +80,76 @@ def _pick_by_template(
         prepare_level(tomogram.data, tomogram.voxel_size, transfer, params.particle_diameter, step)
         for step in (2 * params.angular_step, params.angular_step)
     )
-    found = _separate_hits(levels, template, reference.voxel_size, params, _part(progress, 0.0))
-    decoy = phase_randomised(template, params.symmetry, params.seed)
-    false = _separate_hits(levels, decoy, reference.voxel_size, params, _part(progress, 0.5))
-    scores, decoy_scores = found.score.double().cpu().numpy(), false.score.double().cpu().numpy()
-    threshold = discovery_threshold(scores, decoy_scores, params.false_discovery_rate)
-    number = min(int((scores >= threshold).sum()), params.max_particles or len(scores))
+    shape = (reference.voxel_size, params.particle_diameter, params.symmetry)
+    decoys = [twisted_decoy(template, *shape, seed=_DECOYS * params.seed + i) for i in range(_DECOYS)]
+    hits = _hits_at_shared_places(levels, [template, *decoys], reference.voxel_size, params, progress)
+    found = hits[0]
+    contest = compete(
+        [(one.position.cpu().numpy(), one.score.double().cpu().numpy()) for one in hits], params.particle_diameter / 2
+    )
+    threshold = margin_threshold(contest, params.false_discovery_rate)
+    taken = np.flatnonzero((contest.place >= 0) & (contest.margin >= threshold))
+    number = min(len(taken), params.max_particles or len(taken))
     if number == 0:
         raise StageError(
-            f"{tilt_series.name}: nothing matches the reference better than decoys do (best {scores.max():.1f}, "
-            f"best decoy {decoy_scores.max():.1f}); check the reference's contrast, size and hand"
+            f"{tilt_series.name}: nothing matches the reference better than decoys do (best score "
+            f"{contest.score.max():.1f}); check the reference's contrast, size and hand"
         )
+    taken = taken[np.argsort(-contest.score[taken], kind="stable")][:number]
+    kept = torch.as_tensor(contest.place[taken], device=found.score.device)
+    decoy_won = contest.place < 0
     particles = Particles(
         tilt_series=np.full(number, tilt_series.name),
-        position=found.position[:number].cpu().numpy(),
-        rotation=Rotation.from_matrix(found.rotation[:number].cpu().numpy()),
-        score=scores[:number],
+        position=found.position[kept].cpu().numpy(),
+        rotation=Rotation.from_matrix(found.rotation[kept].cpu().numpy()),
+        score=contest.score[taken],
         half_set=np.zeros(number, dtype=int),
         region=np.full(number, -1),
     )
     quality = {
         "particles": number,
-        "scores": [float(s) for s in scores[:number]],
+        "scores": contest.score[taken].tolist(),
+        "margins": contest.margin[taken].tolist(),
         "threshold": threshold,
-        "decoy_scores": [float(s) for s in decoy_scores],
+        "decoys": contest.decoys,
+        "decoy_margins": contest.margin[decoy_won].tolist(),
         "spheres": [],
     }
     return PickResult(particles=particles, quality=quality)
 
 
-def _separate_hits(
-    levels: tuple[Level, Level], template: torch.Tensor, voxel_size: float, params: PickParams, progress: Progress
-) -> Hits:
-    """Hits at least half a diameter apart, best first."""
-    hits = search(levels, template, voxel_size, params.symmetry, progress)
-    kept = keep_separate(hits.position.cpu().numpy(), hits.score.cpu().numpy(), params.particle_diameter / 2)
-    kept = torch.as_tensor(kept, device=hits.score.device)
-    return Hits(position=hits.position[kept], rotation=hits.rotation[kept], score=hits.score[kept])
+def _hits_at_shared_places(
+    levels: tuple[Level, Level],
+    references: list[torch.Tensor],
+    voxel_size: float,
+    params: PickParams,
+    progress: Progress,
+) -> list[Hits]:
+    """What each reference scores at the candidates of all; of these the better half by the best of any is climbed."""
+    coarse, fine = levels
+    maps, places, scores = [], [], []
+    for number, reference in enumerate(references):
+        progress(0.4 * number / len(references), f"searching everywhere: {_name(number)}")
+        maps.append(match_everywhere(coarse, reference, voxel_size, params.symmetry))
+        position, score = candidates(coarse, maps[-1])
+        places.append(position)
+        scores.append(score)
+    position, score = np.concatenate(places), np.concatenate(scores)
+    position = position[keep_separate(position, score, params.particle_diameter / 4)]
+    scouts = []
+    for number, (reference, one) in enumerate(zip(references, maps, strict=True)):
+        progress(0.4 + 0.4 * number / len(references), f"matching at {len(position)} places: {_name(number)}")
+        scouts.append(scout(levels, one, position, (reference, voxel_size), params.symmetry))
+    best = torch.stack([one.score[:, 0] for one in scouts]).max(dim=0).values
+    chosen = best.topk((len(best) + 1) // 2).indices
+    progress(0.8, "climbing to the peaks")
+    return [
+        climb(fine, one, chosen, (reference, voxel_size)) for reference, one in zip(references, scouts, strict=True)
+    ]
 
 
-def phase_randomised(volume: torch.Tensor, symmetry: str, seed: int) -> torch.Tensor:
-    """A decoy: the amplitudes of a cube with the phases of white noise, and its symmetry."""
-    noise = torch.randn(volume.shape, generator=torch.Generator().manual_seed(seed)).to(volume.device)
-    phase = torch.fft.rfftn(noise)
-    decoy = torch.fft.irfftn(
-        torch.fft.rfftn(volume).abs() * phase / phase.abs().clamp_min(1e-12), s=tuple(volume.shape)
-    )
-    return decoy if symmetry.strip().upper() == "C1" else symmetrise_volume(decoy, symmetry)
+def _name(number: int) -> str:
+    return f"decoy {number}" if number else "the reference"
 
 
 def _transfer(tilt_series: TiltSeries, device: torch.device) -> TiltTransfer:
@@ -242,8 +267,3 @@ def _rows(spheres: sphere_ops.Spheres) -> list[dict]:
             spheres.centre, spheres.radius, spheres.score, spheres.coverage, strict=True
         )
     ]
-
-
-def _part(progress: Progress, start: float) -> Progress:
-    """Half of the work, from start on."""
-    return lambda fraction, message: progress(start + fraction / 2, message)

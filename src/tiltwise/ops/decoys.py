@@ -1,0 +1,119 @@
+"""Decoys for template matching: what the template would be if it were another molecule, and who wins where.
+
+A threshold is worth what its null hypothesis is. Against noise a template of random phases would do; but what a
+template finds by mistake are other molecules, compact and dense as it is itself. So a decoy is the template twisted:
+every shell of radius r is turned by a rotation Q(r) that changes with r, x -> Q(|x|) x. That keeps the values of the
+density in each shell, hence its radial profile, its compactness and its skewness, and destroys what is particular; the
+power of each Fourier shell is then restored.
+
+Template and decoys compete for every place. Where there is no target, each is as likely to win, and by as much: of K
+decoys, the places that decoys win by a margin of m or more, over K, are as many as the false ones that the template
+wins by as much (target-decoy competition: Elias & Gygi 2007; margins as in knock-offs: Barber & Candès 2015). The
+margin, winner less second, is what calls a place: a bright blob has high scores and small margins.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from tiltwise.ops.filters import radial_filter
+from tiltwise.ops.interpolate import centred_points, sample_volume
+from tiltwise.ops.peaks import keep_separate
+from tiltwise.ops.rotations import rotation_vector_to_matrix
+from tiltwise.ops.sharpening import shell_amplitude
+from tiltwise.ops.symmetry import symmetrise_volume
+
+_BANDS, _TURN = 3, 120.0
+"""Shells that turn about one axis each, and by how many degrees from the inside of one to its outside."""
+_MOST_GAIN = 3.0
+"""By which the amplitude of a Fourier shell is raised at most."""
+_FLANK = 0.5
+"""Part of a neighbour's score below which a place within a diameter is its flank: balls half a diameter apart share
+0.31 of their volume, and a template laid on a particle's flank reached 0.35 of its score."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Competition:
+    """Places apart from each other, of which the template or a decoy fits best."""
+
+    place: np.ndarray
+    """(place,) which hit of the template lies there: its index in the template's hits; -1 where a decoy wins."""
+    score: np.ndarray
+    """(place,) of the winner."""
+    margin: np.ndarray
+    """(place,) score of the winner less that of the second."""
+    decoys: int
+    """Number of decoys, K."""
+
+
+def twisted_decoy(volume: torch.Tensor, voxel_size: float, diameter: float, symmetry: str, seed: int) -> torch.Tensor:
+    """A decoy of a template (cube, voxel_size Å) of a particle of this diameter (Å), with the template's symmetry."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.nn.functional.normalize(torch.randn(_BANDS, 3, generator=generator, dtype=torch.float64), dim=1)
+    points = centred_points(tuple(volume.shape))
+    part = points.norm(dim=-1) * (2 * voxel_size / diameter * _BANDS)
+    source = points
+    for band, axis in enumerate(axes):
+        turn = rotation_vector_to_matrix((part - band).clamp(0, 1)[..., None] * (_TURN * axis))
+        source = torch.einsum("zyxij,zyxj->zyxi", turn, source)
+    decoy = sample_volume(volume, source.to(volume.device))
+    if symmetry.strip().upper() != "C1":
+        decoy = symmetrise_volume(decoy, symmetry)
+    wanted, there = shell_amplitude(volume), shell_amplitude(decoy)
+    frequency = torch.arange(len(wanted), dtype=torch.float64) / (len(volume) * voxel_size)
+    gain = (wanted / there.clamp_min(1e-12 * float(there.max()))).clamp(max=_MOST_GAIN)
+    return radial_filter(decoy, frequency, gain, voxel_size)
+
+
+def compete(hits: list[tuple[np.ndarray, np.ndarray]], distance: float) -> Competition:
+    """Places at least `distance` (Å) apart and who wins them.
+
+    hits are (hit, 3) positions, Å, and (hit,) scores of the template, first, and of each decoy, all tried at the same
+    places. At a place each has its best hit within `distance`, or, where it has none, the least score of all. A place
+    on the flank of a far better one, within twice the distance, is left out, whoever wins it: there the template fits
+    the particle beside it, which is not chance.
+    """
+    position, score = (np.concatenate(values) for values in zip(*hits, strict=True))
+    owner = np.repeat(np.arange(len(hits)), [len(scores) for _, scores in hits])
+    kept = keep_separate(position, score, distance)
+    kept = kept[~_on_flanks(position[kept], score[kept], 2 * distance)]
+    scores = np.full((len(kept), len(hits)), score.min())
+    for column, (places, values) in enumerate(hits):
+        for row, near in enumerate(cKDTree(places).query_ball_point(position[kept], distance)):
+            if near:
+                scores[row, column] = values[near].max()
+    first_two = np.sort(scores, axis=1)[:, :-3:-1]
+    return Competition(
+        place=np.where(owner[kept] == 0, kept, -1),
+        score=score[kept],
+        margin=first_two[:, 0] - first_two[:, 1],
+        decoys=len(hits) - 1,
+    )
+
+
+def _on_flanks(position: np.ndarray, score: np.ndarray, distance: float) -> np.ndarray:
+    """(place,) bool: a place within `distance` scores so much better that it explains this one."""
+    pairs = cKDTree(position).query_pairs(distance, output_type="ndarray")
+    flank = np.zeros(len(position), dtype=bool)
+    for one, other in (pairs.T, pairs.T[::-1]):
+        flank[one[score[one] < _FLANK * score[other]]] = True
+    return flank
+
+
+def margin_threshold(competition: Competition, rate: float) -> float:
+    """Least margin at which at most this rate of the places that the template wins are false; infinite if none is.
+
+    False ones are as many as the decoys win by that margin, over their number. Their margins fall off exponentially;
+    beyond those that were seen, the exponential of their mean is taken, so that rates finer than one in their number
+    can be told.
+    """
+    won = np.sort(competition.margin[competition.place >= 0])[::-1]
+    lost = competition.margin[competition.place < 0]
+    tail = len(lost) * np.exp(-won / lost.mean()) if len(lost) else np.zeros_like(won)
+    counted = (lost[:, None] >= won).sum(0)
+    false = np.maximum(counted, tail) / competition.decoys
+    good = np.flatnonzero(false <= rate * np.arange(1, len(won) + 1))
+    return float(won[good[-1]]) if len(good) else math.inf

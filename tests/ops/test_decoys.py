@@ -1,0 +1,93 @@
+"""Decoys have the template's radial profile and spectrum but not its shape; a competition keeps the stated rate."""
+
+import numpy as np
+import pytest
+import torch
+
+from tiltwise.ops.decoys import Competition, compete, margin_threshold, twisted_decoy
+from tiltwise.ops.filters import low_pass
+from tiltwise.ops.interpolate import centred_points, rotate_volume
+from tiltwise.ops.sharpening import shell_amplitude
+from tiltwise.ops.symmetry import symmetry_rotations
+
+N, VOXEL, DIAMETER = 40, 8.0, 240.0
+
+
+def template(seed=0):
+    """Lumps within the ball of the diameter."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(14, 3, generator=generator, dtype=torch.float64)
+    centres = centres / centres.norm(dim=1, keepdim=True) * torch.rand(14, 1, generator=generator) * 90
+    points = centred_points((N, N, N)) * VOXEL
+    return sum(torch.exp(-((points - c) ** 2).sum(-1) / (2 * 18**2)) for c in centres).float()
+
+
+def correlation(a, b):
+    a, b = (low_pass(v, 33.0, VOXEL) for v in (a, b))
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / (a.norm() * b.norm()))
+
+
+def test_a_decoy_has_the_spectrum_and_the_radial_profile_but_another_shape():
+    volume = template()
+    decoys = [twisted_decoy(volume, VOXEL, DIAMETER, "C1", seed) for seed in range(4)]
+    radius = centred_points((N, N, N)).norm(dim=-1) * VOXEL
+    for decoy in decoys:
+        wanted, there = (shell_amplitude(v)[1:8] for v in (volume, decoy))  # the gain is linear between shells
+        assert torch.allclose(wanted, there, rtol=0.04)
+        means = [[float(v[(radius >= r) & (radius < r + 40)].mean()) for r in (0, 40, 80)] for v in (volume, decoy)]
+        assert means[1] == pytest.approx(means[0], abs=0.1 * means[0][0])  # restoring the spectrum moves a little
+    rotations = symmetry_rotations("O")
+    best = max(correlation(volume, rotate_volume(decoy, turn)) for decoy in decoys for turn in rotations)
+    assert best < 0.9
+    assert correlation(decoys[0], decoys[1]) < 0.9
+
+
+def test_a_decoy_keeps_the_symmetry():
+    turns = symmetry_rotations("C3")
+    volume = sum(rotate_volume(template(1), turn) for turn in turns) / 3
+    decoy = twisted_decoy(volume, VOXEL, DIAMETER, "C3", 0)
+    assert correlation(decoy, rotate_volume(decoy, turns[1])) > 0.98
+
+
+def test_who_wins_a_place_and_by_how_much():
+    template_hits = (np.array([[0.0, 0, 0], [500, 0, 0], [0, 500, 0]]), np.array([9.0, 5.0, 4.0]))
+    first = (np.array([[30.0, 0, 0], [500, 20, 0], [0, 500, 0]]), np.array([6.0, 5.5, 3.0]))
+    second = (np.array([[0.0, 40, 0], [500, 0, 0]]), np.array([7.0, 4.5]))
+    found = compete([template_hits, first, second], 100.0)
+    assert found.decoys == 2
+    assert found.place.tolist() == [0, -1, 2]
+    assert found.margin == pytest.approx([2.0, 0.5, 1.0])
+
+
+def test_the_flank_of_a_particle_is_no_place():
+    template_hits = (np.array([[0.0, 0, 0], [150, 0, 0], [0, 150, 0], [0, 0, 250]]), np.array([20.0, 7.0, 12.0, 7.0]))
+    decoy = (template_hits[0], np.array([9.0, 5.0, 6.0, 5.0]))
+    found = compete([template_hits, decoy], 100.0)
+    assert sorted(found.place.tolist()) == [0, 2, 3]  # 7 beside 20 is a flank; 12 is a neighbour, and 250 Å are far
+
+
+def test_the_stated_rate_holds_where_template_and_decoys_are_alike():
+    """Margins of chance exponential, the template winning one place in three: the false part is the rate."""
+    random, rates = np.random.default_rng(0), (0.01, 0.05, 0.2)
+    false, picks = dict.fromkeys(rates, 0), dict.fromkeys(rates, 0)
+    for _ in range(200):
+        margin = np.concatenate([random.exponential(0.4, 600), random.normal(5, 1, 100)])
+        won = np.concatenate([random.random(600) < 1 / 3, np.ones(100, bool)])
+        place = np.where(won, np.arange(700), -1)
+        contest = Competition(place=place, score=np.zeros(700), margin=margin, decoys=2)
+        for rate in rates:
+            taken = won & (margin >= margin_threshold(contest, rate))
+            false[rate] += int(taken[:600].sum())
+            picks[rate] += int(taken.sum())
+    for rate in rates:
+        # the greater of count and tail is taken, which errs to the safe side; never above, by three standard deviations
+        part, error = false[rate] / picks[rate], np.sqrt(rate / picks[rate])
+        assert rate / 2 < part < rate + 3 * error
+
+
+def test_no_place_is_taken_where_decoys_do_as_well():
+    random = np.random.default_rng(1)
+    margin, won = random.exponential(0.4, 900), random.random(900) < 1 / 3
+    contest = Competition(place=np.where(won, 0, -1), score=margin, margin=margin, decoys=2)
+    assert (won & (margin >= margin_threshold(contest, 0.05))).sum() <= 3
