@@ -21,6 +21,8 @@ class Match:
     """The same without the shift."""
     information: float
     """What one says of the other at that shift, nats: the sum over the samples of -log(1 - r²) / 2."""
+    deviation: float
+    """Standard deviation of the shift along x and along y that noise of this strength makes (Cramér-Rao), Å."""
 
 
 def cosine_taper(shape: tuple[int, int], fraction: float, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -41,7 +43,8 @@ def match_images(
     band (from, to) Å, coarse first. The highest point of the correlation map with every ring of frequencies counted
     alike gives a first answer. There the correlation r of each ring is measured; for Gaussian signal and noise the most
     likely shift maximises the sum of w Re(A B* exp(2 pi i k·t)), w = r / (1 - r²) / sqrt(<|A|²> <|B|²>), which Newton's
-    method climbs: no interpolation of the map biases the answer.
+    method climbs: no interpolation of the map biases the answer. Over the half plane of rfft2 the log likelihood is
+    twice that sum, so the precision of a shift along one axis is the sum of (2π k)² r² / (1 - r²).
     """
     frequency = frequency_grid_2d(tuple(image.shape), pixel_size, image.device)
     length = frequency.norm(dim=-1)
@@ -53,11 +56,14 @@ def match_images(
     weight = _ring_weight(_turned(cross, k, shift), rings)
     shift = _climb(cross * weight, k, shift, pixel_size)
     smooth = rings.smooth_mean(_turned(cross, k, shift).real).clamp(0, _LARGEST_CORRELATION)
+    squares = rings.mean(k.square().sum(-1)) * rings.count
+    precision = float((smooth**2 / (1 - smooth**2) * squares).sum())
     return Match(
         shift=(float(shift[0]), float(shift[1])),
         correlation=float(_turned(cross, k, shift).real.mean()),
         correlation_unmoved=float(cross.real.mean()),
         information=float((-0.5 * torch.log1p(-(smooth**2)) * rings.count).sum()),
+        deviation=1 / math.sqrt(precision) if precision > 0 else math.inf,
     )
 
 

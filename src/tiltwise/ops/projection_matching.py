@@ -89,11 +89,7 @@ def align_neighbours(level: Level, axis: float) -> np.ndarray:
 
 def match_projections(level: Level, axis: float, shift: np.ndarray, limit: float) -> Alignment:
     """One round: every image against the reprojection of the others; new shifts at most limit (Å) from the old."""
-    rotations, pixel = tilt_rotations(_geometry(level, axis, shift)), level.frames.pixel_size
-    foretold = reproject_others(
-        _filtered(level, axis), rotations, torch.as_tensor(shift), pixel, level.grid, _THRESHOLD
-    )
-    matches = [_match(level, i, reference, limit) for i, reference in enumerate(foretold)]
+    matches = match_geometry(level, _geometry(level, axis, shift), limit)
     step = np.array([match.shift for match in matches])
     return Alignment(
         axis=axis,
@@ -103,6 +99,26 @@ def match_projections(level: Level, axis: float, shift: np.ndarray, limit: float
         correlation_before=np.array([match.correlation_unmoved for match in matches]),
         information=float(sum(match.information for match in matches)),
     )
+
+
+def match_geometry(level: Level, geometry: TiltGeometry, limit: float) -> list[Match]:
+    """How each image lies against the reprojection of the others in this geometry, at most limit (Å) away."""
+    return [_match(level, i, reference, limit) for i, reference in enumerate(foretell(level, geometry))]
+
+
+def foretell(level: Level, geometry: TiltGeometry) -> torch.Tensor:
+    """(tilt, y, x) what each image should look like, from the reconstruction of all the others in this geometry."""
+    shift, pixel_size = torch.as_tensor(geometry.shift), level.frames.pixel_size
+    filtered = _filtered(level, geometry)
+    return reproject_others(filtered, tilt_rotations(geometry), shift, pixel_size, level.grid, _THRESHOLD)
+
+
+def dense_part(level: Level, geometry: TiltGeometry) -> torch.Tensor:
+    """(z, y, x) max(V - threshold · sd, 0) of the reconstruction V of all images: what stands above the noise."""
+    grid, shift = level.grid, torch.as_tensor(geometry.shift)
+    filtered, rotations = _filtered(level, geometry), tilt_rotations(geometry)
+    volume = back_project(filtered, rotations, shift, level.frames.pixel_size, grid.shape, grid.voxel_size)
+    return (volume - _THRESHOLD * volume.std()).clamp_min(0)
 
 
 def search_axis(level: Level, start: Alignment, offsets: np.ndarray, limit: float) -> Alignment:
@@ -119,16 +135,7 @@ def find_specimen(level: Level, alignment: Alignment) -> tuple[float, float]:
 
     The profile along z of max(V - threshold · sd, 0), less its lowest value, is above a fifth of its largest value.
     """
-    geometry = _geometry(level, alignment.axis, alignment.shift)
-    volume = back_project(
-        _filtered(level, alignment.axis),
-        tilt_rotations(geometry),
-        torch.as_tensor(alignment.shift),
-        level.frames.pixel_size,
-        level.grid.shape,
-        level.grid.voxel_size,
-    )
-    profile = (volume - _THRESHOLD * volume.std()).clamp_min(0).mean((1, 2)).cpu().numpy()
+    profile = dense_part(level, _geometry(level, alignment.axis, alignment.shift)).mean((1, 2)).cpu().numpy()
     profile = np.convolve(profile, np.ones(3) / 3, mode="same")[1:-1]
     inside = np.flatnonzero(profile - profile.min() > 0.2 * (profile.max() - profile.min())) + 1
     centre = (inside[0] + inside[-1]) / 2 - level.grid.shape[0] // 2
@@ -162,9 +169,9 @@ def _match(level: Level, i: int, reference: torch.Tensor, limit: float) -> Match
     return match_images(level.frames.data[i] * window, reference * window, level.frames.pixel_size, level.band, limit)
 
 
-def _filtered(level: Level, axis: float) -> torch.Tensor:
+def _filtered(level: Level, geometry: TiltGeometry) -> torch.Tensor:
     thickness = level.grid.shape[0] * level.grid.voxel_size
-    angles = level.tilt_angle, np.full(len(level.tilt_angle), axis)
+    angles = geometry.tilt_angle, geometry.tilt_axis_angle
     return ramp_filter(level.frames.data, *angles, level.frames.pixel_size, thickness)
 
 
