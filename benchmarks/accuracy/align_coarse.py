@@ -19,7 +19,8 @@ from tiltwise.ops.image_cleaning import clean_images
 from tiltwise.ops.projection_matching import align_neighbours, prepare_level
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
-RESOLUTION, THICKNESS = 80.0, 2000.0
+RESOLUTION, THICKNESS = 24.0, 2000.0
+"""Å; resolution of six pixels. The stage starts at 80 Å, where this series comes to 1.0 px either way."""
 
 
 def prepare() -> tuple[TiltSeries, np.ndarray] | None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -46,13 +47,9 @@ def match_images(
     method climbs: no interpolation of the map biases the answer. Over the half plane of rfft2 the log likelihood is
     twice that sum, so the precision of a shift along one axis is the sum of (2π k)² r² / (1 - r²).
     """
-    frequency = frequency_grid_2d(tuple(image.shape), pixel_size, image.device)
-    length = frequency.norm(dim=-1)
-    inside = (length >= 1 / band[0]) & (length <= 1 / band[1])
-    rings = _Rings.of(length * (min(image.shape) * pixel_size), inside)
+    rings, k = _rings_of_band(tuple(image.shape), pixel_size, band, image.device)
     cross = _normalised_cross(image, reference, rings)
-    shift = _highest_point(cross, inside, tuple(image.shape), pixel_size, limit)
-    k = 2 * math.pi * frequency[inside]
+    shift = _highest_point(cross, rings.inside, tuple(image.shape), pixel_size, limit)
     weight = _ring_weight(_turned(cross, k, shift), rings)
     shift = _climb(cross * weight, k, shift, pixel_size)
     smooth = rings.smooth_mean(_turned(cross, k, shift).real).clamp(0, _LARGEST_CORRELATION)
@@ -93,6 +90,17 @@ class _Rings:
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(self.count).index_add_(0, self.index, values.double())
+
+
+@lru_cache(maxsize=4)
+def _rings_of_band(
+    shape: tuple[int, int], pixel_size: float, band: tuple[float, float], device: torch.device
+) -> tuple[_Rings, torch.Tensor]:
+    """The rings of a band for images of one shape, and (sample, 2) 2π times the frequencies in it, 1/Å."""
+    frequency = frequency_grid_2d(shape, pixel_size, device)
+    length = frequency.norm(dim=-1)
+    inside = (length >= 1 / band[0]) & (length <= 1 / band[1])
+    return _Rings.of(length * (min(shape) * pixel_size), inside), 2 * math.pi * frequency[inside]
 
 
 def _normalised_cross(image: torch.Tensor, reference: torch.Tensor, rings: _Rings) -> torch.Tensor:

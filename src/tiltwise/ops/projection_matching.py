@@ -17,6 +17,7 @@ from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.image_cleaning import Frames, whiten
 from tiltwise.ops.projection import back_project, ramp_filter
 from tiltwise.ops.reprojection import VolumeGrid, reproject_others
+from tiltwise.ops.specimen_slab import EDGE
 
 _COARSEST = 800.0
 """Spacing (Å) above which nothing is used: thickness gradients, and the edges of ice and carbon."""
@@ -137,7 +138,7 @@ def find_specimen(level: Level, alignment: Alignment) -> tuple[float, float]:
     """
     profile = dense_part(level, _geometry(level, alignment.axis, alignment.shift)).mean((1, 2)).cpu().numpy()
     profile = np.convolve(profile, np.ones(3) / 3, mode="same")[1:-1]
-    inside = np.flatnonzero(profile - profile.min() > 0.2 * (profile.max() - profile.min())) + 1
+    inside = np.flatnonzero(profile - profile.min() > EDGE * (profile.max() - profile.min())) + 1
     centre = (inside[0] + inside[-1]) / 2 - level.grid.shape[0] // 2
     return float(centre * level.grid.voxel_size), float((inside[-1] - inside[0] + 1) * level.grid.voxel_size)
 

@@ -20,6 +20,8 @@ _TILES = 16
 """Tiles along x and y whose profiles are sheared; within a tile the slab is taken as level."""
 STEEPEST, _STEPS = 0.35, 15
 """Largest slope looked for (19°), and steps to either side on the way there."""
+EDGE = 0.2
+"""Height of the edges on the profile: low, since a layer of gold at a surface may stand well above the molecules."""
 _SMALLEST = 0.1
 """Quantile of a profile that is taken as its background."""
 
@@ -76,8 +78,8 @@ def tile_profiles(density: torch.Tensor) -> TileProfiles:
     return TileProfiles(spectrum=np.fft.rfft(profiles.transpose(1, 2, 0), 2 * depth), place=(x, y), depth=depth)
 
 
-def find_slab(density: torch.Tensor, voxel_size: float, edge: float = 0.5) -> Slab:
-    """The slab in a density (z, y, x) of this voxel size (Å); its edges are where the profile is this part of its top.
+def find_slab(density: torch.Tensor, voxel_size: float) -> Slab:
+    """The slab in a density (z, y, x) of this voxel size (Å); its edges are where the profile is a fifth of its top.
 
     Its slope is that which sharpens the profile; level, unless each half of the field (the two colours of a chessboard
     of tiles) has a sharper profile along the slope of the other half.
@@ -90,7 +92,7 @@ def find_slab(density: torch.Tensor, voxel_size: float, edge: float = 0.5) -> Sl
         if _sharpness(own, _sharpest_slope(other)) <= _sharpness(own, np.zeros(2)):
             slope = np.zeros(2)
     profile = np.fft.irfft(tiles.along(slope[:1], slope[1:])[0, 0], 2 * tiles.depth)[: tiles.depth]
-    low, high = _edges(profile, edge)
+    low, high = _edges(profile)
     return Slab(
         slope=slope, height=((low + high) / 2 - tiles.depth // 2) * voxel_size, thickness=(high - low) * voxel_size
     )
@@ -102,17 +104,20 @@ def level_slab(geometry: TiltGeometry, slab: Slab) -> TiltGeometry:
     With G = Ry(δ) Rx(α), which turns z into the normal n = (sin δ cos α, -sin α, cos δ cos α), a point X of the old
     frame is G X' + c, c the middle of the slab on the z axis: R_i X + t_i = (R_i G) X' + (t_i + R_i c).
     """
+    old = rotations_of(geometry)
+    shift = geometry.shift + old[:, :2, 2] * slab.height
+    if not slab.slope.any():
+        return replace(geometry, shift=shift)
     normal = np.array([-slab.slope[0], -slab.slope[1], 1.0])
     normal /= np.linalg.norm(normal)
     alpha, delta = -np.degrees(np.arcsin(normal[1])), np.degrees(np.arctan2(normal[0], normal[2]))
     turn = Rotation.from_euler("YX", [delta, alpha], degrees=True)
-    old = rotations_of(geometry)
     axis, tilt, x_tilt = (Rotation.from_matrix(old) * turn).as_euler("ZYX", degrees=True).T
     return TiltGeometry(
         tilt_angle=tilt,
         tilt_axis_angle=geometry.tilt_axis_angle + (axis - geometry.tilt_axis_angle + 180) % 360 - 180,
         x_tilt=x_tilt,
-        shift=geometry.shift + old[:, :2, 2] * slab.height,
+        shift=shift,
     )
 
 
@@ -130,9 +135,9 @@ def _sharpness(tiles: TileProfiles, slope: np.ndarray) -> float:
     return float(tiles.sharpness(slope[:1], slope[1:])[0, 0])
 
 
-def _edges(profile: np.ndarray, edge: float) -> tuple[float, float]:
-    """Places (voxels, from the first) where a profile (z,) first and last crosses this part of its height."""
-    level = profile.min() + edge * (profile.max() - profile.min())
+def _edges(profile: np.ndarray) -> tuple[float, float]:
+    """Places (voxels, from the first) where a profile (z,) first and last crosses EDGE of its height."""
+    level = profile.min() + EDGE * (profile.max() - profile.min())
     inside = np.flatnonzero(profile > level)
     first, last = int(inside[0]), int(inside[-1])
     low = first - (profile[first] - level) / (profile[first] - profile[first - 1]) if first > 0 else -0.5

@@ -16,7 +16,9 @@ class AlignParams(Params):
         description="Match projections only, fit to patches as well, to gold beads as well, or what serves best.",
     )
     resolution: Angstrom | None = Field(
-        None, gt=0, description="Finest spacing used; 30 Å or four pixels, the coarser, if not set."
+        None,
+        gt=0,
+        description="Finest spacing used; 30 Å, four pixels or 1/200 of the field, the coarsest, if not set.",
     )
     tilt_axis_angle: Degree | None = Field(
         None, ge=-360, le=360, description="Prior for the tilt axis; from the metadata if not set."

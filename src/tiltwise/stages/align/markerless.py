@@ -7,7 +7,7 @@ import numpy as np
 from tiltwise.data.errors import InputError, StageError
 from tiltwise.data.progress import Progress
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
-from tiltwise.ops.image_cleaning import Frames, clean_images, find_faults
+from tiltwise.ops.image_cleaning import SAMPLES, Frames, clean_images, find_faults
 from tiltwise.ops.projection_matching import (
     Alignment,
     Level,
@@ -22,7 +22,10 @@ from tiltwise.params.align import AlignParams
 
 _FEWEST_TILTS = 5
 _COARSE, _FINE = 80.0, 30.0
-"""Resolutions of the first and the last level, Å; the last is at least four pixels, if it is not a parameter."""
+"""Resolutions of the first and the last level, Å."""
+_LARGEST = 512
+"""Most pixels along a side at the last level: a field of more at that resolution tells the same shifts from more of
+the specimen, and time and memory grow with the square of the side."""
 _MARGIN = 100.0
 """Added to the measured specimen on either side, Å."""
 _DISAGREES = 0.3
@@ -65,7 +68,7 @@ def match_series(series: TiltSeries, params: AlignParams, device: str, progress:
     """From the images alone to shifts and axis; errors as `align` says."""
     prior = _axis_prior(series, params)
     series = _exclude(series, find_faults(series.images, series.use))
-    finest = params.resolution or max(_FINE, 4 * series.pixel_size)
+    finest = params.resolution or finest_resolution(series)
     frames = clean_images(series, finest / 3, device)
     progress(0.1, "images cleaned")
 
@@ -94,6 +97,12 @@ def match_series(series: TiltSeries, params: AlignParams, device: str, progress:
             f" ({before:.4f}); check pixel size, tilt angles and tilt axis, or exclude bad tilts"
         )
     return MatchedSeries(series=series, frames=frames, level=fine, found=found, correlation=(before, after))
+
+
+def finest_resolution(series: TiltSeries) -> float:
+    """Resolution (Å) of the last level where it is not a parameter: 30 Å, four pixels, or what 512 pixels sample."""
+    side = max(series.image_shape) * series.pixel_size
+    return max(_FINE, 4 * series.pixel_size, SAMPLES * side / _LARGEST)
 
 
 def _axis_prior(series: TiltSeries, params: AlignParams) -> float:
