@@ -25,7 +25,7 @@ def slab_density(slope, height, thickness, shape=(64, 96, 96), seed=0):
 
 @pytest.mark.parametrize("slope", [(0.0, 0.0), (0.12, -0.05), (-0.2, 0.15)])
 def test_a_slab_is_found_where_it_is(slope):
-    slab = find_slab(slab_density(slope, 60.0, 410.0), VOXEL)
+    slab = find_slab(slab_density(slope, 60.0, 410.0), VOXEL, 1000.0)
     # edges are sharp to a voxel over 1920 Å: a hundredth in slope; half a voxel in height, one and a half in thickness
     np.testing.assert_allclose(slab.slope, slope, atol=0.01)
     assert slab.height == pytest.approx(60.0, abs=VOXEL / 2)
@@ -34,7 +34,9 @@ def test_a_slab_is_found_where_it_is(slope):
 
 def test_noise_without_a_slab_stays_level():
     """Slopes that one half of the field finds in noise are worse than none for the other, but by chance for both."""
-    level = [not find_slab(torch.rand(64, 96, 96, generator=_seeded(seed)), VOXEL).slope.any() for seed in range(6)]
+    level = [
+        not find_slab(torch.rand(64, 96, 96, generator=_seeded(seed)), VOXEL, 1000.0).slope.any() for seed in range(6)
+    ]
     assert sum(level) >= 3
 
 
@@ -74,7 +76,7 @@ def test_an_inclined_slab_is_found_in_its_projections():
     level = prepare_level(frames, tilts.tilt_angle, 60.0, 1000.0)
     density = dense_part(level, tilts)
     edge = density.shape[1] // 5
-    slab = find_slab(density[:, edge:-edge, edge:-edge], level.grid.voxel_size)
+    slab = find_slab(density[:, edge:-edge, edge:-edge], level.grid.voxel_size, 1000.0)
     found = np.degrees(np.arctan(slab.slope)) - np.degrees(np.arctan(slope))
     assert np.abs(found).max() < 1.0
     assert slab.height == pytest.approx(40.0, abs=level.grid.voxel_size)

@@ -78,8 +78,10 @@ def tile_profiles(density: torch.Tensor) -> TileProfiles:
     return TileProfiles(spectrum=np.fft.rfft(profiles.transpose(1, 2, 0), 2 * depth), place=(x, y), depth=depth)
 
 
-def find_slab(density: torch.Tensor, voxel_size: float) -> Slab:
+def find_slab(density: torch.Tensor, voxel_size: float, thickest: float) -> Slab:
     """The slab in a density (z, y, x) of this voxel size (Å); its edges are where the profile is a fifth of its top.
+
+    Edges are looked for up to thickest / 2 (Å) from z = 0: what lies further out few tilts see, with much noise.
 
     Its slope is that which sharpens the profile; level, unless each half of the field (the two colours of a chessboard
     of tiles) has a sharper profile along the slope of the other half.
@@ -92,7 +94,8 @@ def find_slab(density: torch.Tensor, voxel_size: float) -> Slab:
         if _sharpness(own, _sharpest_slope(other)) <= _sharpness(own, np.zeros(2)):
             slope = np.zeros(2)
     profile = np.fft.irfft(tiles.along(slope[:1], slope[1:])[0, 0], 2 * tiles.depth)[: tiles.depth]
-    low, high = _edges(profile)
+    first = max(0, tiles.depth // 2 - round(thickest / 2 / voxel_size))
+    low, high = (first + place for place in _edges(profile[first : tiles.depth - first]))
     return Slab(
         slope=slope, height=((low + high) / 2 - tiles.depth // 2) * voxel_size, thickness=(high - low) * voxel_size
     )

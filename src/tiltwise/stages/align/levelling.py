@@ -22,7 +22,7 @@ def level_specimen(matched: MatchedSeries, geometry: TiltGeometry, params: Align
     level = prepare_level(frames, series.stage_tilt_angle[series.use], resolution, params.thickness + STEEPEST * side)
     density = dense_part(level, geometry)
     edge = round((1 - _SEEN) / 2 * density.shape[1])
-    slab = find_slab(density[:, edge:-edge, edge:-edge], level.grid.voxel_size)
+    slab = find_slab(density[:, edge:-edge, edge:-edge], level.grid.voxel_size, 1.2 * params.thickness)
     return level_slab(geometry, slab), slab
 
 
