@@ -188,14 +188,15 @@ def _view_flat(
 ) -> torch.Tensor:
     """A flat specimen's image (n, n) at tilt j as it looks at tilt i: what it shows at u is at A (u - t_i) + t_j.
 
-    affine (2, 2) is A = B_j B_i^-1, B the upper left part of the rotation; shifts are t_j and t_i, Å. Bicubic.
+    affine (2, 2) is A = B_j B_i^-1, B the upper left part of the rotation; shifts are t_j and t_i, Å. Bicubic. In the
+    grid's units u = g n / 2 - o pixels, o = n // 2 - (n - 1) / 2: g goes to A g + 2 (t_j + o - A (t_i + o)) / n.
     """
     number = image.shape[-1]
-    axis = (torch.arange(number, dtype=torch.float64, device=image.device) - number // 2) * pixel_size
-    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
-    source = (points - shifts[1].to(points)) @ affine.to(points).T + shifts[0].to(points)
-    grid = (2 * (source / pixel_size + number // 2) + 1) / number - 1
+    offset = number // 2 - (number - 1) / 2
+    there, here = (shift / pixel_size + offset for shift in shifts)
+    theta = torch.cat([affine, 2 * (there - affine @ here)[:, None] / number], dim=1)
+    grid = torch.nn.functional.affine_grid(theta[None].to(image), [1, 1, number, number], align_corners=False)
     view = torch.nn.functional.grid_sample(
-        image[None, None], grid[None].float(), mode="bicubic", padding_mode="zeros", align_corners=False
+        image[None, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False
     )
     return view[0, 0]
