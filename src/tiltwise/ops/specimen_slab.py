@@ -22,6 +22,10 @@ STEEPEST, _STEPS = 0.35, 15
 """Largest slope looked for (19°), and steps to either side on the way there."""
 EDGE = 0.2
 """Height of the edges on the profile: low, since a layer of gold at a surface may stand well above the molecules."""
+_BLOCKS = 4
+"""Blocks of tiles along x and y that are left out in turn."""
+_CHANCE = 11.8
+"""Chi squared of two slopes that chance exceeds as seldom as three standard deviations of one number."""
 _SMALLEST = 0.1
 """Quantile of a profile that is taken as its background."""
 
@@ -83,16 +87,13 @@ def find_slab(density: torch.Tensor, voxel_size: float, thickest: float) -> Slab
 
     Edges are looked for up to thickest / 2 (Å) from z = 0: what lies further out few tilts see, with much noise.
 
-    Its slope is that which sharpens the profile; level, unless each half of the field (the two colours of a chessboard
-    of tiles) has a sharper profile along the slope of the other half.
+    Its slope is that which sharpens the profile; none, where it is within three standard deviations of none: what is
+    sparse has a slope by chance.
     """
     tiles = tile_profiles(density)
-    chess = np.add.outer(np.arange(_TILES), np.arange(_TILES)) % 2 == 0
-    halves = [replace(tiles, spectrum=tiles.spectrum * half[:, :, None]) for half in (chess, ~chess)]
     slope = _sharpest_slope(tiles)
-    for own, other in (halves, halves[::-1]):
-        if _sharpness(own, _sharpest_slope(other)) <= _sharpness(own, np.zeros(2)):
-            slope = np.zeros(2)
+    if slope @ np.linalg.solve(_slope_covariance(tiles), slope) < _CHANCE:
+        slope = np.zeros(2)
     profile = np.fft.irfft(tiles.along(slope[:1], slope[1:])[0, 0], 2 * tiles.depth)[: tiles.depth]
     first = max(0, tiles.depth // 2 - round(thickest / 2 / voxel_size))
     low, high = (first + place for place in _edges(profile[first : tiles.depth - first]))
@@ -132,6 +133,15 @@ def _sharpest_slope(tiles: TileProfiles) -> np.ndarray:
     scale = _sharpness(tiles, best) or 1.0
     options = {"xatol": 1e-4, "fatol": 1e-9, "initial_simplex": best + 0.01 * np.array([[0, 0], [1, 0], [0, 1]])}
     return minimize(lambda slope: -_sharpness(tiles, slope) / scale, best, method="Nelder-Mead", options=options).x
+
+
+def _slope_covariance(tiles: TileProfiles) -> np.ndarray:
+    """(2, 2) covariance of the sharpest slope: delete-one jackknife over blocks of tiles."""
+    block = np.arange(_TILES) * _BLOCKS // _TILES
+    of_tile = np.add.outer(_BLOCKS * block, block)[:, :, None]
+    number = _BLOCKS**2
+    slopes = [_sharpest_slope(replace(tiles, spectrum=tiles.spectrum * (of_tile != b))) for b in range(number)]
+    return (number - 1) * np.cov(slopes, rowvar=False, bias=True) + 1e-12 * np.eye(2)
 
 
 def _sharpness(tiles: TileProfiles, slope: np.ndarray) -> float:
