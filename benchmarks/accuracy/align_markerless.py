@@ -1,4 +1,4 @@
-"""Alignment without markers of simulated series, 2 Å/px, 150 and 250 nm of crowded ice, against the truth.
+"""Alignment without markers of simulated series, 2 Å/px, 150 and 250 nm of ice, against the truth.
 
 Images of 2048 × 2048 px by the scene simulator (optics, counted electrons, 41 tilts of ±60°, 3 e⁻/Å² each, dose-
 symmetric) of molecules of 1 and 2.3 MDa that fill 3 % of the ice, no gold. Stage angles err by 0.1° and the axis by
