@@ -64,6 +64,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series",),
         ("tilt_series",),
         "find shifts and tilt axis; flag bad tilts",
+        version=2,
         given="tiltwise.stages.given:given",
     ),
     _stage("defocus", "tilt_series", ("tilt_series",), ("tilt_series",), "fit defocus, astigmatism and handedness"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tiltwise.data.optics import Ctf, Optics
-from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
+from tiltwise.data.tilt_series import GoldBeads, TiltGeometry, TiltSeries
 from tiltwise.io.images import stack_image_names
 from tiltwise.io.mrc import write_mrc
 
@@ -50,6 +50,7 @@ def make_tilt_series(tmp_path):
                 x_tilt=rng.normal(size=number),
                 shift=rng.normal(size=(number, 2)) * 50,
             ),
+            "beads": GoldBeads(position=rng.normal(size=(3, 3)) * 900, diameter=98.7),
             "ctf": Ctf(
                 defocus_u=rng.uniform(1e4, 4e4, number),
                 defocus_v=rng.uniform(1e4, 4e4, number),

@@ -29,8 +29,8 @@ from tiltwise.io.relion import (
 )
 from tiltwise.io.star import numbers, read_star, write_star
 
-NESTED = ("geometry", "ctf", "optics")
-MAY_BE_UNKNOWN = ["geometry", "ctf", "defocus_handedness", "nominal_defocus", "nominal_tilt_axis_angle"]
+NESTED = ("geometry", "beads", "ctf", "optics")
+MAY_BE_UNKNOWN = ["geometry", "beads", "ctf", "defocus_handedness", "nominal_defocus", "nominal_tilt_axis_angle"]
 
 
 def assert_same_series(found, expected, *, skip=()):

@@ -20,7 +20,7 @@ PIXEL, SIDE = 10.0, 128
 PARAMS = AlignParams(thickness=800.0)
 
 
-def made_series(seed=0, axis=84.2, number=31):
+def made_series(seed=0, axis=84.2, number=31, slope=(0.0, 0.0)):
     """Images of 60 blobs of 25 Å in a slab of 300 Å, noise four times as strong as they, and the truth."""
     rng = np.random.default_rng(seed)
     walk = np.cumsum(rng.normal(0, 12, (number, 2)), axis=0)
@@ -30,7 +30,8 @@ def made_series(seed=0, axis=84.2, number=31):
         x_tilt=np.zeros(number),
         shift=walk - walk[number // 2],
     )
-    points = torch.tensor(rng.uniform(-1, 1, (60, 3)) * [600, 600, 150])
+    points = rng.uniform(-1, 1, (60, 3)) * [600, 600, 150]
+    points = torch.tensor(points + np.outer(points[:, :2] @ slope, [0, 0, 1]))
     position, _ = project_points(points, tilt_rotations(truth), torch.as_tensor(truth.shift))
     grid = (np.arange(SIDE) - SIDE // 2) * PIXEL
     profiles = [np.exp(-((grid - position[..., c].numpy()[..., None]) ** 2) / (2 * 25.0**2)) for c in (0, 1)]
@@ -74,6 +75,8 @@ def test_quality_speaks_of_every_tilt(aligned):
         assert len(quality[key]) == number and all(np.isfinite(v) for v in quality[key])
     assert quality["sharpness_after"] > quality["sharpness_before"]
     assert quality["excluded"] == []
+    assert quality["patches"] is None  # the field is smaller than six of them
+    assert 200.0 < quality["specimen"]["thickness_A"] < 450.0  # blobs of 25 Å sd within 300 Å, seen at 80 Å
     assert quality["tilt_axis_angle_deg"] == pytest.approx(84.2, abs=0.3)
 
 
@@ -177,6 +180,7 @@ def test_beads_are_taken_where_they_place_held_out_beads_better():
     assert beads["held_out_residual_A"] < beads["held_out_residual_without_A"]
     assert beads["number"] >= 8 and beads["diameter_A"] == pytest.approx(100.0, rel=0.15)
     assert len(result.quality["residual_A"]) == series.number
+    assert result.tilt_series.beads.position.shape == (beads["number"], 3)
     assert compare_alignments(result.tilt_series, truth).shift_rms < 0.3 * PIXEL
     axis = result.tilt_series.geometry.tilt_axis_angle - truth.geometry.tilt_axis_angle
     assert np.abs(axis).max() < 0.5 * 1.5  # the ties of 0.05° a tilt give way, by more than half, to a drift of 0.1°
@@ -195,7 +199,18 @@ def test_beads_are_left_where_they_place_held_out_beads_worse():
     assert errors[0] < errors[1] < 0.3 * PIXEL
 
 
-def test_a_series_without_beads_says_so_when_they_are_asked_for():
+@pytest.mark.parametrize("method", ["beads", "patches"])
+def test_a_series_without_what_is_asked_for_says_so(method):
     series, _ = made_series(number=9)
-    with pytest.raises(StageError, match="projection"):
-        align(series, PARAMS.model_copy(update={"method": "beads"}))
+    with pytest.raises(StageError, match=f"too few.*{method}.*projection"):
+        align(series, PARAMS.model_copy(update={"method": method}))
+
+
+def test_an_inclined_specimen_is_made_level():
+    """Blobs in a slab that rises by 9° along x: the tilt angles are offset against it, and no image is moved."""
+    series, truth = made_series(seed=4, number=21, slope=np.array([0.16, 0.0]))
+    result = align(series, PARAMS.model_copy(update={"iterations": 2}))
+    offset = result.tilt_series.geometry.tilt_angle - series.stage_tilt_angle
+    assert result.quality["specimen"]["incline_deg"] == pytest.approx([9.1, 0.0], abs=2.0)
+    assert np.ptp(offset) < 1e-6 and offset[0] == pytest.approx(-9.1, abs=2.0)
+    assert compare_alignments(result.tilt_series, truth).shift_rms < 0.3 * PIXEL

@@ -22,6 +22,16 @@ class TiltGeometry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class GoldBeads:
+    """Gold beads that were followed over the tilts."""
+
+    position: np.ndarray
+    """(bead, 3) Å from the tomogram centre."""
+    diameter: float
+    """Å."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TiltSeries:
     name: str
     """Name of the series, unique in a project."""
@@ -51,6 +61,8 @@ class TiltSeries:
     """(tilt,) reason of the exclusion, empty where the tilt is used."""
     geometry: TiltGeometry | None = None
     """Alignment; None until aligned."""
+    beads: GoldBeads | None = None
+    """In the frame of the geometry; None where none were looked for or found."""
     ctf: Ctf | None = None
     """Contrast transfer; None until fitted, or when it could not be determined."""
     defocus_handedness: int | None = None

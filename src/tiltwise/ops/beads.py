@@ -17,6 +17,7 @@ from tiltwise.ops.bundle_system import BundleState, Observations, predict, rotat
 from tiltwise.ops.fourier import frequency_norm
 from tiltwise.ops.image_cleaning import Frames
 from tiltwise.ops.peaks import keep_separate, parabola_offset
+from tiltwise.ops.track_alignment import Tracks, keep_followed
 
 SMALLEST, LARGEST = 50.0, 200.0
 """Diameters looked for, Å."""
@@ -41,16 +42,6 @@ class Candidates:
     """(candidate, 2) x, y from the image centre, Å."""
     score: np.ndarray
     """(candidate,) response of the matched filter in robust standard deviations."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Tracks:
-    """Beads followed over the tilts."""
-
-    observations: Observations
-    """Where each is seen; points are numbered without gaps."""
-    points: np.ndarray
-    """(bead, 3) Å from the tomogram centre."""
 
 
 def measure_bead_diameter(frames: Frames, tilt_angle: np.ndarray) -> float | None:
@@ -134,7 +125,7 @@ def track_beads(
             found.append(point)
             votes.append(vote)
     if not found:
-        return _no_tracks()
+        return match_beads(candidates, BundleState.undistorted(geometry, np.zeros((0, 3))), tolerance)
     points, votes = np.array(found), np.array(votes)
     kept = keep_separate(points, votes, 0.5 * diameter)
     kept = kept[votes[kept] > 0.5 * _IN_VIEW * len(trees)]
@@ -157,32 +148,14 @@ def match_beads(candidates: list[Candidates], state: BundleState, tolerance: flo
         for bead in np.flatnonzero(np.isfinite(distance)):
             if back[nearest[bead]] == bead:
                 rows.append((tilt, bead, *candidate.position[nearest[bead]]))
-    if not rows:
-        return _no_tracks()
-    table = np.array(rows)
-    bead = table[:, 1].astype(int)
-    enough = np.bincount(bead, minlength=number) >= max(2, _IN_VIEW * tilts)
-    table, bead = table[enough[bead]], bead[enough[bead]]
-    return Tracks(
-        observations=Observations(
-            tilt=table[:, 0].astype(int),
-            point=(np.cumsum(enough) - 1)[bead],
-            position=table[:, 2:],
-            weight=np.ones(len(table)),
-        ),
-        points=state.points[enough],
+    table = np.array(rows).reshape(-1, 4)
+    observations = Observations(
+        tilt=table[:, 0].astype(int),
+        point=table[:, 1].astype(int),
+        position=table[:, 2:],
+        weight=np.ones(len(table)),
     )
-
-
-def select_points(observations: Observations, chosen: np.ndarray) -> Observations:
-    """The observations of the points chosen (point,) bool, numbered anew without gaps."""
-    own = chosen[observations.point]
-    return Observations(
-        tilt=observations.tilt[own],
-        point=(np.cumsum(chosen) - 1)[observations.point[own]],
-        position=observations.position[own],
-        weight=observations.weight[own],
-    )
+    return keep_followed(Tracks(observations=observations, points=state.points), _IN_VIEW * tilts)
 
 
 def _ray(geometry: TiltGeometry, tilt: int, place: np.ndarray, depth: float, step: float) -> np.ndarray:
@@ -207,9 +180,3 @@ def _best_on_ray(
         vote += np.where(np.isfinite(distance), 1 - (np.minimum(distance, tolerance) / tolerance) ** 2, 0.0)
     best = int(vote.argmax())
     return ray[best], float(vote[best])
-
-
-def _no_tracks() -> Tracks:
-    none = np.zeros(0, dtype=int)
-    observations = Observations(tilt=none, point=none, position=np.zeros((0, 2)), weight=np.zeros(0))
-    return Tracks(observations=observations, points=np.zeros((0, 3)))

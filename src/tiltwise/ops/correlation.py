@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -21,6 +22,8 @@ class Match:
     """The same without the shift."""
     information: float
     """What one says of the other at that shift, nats: the sum over the samples of -log(1 - r²) / 2."""
+    deviation: float
+    """Standard deviation of the shift along x and along y that noise of this strength makes (Cramér-Rao), Å."""
 
 
 def cosine_taper(shape: tuple[int, int], fraction: float, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -41,23 +44,23 @@ def match_images(
     band (from, to) Å, coarse first. The highest point of the correlation map with every ring of frequencies counted
     alike gives a first answer. There the correlation r of each ring is measured; for Gaussian signal and noise the most
     likely shift maximises the sum of w Re(A B* exp(2 pi i k·t)), w = r / (1 - r²) / sqrt(<|A|²> <|B|²>), which Newton's
-    method climbs: no interpolation of the map biases the answer.
+    method climbs: no interpolation of the map biases the answer. Over the half plane of rfft2 the log likelihood is
+    twice that sum, so the precision of a shift along one axis is the sum of (2π k)² r² / (1 - r²).
     """
-    frequency = frequency_grid_2d(tuple(image.shape), pixel_size, image.device)
-    length = frequency.norm(dim=-1)
-    inside = (length >= 1 / band[0]) & (length <= 1 / band[1])
-    rings = _Rings.of(length * (min(image.shape) * pixel_size), inside)
+    rings, k = _rings_of_band(tuple(image.shape), pixel_size, band, image.device)
     cross = _normalised_cross(image, reference, rings)
-    shift = _highest_point(cross, inside, tuple(image.shape), pixel_size, limit)
-    k = 2 * math.pi * frequency[inside]
+    shift = _highest_point(cross, rings.inside, tuple(image.shape), pixel_size, limit)
     weight = _ring_weight(_turned(cross, k, shift), rings)
     shift = _climb(cross * weight, k, shift, pixel_size)
     smooth = rings.smooth_mean(_turned(cross, k, shift).real).clamp(0, _LARGEST_CORRELATION)
+    squares = rings.mean(k.square().sum(-1)) * rings.count
+    precision = float((smooth**2 / (1 - smooth**2) * squares).sum())
     return Match(
         shift=(float(shift[0]), float(shift[1])),
         correlation=float(_turned(cross, k, shift).real.mean()),
         correlation_unmoved=float(cross.real.mean()),
         information=float((-0.5 * torch.log1p(-(smooth**2)) * rings.count).sum()),
+        deviation=1 / math.sqrt(precision) if precision > 0 else math.inf,
     )
 
 
@@ -87,6 +90,17 @@ class _Rings:
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(self.count).index_add_(0, self.index, values.double())
+
+
+@lru_cache(maxsize=4)
+def _rings_of_band(
+    shape: tuple[int, int], pixel_size: float, band: tuple[float, float], device: torch.device
+) -> tuple[_Rings, torch.Tensor]:
+    """The rings of a band for images of one shape, and (sample, 2) 2π times the frequencies in it, 1/Å."""
+    frequency = frequency_grid_2d(shape, pixel_size, device)
+    length = frequency.norm(dim=-1)
+    inside = (length >= 1 / band[0]) & (length <= 1 / band[1])
+    return _Rings.of(length * (min(shape) * pixel_size), inside), 2 * math.pi * frequency[inside]
 
 
 def _normalised_cross(image: torch.Tensor, reference: torch.Tensor, rings: _Rings) -> torch.Tensor:

@@ -17,6 +17,7 @@ from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.image_cleaning import Frames, whiten
 from tiltwise.ops.projection import back_project, ramp_filter
 from tiltwise.ops.reprojection import VolumeGrid, reproject_others
+from tiltwise.ops.specimen_slab import EDGE
 
 _COARSEST = 800.0
 """Spacing (Å) above which nothing is used: thickness gradients, and the edges of ice and carbon."""
@@ -89,11 +90,7 @@ def align_neighbours(level: Level, axis: float) -> np.ndarray:
 
 def match_projections(level: Level, axis: float, shift: np.ndarray, limit: float) -> Alignment:
     """One round: every image against the reprojection of the others; new shifts at most limit (Å) from the old."""
-    rotations, pixel = tilt_rotations(_geometry(level, axis, shift)), level.frames.pixel_size
-    foretold = reproject_others(
-        _filtered(level, axis), rotations, torch.as_tensor(shift), pixel, level.grid, _THRESHOLD
-    )
-    matches = [_match(level, i, reference, limit) for i, reference in enumerate(foretold)]
+    matches = match_geometry(level, _geometry(level, axis, shift), limit)
     step = np.array([match.shift for match in matches])
     return Alignment(
         axis=axis,
@@ -103,6 +100,26 @@ def match_projections(level: Level, axis: float, shift: np.ndarray, limit: float
         correlation_before=np.array([match.correlation_unmoved for match in matches]),
         information=float(sum(match.information for match in matches)),
     )
+
+
+def match_geometry(level: Level, geometry: TiltGeometry, limit: float) -> list[Match]:
+    """How each image lies against the reprojection of the others in this geometry, at most limit (Å) away."""
+    return [_match(level, i, reference, limit) for i, reference in enumerate(foretell(level, geometry))]
+
+
+def foretell(level: Level, geometry: TiltGeometry) -> torch.Tensor:
+    """(tilt, y, x) what each image should look like, from the reconstruction of all the others in this geometry."""
+    shift, pixel_size = torch.as_tensor(geometry.shift), level.frames.pixel_size
+    filtered = _filtered(level, geometry)
+    return reproject_others(filtered, tilt_rotations(geometry), shift, pixel_size, level.grid, _THRESHOLD)
+
+
+def dense_part(level: Level, geometry: TiltGeometry) -> torch.Tensor:
+    """(z, y, x) max(V - threshold · sd, 0) of the reconstruction V of all images: what stands above the noise."""
+    grid, shift = level.grid, torch.as_tensor(geometry.shift)
+    filtered, rotations = _filtered(level, geometry), tilt_rotations(geometry)
+    volume = back_project(filtered, rotations, shift, level.frames.pixel_size, grid.shape, grid.voxel_size)
+    return (volume - _THRESHOLD * volume.std()).clamp_min(0)
 
 
 def search_axis(level: Level, start: Alignment, offsets: np.ndarray, limit: float) -> Alignment:
@@ -119,18 +136,9 @@ def find_specimen(level: Level, alignment: Alignment) -> tuple[float, float]:
 
     The profile along z of max(V - threshold · sd, 0), less its lowest value, is above a fifth of its largest value.
     """
-    geometry = _geometry(level, alignment.axis, alignment.shift)
-    volume = back_project(
-        _filtered(level, alignment.axis),
-        tilt_rotations(geometry),
-        torch.as_tensor(alignment.shift),
-        level.frames.pixel_size,
-        level.grid.shape,
-        level.grid.voxel_size,
-    )
-    profile = (volume - _THRESHOLD * volume.std()).clamp_min(0).mean((1, 2)).cpu().numpy()
+    profile = dense_part(level, _geometry(level, alignment.axis, alignment.shift)).mean((1, 2)).cpu().numpy()
     profile = np.convolve(profile, np.ones(3) / 3, mode="same")[1:-1]
-    inside = np.flatnonzero(profile - profile.min() > 0.2 * (profile.max() - profile.min())) + 1
+    inside = np.flatnonzero(profile - profile.min() > EDGE * (profile.max() - profile.min())) + 1
     centre = (inside[0] + inside[-1]) / 2 - level.grid.shape[0] // 2
     return float(centre * level.grid.voxel_size), float((inside[-1] - inside[0] + 1) * level.grid.voxel_size)
 
@@ -162,9 +170,9 @@ def _match(level: Level, i: int, reference: torch.Tensor, limit: float) -> Match
     return match_images(level.frames.data[i] * window, reference * window, level.frames.pixel_size, level.band, limit)
 
 
-def _filtered(level: Level, axis: float) -> torch.Tensor:
+def _filtered(level: Level, geometry: TiltGeometry) -> torch.Tensor:
     thickness = level.grid.shape[0] * level.grid.voxel_size
-    angles = level.tilt_angle, np.full(len(level.tilt_angle), axis)
+    angles = geometry.tilt_angle, geometry.tilt_axis_angle
     return ramp_filter(level.frames.data, *angles, level.frames.pixel_size, thickness)
 
 
@@ -180,14 +188,15 @@ def _view_flat(
 ) -> torch.Tensor:
     """A flat specimen's image (n, n) at tilt j as it looks at tilt i: what it shows at u is at A (u - t_i) + t_j.
 
-    affine (2, 2) is A = B_j B_i^-1, B the upper left part of the rotation; shifts are t_j and t_i, Å. Bicubic.
+    affine (2, 2) is A = B_j B_i^-1, B the upper left part of the rotation; shifts are t_j and t_i, Å. Bicubic. In the
+    grid's units u = g n / 2 - o pixels, o = n // 2 - (n - 1) / 2: g goes to A g + 2 (t_j + o - A (t_i + o)) / n.
     """
     number = image.shape[-1]
-    axis = (torch.arange(number, dtype=torch.float64, device=image.device) - number // 2) * pixel_size
-    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
-    source = (points - shifts[1].to(points)) @ affine.to(points).T + shifts[0].to(points)
-    grid = (2 * (source / pixel_size + number // 2) + 1) / number - 1
+    offset = number // 2 - (number - 1) / 2
+    there, here = (shift / pixel_size + offset for shift in shifts)
+    theta = torch.cat([affine, 2 * (there - affine @ here)[:, None] / number], dim=1)
+    grid = torch.nn.functional.affine_grid(theta[None].to(image), [1, 1, number, number], align_corners=False)
     view = torch.nn.functional.grid_sample(
-        image[None, None], grid[None].float(), mode="bicubic", padding_mode="zeros", align_corners=False
+        image[None, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False
     )
     return view[0, 0]

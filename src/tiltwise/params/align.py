@@ -11,11 +11,14 @@ from tiltwise.params.base import Params
 class AlignParams(Params):
     """Align the images of a tilt series: shifts and tilt axis, from gold beads where they serve."""
 
-    method: Literal["auto", "beads", "projection"] = Field(
-        "auto", description="Fit to gold beads, match projections only, or whichever places held-out beads better."
+    method: Literal["auto", "projection", "patches", "beads"] = Field(
+        "auto",
+        description="Match projections only, fit to patches as well, to gold beads as well, or what serves best.",
     )
     resolution: Angstrom | None = Field(
-        None, gt=0, description="Finest spacing used; 30 Å or four pixels, the coarser, if not set."
+        None,
+        gt=0,
+        description="Finest spacing used; 30 Å, four pixels or 1/200 of the field, the coarsest, if not set.",
     )
     tilt_axis_angle: Degree | None = Field(
         None, ge=-360, le=360, description="Prior for the tilt axis; from the metadata if not set."
@@ -25,3 +28,4 @@ class AlignParams(Params):
     )
     thickness: Angstrom = Field(2000.0, gt=0, description="Thickness of the volume used for projection matching.")
     iterations: int = Field(3, ge=1, le=50, description="Rounds of projection matching at each resolution.")
+    level_specimen: bool = Field(True, description="Turn the tomogram so that the slab of the specimen is level in it.")

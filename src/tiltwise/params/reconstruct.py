@@ -41,6 +41,9 @@ class ReconstructParams(Params):
         0.1, gt=0, description="Noise power over signal power of one image, the constant of the Wiener correction."
     )
     exposure_weighting: bool = Field(True, description="Weight each image by the critical-exposure curve.")
+    erase_beads: bool = Field(
+        False, description="Fill the places of gold beads that align followed with what is around them."
+    )
     half_tomograms: bool = Field(False, description="Also give the tomograms of the odd and of the even tilts.")
     output: Literal["float32", "float16", "int8"] = Field(
         "float32", description="Numbers in the files; the step of int8 is stated in the record."
@@ -48,9 +51,6 @@ class ReconstructParams(Params):
     ome_zarr: bool = Field(False, description="Also write the tomogram as OME-Zarr, with smaller copies for viewing.")
     memory_GB: float | None = Field(
         None, gt=0, description="Memory to stay within; the work is cut into slabs of rows. No bound if not set."
-    )
-    columns_per_voxel: int = Field(
-        2, ge=1, le=4, description="Samples a voxel across the tilt axis: more interpolate better and take more memory."
     )
     iterative: IterativeParams = Field(default_factory=IterativeParams, description="Of the methods cg and sirt.")
 

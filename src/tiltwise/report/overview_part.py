@@ -86,7 +86,10 @@ def _unknown_of(contents: Contents, name: str) -> list[str]:
 
 
 _METHODS = {
-    "align": "Tilt images were aligned without markers by cosine-stretched cross-correlation and projection matching.",
+    "align": (
+        "Tilt images were aligned without markers by cosine-stretched cross-correlation and projection matching, and "
+        "by bundle adjustment of patches of the specimen or of gold beads where that placed held-out ones better."
+    ),
     "defocus": "Contrast transfer was fitted to the power spectra of the whole series with the aligned geometry.",
     "reconstruct": "Tomograms were reconstructed by weighted back projection.",
     "pick": "Particles were found in the tomograms.",

@@ -57,12 +57,23 @@ def _alignment(entry: Entry | None, series: Any) -> Html:
     residual = curves.numbers(quality, "residual_A")
     if np.isfinite(residual).any():
         said.append(f"Median residual {np.nanmedian(residual):.1f} Å.")
+    said += _specimen(quality.get("specimen"))
     before, after = quality.get("sharpness_before"), quality.get("sharpness_after")
     if isinstance(before, int | float) and isinstance(after, int | float):
         said.append(f"Sharpness of the reconstruction {before:.3g} before, {after:.3g} after.")
     drawing = as_svg(curves.alignment(quality, angle, use))
     caption = "Where the tomogram's centre lies in each image, and how well each image fits. Crosses: excluded tilts."
     return join([title, tag("p", " ".join(said)), figure(drawing, caption), _excluded(series)])
+
+
+def _specimen(figures: Any) -> list[str]:
+    """Where the alignment found the slab of the specimen; nothing where it did not look."""
+    if not isinstance(figures, dict):
+        return []
+    x, y = figures["incline_deg"]
+    done = "made level in the tomogram" if figures["levelled"] else "left as it was"
+    thick = f"The specimen is {figures['thickness_A']:.0f} Å thick"
+    return [f"{thick} and rises by {x:.1f}° along x and {y:.1f}° along y, {done}."]
 
 
 def _excluded(series: Any) -> Html:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tiltwise.data.errors import InputError
 from tiltwise.data.optics import Ctf, Optics
-from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
+from tiltwise.data.tilt_series import GoldBeads, TiltGeometry, TiltSeries
 from tiltwise.io.images import ImageFile, open_images, parse_image_name
 from tiltwise.io.movies import open_movies, unmoved_images
 from tiltwise.io.star import Block, block, integers, numbers, read_star, single_number, single_text, texts, write_star
@@ -34,6 +34,7 @@ _OPTICS_COLUMNS = {
     "spherical_aberration": "rlnSphericalAberration",
     "amplitude_contrast": "rlnAmplitudeContrast",
 }
+_BEAD_COLUMNS = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
 _MOVIE_COLUMN = "rlnMicrographMovieName"
 _HALF_COLUMNS = ("rlnMicrographNameOdd", "rlnMicrographNameEven")
 _ANGSTROM_PER_UM = 1e4
@@ -78,7 +79,11 @@ def write_tilt_series(path: str | Path, tilt_series: TiltSeries, *, root: str | 
     tilts |= _geometry_columns(tilt_series.geometry) | _ctf_columns(tilt_series.ctf)
     if tilt_series.ctf is not None:
         tilts["tiltwiseDefocusError"] = tilt_series.ctf.defocus_error.astype(np.float64)
-    write_star(path, {"series": series, "tilts": tilts})
+    beads = {}
+    if tilt_series.beads is not None:
+        series["tiltwiseBeadDiameter"] = tilt_series.beads.diameter
+        beads = {"beads": dict(zip(_BEAD_COLUMNS, tilt_series.beads.position.astype(np.float64).T, strict=True))}
+    write_star(path, {"series": series, "tilts": tilts, **beads})
 
 
 def read_tilt_series(path: str | Path, *, root: str | Path | None = None) -> TiltSeries:
@@ -112,6 +117,7 @@ def read_tilt_series(path: str | Path, *, root: str | Path | None = None) -> Til
         use=use,
         why_not=tuple(texts(tilts, "tiltwiseWhyNot", path)),
         geometry=read_geometry(tilts, path),
+        beads=_read_beads(blocks, path),
         ctf=ctf,
         defocus_handedness=_handedness(series, path),
     )
@@ -277,6 +283,14 @@ def read_geometry(tilts: Block, path: Path) -> TiltGeometry | None:
         x_tilt=np.zeros_like(tilt_angle) if x_tilt is None else x_tilt,
         shift=np.stack([x, y], axis=1),
     )
+
+
+def _read_beads(blocks: Mapping[str, Block], path: Path) -> GoldBeads | None:
+    if "beads" not in blocks:
+        return None
+    position = np.stack([numbers(blocks["beads"], column, path) for column in _BEAD_COLUMNS], axis=1)
+    diameter = single_number(block(blocks, "series", path), "tiltwiseBeadDiameter", path)
+    return GoldBeads(position=position, diameter=diameter)
 
 
 def _read_ctf(tilts: Block, path: Path) -> Ctf | None:

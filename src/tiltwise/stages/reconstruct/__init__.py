@@ -32,7 +32,8 @@ class ReconstructResult:
     pyramid: Volume | None
     """The tomogram once more, where OME-Zarr is asked for."""
     quality: dict
-    """voxel_size_A, shape (z, y, x), kurtosis, tilts, ctf_correction, depth_levels, planned_memory_GB, slabs, notes."""
+    """voxel_size_A, shape (z, y, x), kurtosis, tilts, ctf_correction, depth_levels, planned_memory_GB, slabs,
+    beads_erased, notes."""
 
 
 def reconstruct(
@@ -107,6 +108,7 @@ def _quality(setup: Setup, plan: MemoryPlan, tomogram: np.ndarray) -> dict:
         "depth_levels": max(len(d) for d in setup.geometry.depth),
         "planned_memory_GB": round(plan.bytes / 1e9, 3),
         "slabs": len(plan.slabs),
+        "beads_erased": len(setup.tilt_series.beads.position) if setup.params.erase_beads else 0,
         "notes": list(setup.notes),
     }
 

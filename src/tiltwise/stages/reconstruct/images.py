@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from tiltwise.data.progress import Progress
+from tiltwise.ops.bead_erasing import erase_beads
 from tiltwise.ops.ctf import astigmatic_defocus, ctf
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.geometry import defocus_at_depth
@@ -41,8 +42,13 @@ def straight_images(setup: Setup, rows: slice, weighted: bool, device: str, prog
 
 
 def _read_image(setup: Setup, i: int, device: str) -> torch.Tensor:
-    """(y, x) float32 of row i of the tilt series: the one place where images are read, and may be changed."""
-    return torch.as_tensor(np.array(setup.tilt_series.images[i], dtype=np.float32), device=device)
+    """(y, x) float32 of row i of the tilt series: the one place where images are read, and beads are erased."""
+    series = setup.tilt_series
+    image = torch.as_tensor(np.array(series.images[i], dtype=np.float32), device=device)
+    if not setup.params.erase_beads:
+        return image
+    place = np.asarray(series.beads.position) @ setup.rotations[i, :2].T + series.geometry.shift[i]
+    return erase_beads(image, place, series.beads.diameter, series.pixel_size)
 
 
 class _Filters:

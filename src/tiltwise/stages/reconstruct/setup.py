@@ -18,6 +18,8 @@ _LEAST_VOXEL = 10.0
 """Å; the default voxel is the smallest multiple of the pixel not below it."""
 _FEW_TILTS = 10
 """Fewer tilts than this leave gaps wider than 10° in the usual range: the tomogram is mostly streaks."""
+_COLUMNS_PER_VOXEL = 2
+"""Samples a voxel across the tilt axis for back projection: one blurs, more take memory and gain little."""
 _LOOKED_AT = 16
 """Every so many pixels along each axis are read to tell whether an image is constant."""
 
@@ -34,6 +36,8 @@ class Setup:
     """Å."""
     shape: tuple[int, int, int]
     """(z, y, x) voxels."""
+    rotations: np.ndarray
+    """(row, 3, 3) of all rows of the tilt series, specimen to image frame."""
     grid: SpectrumGrid
     """Of the images."""
     geometry: StraightGeometry
@@ -52,19 +56,22 @@ def set_up(tilt_series: TiltSeries, params: ReconstructParams) -> Setup:
     """Raises StageError in one line where no tomogram can be made."""
     if tilt_series.geometry is None:
         raise StageError(f"{tilt_series.name}: not aligned yet; run align first")
+    if params.erase_beads and tilt_series.beads is None:
+        raise StageError(f"{tilt_series.name}: erase_beads is set, but the alignment followed no gold beads; unset it")
     tilts, notes = _usable_tilts(tilt_series)
     notes += _doubts(tilt_series, tilts, params)
     voxel_size = params.voxel_size or default_voxel_size(tilt_series.pixel_size)
     shape = tomogram_shape(tilt_series, params.thickness, voxel_size)
     correct = params.ctf_correction != "none" and tilt_series.ctf is not None
     by_depth = correct and tilt_series.defocus_handedness is not None
+    rotations = tilt_rotations(tilt_series.geometry)
     geometry = straighten(
-        tilt_rotations(tilt_series.geometry)[torch.as_tensor(tilts)],
+        rotations[torch.as_tensor(tilts)],
         tilt_series.geometry.shift[tilts],
         voxel_size,
         shape,
         voxel_size**2 / electron_wavelength(tilt_series.optics.voltage) if by_depth else math.inf,
-        params.columns_per_voxel if params.method == "wbp" else 1,
+        _COLUMNS_PER_VOXEL if params.method == "wbp" else 1,
     )
     where = "by depth" if by_depth else "at depth 0: handedness not determined"
     return Setup(
@@ -73,6 +80,7 @@ def set_up(tilt_series: TiltSeries, params: ReconstructParams) -> Setup:
         tilts=tilts,
         voxel_size=voxel_size,
         shape=shape,
+        rotations=rotations.numpy(),
         grid=spectrum_grid(tilt_series.image_shape, tilt_series.pixel_size, voxel_size),
         geometry=geometry,
         planes=lay_out_planes(geometry),

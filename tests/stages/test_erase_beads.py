@@ -1,0 +1,46 @@
+"""Beads that the alignment followed are gone from the tomogram where that is asked for, and nothing else is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_reconstruct import series
+
+from tiltwise.data.errors import StageError
+from tiltwise.data.tilt_series import GoldBeads
+from tiltwise.params.reconstruct import ReconstructParams
+from tiltwise.stages.reconstruct import reconstruct
+
+BEADS = np.array([[-90.0, 60.0, 40.0], [100.0, -70.0, -50.0]])
+MOLECULE = np.array([0.0, 0.0, 0.0])
+PARAMS = ReconstructParams(voxel_size=8.0, thickness=300.0)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """Two blobs that are called beads of 60 Å and one that is not, in noise: a series with what align would say."""
+    made = series(np.vstack([BEADS, MOLECULE]), sd=12.0)
+    return replace(made, beads=GoldBeads(position=BEADS, diameter=60.0))
+
+
+def peaks(volume, points):
+    """(point,) highest voxel within 16 Å, in standard deviations of the volume."""
+    centre = np.array(volume.data.shape) // 2
+    places = centre + np.round(points[:, ::-1] / volume.voxel_size).astype(int)
+    return np.array([volume.data[tuple(slice(p - 2, p + 3) for p in place)].max() for place in places])
+
+
+def test_beads_are_erased_and_what_is_no_bead_stays(scene):
+    plain = reconstruct(scene, PARAMS)
+    erased = reconstruct(scene, PARAMS.model_copy(update={"erase_beads": True}))
+    noise = float(np.median(np.abs(plain.tomogram.data))) * 1.4826
+    before, after = peaks(plain.tomogram, np.vstack([BEADS, [MOLECULE]])), peaks(erased.tomogram, BEADS)
+    assert (before > 10 * noise).all()
+    assert (after < 0.35 * before[:2]).all()
+    assert peaks(erased.tomogram, MOLECULE[None])[0] == pytest.approx(before[2], rel=0.15)
+    assert (plain.quality["beads_erased"], erased.quality["beads_erased"]) == (0, 2)
+
+
+def test_without_beads_there_is_nothing_to_erase(scene):
+    with pytest.raises(StageError, match="erase_beads"):
+        reconstruct(replace(scene, beads=None), PARAMS.model_copy(update={"erase_beads": True}))
