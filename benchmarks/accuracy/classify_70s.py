@@ -1,11 +1,13 @@
-"""Two states of the 70S ribosome told apart without references: with and without EF-Tu and its tRNA.
+"""States of the 70S ribosome told apart without references: with and without EF-Tu·tRNA, and with and without one tRNA.
 
-The model file is seven entries one after the other; the last two, A/T tRNA and EF-Tu (68 kDa of 2.3 MDa), are left out
-of the second state. Series of 120 e⁻/Å² at 4 Å/px in 70 nm of ice, 40 particles each, half of them of either state,
-imaged by the simulated microscope (depth of field, ice, counting, blur); true geometry and CTF are given, poses are off
-by errors of 0.5° about each axis and 1 Å along it. `accuracy` is the part of the particles in the right class, classes
-matched as is best; `accuracy_expected` what the posteriors themselves promise; `halves_agree` the part that independent
-halves put into the same class. TILTWISE_MODELS names the folder of the model.
+The model file is seven entries one after the other. In the first case half of the particles lack the last two, A/T tRNA
+and EF-Tu (68 kDa of 2.3 MDa); in the second (`trna_`) three in four lack the E-site tRNA with its mRNA (25 kDa). Each
+case is series of 120 e⁻/Å² at 4 Å/px in 70 nm of ice, 40 particles a series, imaged by the simulated microscope (depth
+of field, ice, counting, blur); true geometry and CTF are given, poses are off by errors of 0.5° about each axis and
+1 Å along it. `accuracy` is the part of the particles in the right class, classes matched as is best;
+`accuracy_expected` what the posteriors themselves promise; `halves_agree` the part that independent halves put into the
+same class; `gain_per_particle` and its standard error are in units of log likelihood. TILTWISE_MODELS names the folder
+of the model.
 """
 
 import gzip
@@ -36,8 +38,8 @@ from tiltwise.stages.classify import classify
 
 MODELS = Path(os.environ.get("TILTWISE_MODELS", Path(__file__).parents[3] / "shared" / "data" / "models"))
 MODEL = MODELS / "70s_ribosome_eftu_trna.pdb.gz"
-SERIES = int(os.environ.get("TILTWISE_CLASSIFY_SERIES", 5))
-SEED = int(os.environ.get("TILTWISE_CLASSIFY_SEED", 0))
+CASES = {"": ((5, 6), 0.5), "trna_": ((3,), 0.75)}  # prefix of the figures: entries left out, and of which part
+SERIES, SEED = 5, 0
 PARAMS = SimulateParams(
     pixel_size=4.0,
     image_size=512,
@@ -49,36 +51,42 @@ TURN, MOVE = 0.5, 1.0  # degrees and Å about and along each axis
 DIAMETER, BOX = 280.0, 96
 
 
-def prepare() -> tuple[dict[str, TiltSeries], Particles, np.ndarray] | None:
-    """Series by name, their particles as a refinement leaves them, and the state of each; None without the model."""
-    if not MODEL.exists():
-        return None
-    states = two_states(MODEL)
-    made = [simulate(states, number) for number in range(1, SERIES + 1)]
-    series = {one.name: one for one, _, _ in made}
-    particles = join("particles", {one.name: part for one, part, _ in made})
-    return series, particles, np.concatenate([state for _, _, state in made])
+Case = tuple[dict[str, TiltSeries], Particles, np.ndarray]
+"""Series by name, their particles as a refinement leaves them, and the state of each."""
 
 
-def two_states(path: Path) -> tuple[Scatterer, Scatterer]:
-    """The whole model, and the same without its last two entries, in one frame."""
+def prepare() -> dict[str, Case] | None:
+    """The cases by prefix; None without the model."""
+    return {prefix: make_case(*case) for prefix, case in CASES.items()} if MODEL.exists() else None
+
+
+def make_case(entries: tuple[int, ...], part: float) -> Case:
+    """A case in which a part of the particles lacks some entries of the model."""
+    states = two_states(MODEL, entries)
+    made = [simulate(states, part, number) for number in range(1, SERIES + 1)]
+    particles = join("particles", {series.name: own for series, own, _ in made})
+    return {series.name: series for series, _, _ in made}, particles, np.concatenate([state for _, _, state in made])
+
+
+def two_states(path: Path, entries: tuple[int, ...]) -> tuple[Scatterer, Scatterer]:
+    """The whole model, and the same without some of its entries, in one frame."""
     lines = gzip.decompress(path.read_bytes()).decode("ascii").splitlines(keepends=True)
-    heads = [n for n, line in enumerate(lines) if line.startswith("HEADER")]
+    heads = [n for n, line in enumerate(lines) if line.startswith("HEADER")] + [len(lines)]
     with tempfile.TemporaryDirectory() as folder:
         factor = Path(folder) / "factor.pdb"
-        factor.write_text("".join(lines[heads[-2] :]))
+        factor.write_text("".join(line for e in entries for line in lines[heads[e] : heads[e + 1]]))
         whole, left_out = read_molecule(path), read_molecule(factor)
     kept = cKDTree(left_out.position).query(whole.position)[0] > 1e-3
     scatterer = scatterer_from_atoms(whole)
     return scatterer, replace(scatterer, position=scatterer.position[kept], weight=scatterer.weight[kept])
 
 
-def simulate(states: tuple[Scatterer, Scatterer], number: int) -> tuple[TiltSeries, Particles, np.ndarray]:
+def simulate(states: tuple[Scatterer, Scatterer], part: float, number: int) -> tuple[TiltSeries, Particles, np.ndarray]:
     """One series, its particles at poses in error, and the state of each."""
     errors, specimen, noise = (np.random.default_rng(s) for s in np.random.SeedSequence([SEED, 70, number]).spawn(3))
     series = acquire(PARAMS, series_name(number), errors)
     particles, _ = populate(states[0], PARAMS, series, specimen)
-    state = specimen.permutation(len(particles)) % 2
+    state = (specimen.permutation(len(particles)) < part * len(particles)).astype(int)
     copies = [(states[s], particles[state == s]) for s in (0, 1)]
     images = image_specimen(copies, series, PARAMS, noise)
     count = (len(particles), 3)
@@ -90,26 +98,28 @@ def simulate(states: tuple[Scatterer, Scatterer], number: int) -> tuple[TiltSeri
     return replace(series, images=images), posed, state
 
 
-def run(made: tuple | None) -> dict:
-    if made is None:
+def run(cases: dict[str, Case] | None) -> dict:
+    if cases is None:
         return {"skipped": f"no model at {MODEL}; set TILTWISE_MODELS"}
     keep_freed_memory()
-    series, particles, state = made
+    return {f"{prefix}{name}": value for prefix, case in cases.items() for name, value in measure(*case).items()}
+
+
+def measure(series: dict[str, TiltSeries], particles: Particles, state: np.ndarray) -> dict:
+    """Figures of one case."""
     started = time.perf_counter()
-    result = classify(
-        series, particles, None, ClassifyParams(classes=2, particle_diameter=DIAMETER, box_size=BOX, seed=SEED)
-    )
-    seconds = time.perf_counter() - started
+    result = classify(series, particles, None, ClassifyParams(particle_diameter=DIAMETER, box_size=BOX, seed=SEED))
     quality = result.quality
     return {
         "accuracy": accuracy(result.particles.class_number, state),
         "accuracy_expected": round(quality["expected_accuracy"], 4),
+        "halves_agree": round(quality["halves_agree"], 4),
         "particles": len(state),
         "class_size": [round(size, 3) for size in quality["class_size"]],
-        "halves_agree": round(quality["halves_agree"], 4),
         "gain_per_particle": round(quality["likelihood_gain_per_particle"], 2),
+        "gain_error": round(quality["likelihood_gain_error"], 2),
         "start_gains": [[round(gain, 1) for gain in start["likelihood_gain"]] for start in quality["starts"]],
-        "classify_s": round(seconds, 1),
+        "classify_s": round(time.perf_counter() - started, 1),
     }
 
 

@@ -117,7 +117,9 @@ def project_blobs(series, position, rotation, centres):
             chi = np.pi * wavelength * square * (defocus - 0.5 * wavelength**2 * square * 2.7e7) + np.arcsin(0.07)
             place = turn.apply(p + r.apply(centres))[:, :2] + g.shift[i]
             place = place + SIZE // 2 * PIXEL
-            total += -np.sin(chi) * np.exp(-2j * np.pi * np.einsum("yxc,nc->yxn", k, place)).sum(-1)
+            rows = np.exp(-2j * np.pi * np.outer(k[:, 0, 1], place[:, 1]))
+            columns = np.exp(-2j * np.pi * np.outer(place[:, 0], k[0, :, 0]))
+            total += -np.sin(chi) * (rows @ columns)
         image = np.fft.irfft2(total * envelope, s=(SIZE, SIZE))
         images.append(image)
     return np.array(images)
