@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from tiltwise.data.progress import Progress
+from tiltwise.ops.class_averages import FoldSums
 from tiltwise.ops.class_likelihood import (
     ClassAgreement,
     ClassReferences,
@@ -25,6 +26,7 @@ from tiltwise.stages.classify.iteration import (
     ClassPoses,
     agree,
     aligned,
+    all_others,
     other_half,
     poses_as_given,
     references_by_fold,
@@ -36,6 +38,7 @@ from tiltwise.stages.classify.setup import Band, Setup, cut_band
 _SEARCHES = 12  # rounds of a random start at most
 _SETTLED = 0.01  # mean change of the posteriors at which a start has settled
 _STILL = 0.005  # the same of an iteration
+_SURE = 2.0  # standard errors by which classes must explain the particles better than one map
 _EACH_HALF = {(1,): None, (2,): None}
 
 
@@ -210,11 +213,47 @@ def tell_each_other(setup: Setup, band: Band, found: Assignment, params: Classif
     def makers(fold: int) -> list:
         return [*other_half(own, fold), *rest_of_half(told, fold)]
 
-    references = references_by_fold(band, own, partial(other_half, own))
-    shape = expected_shrinkage(*[references[fold] for fold in (1, max(references))])
-    references = references_by_fold(band, own, makers)
+    shape, references = _shape(band, own), references_by_fold(band, own, makers)
     final = _fitted(setup, *_compared(setup, band, references, crossed, params), {(1, 2): shape})
-    return final, {"halves_agree": agreed}
+    return final, {"halves_agree": agreed} | _evidence(final.gain)
+
+
+def _evidence(gain: torch.Tensor) -> dict:
+    """Mean and standard error of the gain (particle,), and whether it says that there are classes."""
+    mean, error = float(gain.mean()), float(gain.std()) / len(gain) ** 0.5
+    return {
+        "likelihood_gain_per_particle": mean,
+        "likelihood_gain_error": error,
+        "confirmed": mean > max(_SURE * error, 0.0),
+    }
+
+
+def settle_together(
+    setup: Setup, band: Band, state: Assignment, params: ClassifyParams, progress: Progress
+) -> tuple[Assignment, list[float]]:
+    """Averages and posteriors in turn, all particles together, each fold against all others, until they settle.
+
+    Classes that the halves found are seldom exactly the same; here they become so. Only for classes that the halves
+    have confirmed: from now on a particle has a part, through the assignments of others, in what it is compared with.
+    """
+    averaged, changes = state.posterior, []
+    for number in range(1, params.iterations + 1):
+        progress((number - 1) / params.iterations, f"together, iteration {number}")
+        sums, before = sum_folds(band, averaged, state.poses, params), averaged
+        shape = _shape(band, sums)
+        references = references_by_fold(band, sums, partial(all_others, sums))
+        state = _fitted(setup, *_compared(setup, band, references, state, params), {(1, 2): shape})
+        averaged = 0.5 * (averaged + state.posterior)
+        changes.append(_change(averaged, before))
+        if changes[-1] < _STILL:
+            break
+    return state, changes
+
+
+def _shape(band: Band, sums: Mapping[int, FoldSums]) -> torch.Tensor:
+    """(class, shell) of ρ, from how the differences of the halves correlate."""
+    references = references_by_fold(band, sums, partial(other_half, sums))
+    return expected_shrinkage(references[min(references)], references[max(references)])
 
 
 def matching(own: torch.Tensor, crossed: torch.Tensor, halves: np.ndarray) -> torch.Tensor:

@@ -69,6 +69,11 @@ def other_half(sums: Mapping[int, FoldSums], fold: int) -> list[FoldSums]:
     return [part for other, part in sorted(sums.items()) if half_of(other) != half_of(fold)]
 
 
+def all_others(sums: Mapping[int, FoldSums], fold: int) -> list[FoldSums]:
+    """The sums of all folds but its own."""
+    return [part for other, part in sorted(sums.items()) if other != fold]
+
+
 def agree(band: Band, references: Mapping[int, ClassReferences], poses: ClassPoses) -> ClassAgreement:
     """Every particle against the references of its fold."""
     parts, places = [], []

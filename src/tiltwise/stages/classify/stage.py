@@ -19,12 +19,18 @@ from tiltwise.ops.half_maps import consensus_weights, maps_and_fsc
 from tiltwise.ops.particle_chunks import particle_chunks
 from tiltwise.ops.particle_images import TiltWeights
 from tiltwise.params.classify import ClassifyParams
-from tiltwise.stages.classify.halves import Assignment, in_order, random_starts, refine_within_halves, tell_each_other
+from tiltwise.stages.classify.halves import (
+    Assignment,
+    in_order,
+    random_starts,
+    refine_within_halves,
+    settle_together,
+    tell_each_other,
+)
 from tiltwise.stages.classify.iteration import poses_as_given
 from tiltwise.stages.classify.setup import Setup, cut_band, prepare
 
 _THRESHOLD = 0.143
-_SURE = 2.0  # standard errors by which classes must explain the particles better than one map
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -49,8 +55,9 @@ def classify(
     """Posteriors and averages of K classes by expectation-maximisation on the tilt images, from random starts.
 
     focus (box, box, box) bounds the region where classes may differ, the sphere if none. Each half of the particles
-    finds its classes for itself, then the halves tell each other; no particle is ever compared with a reference that it
-    has had a part in. Equations: ops/class_likelihood.py. Raises InputError for input that cannot be used.
+    finds its classes for itself, then the halves tell each other; only classes that this confirms are refined together.
+    No particle is ever compared with a reference that it is in. Equations: ops/class_likelihood.py. Raises InputError
+    for input that cannot be used.
     """
     progress(0.0, "noise of the images")
     setup = prepare(tilt_series, particles, focus, params, device)
@@ -58,9 +65,11 @@ def classify(
     poses = poses_as_given(setup, params.classes)
     state, starts = random_starts(setup, weights, poses, params, _part_of(progress, 0.1, 0.4))
     band = cut_band(setup, weights, setup.resolution)
-    state, rounds = refine_within_halves(setup, band, state, params, _part_of(progress, 0.4, 0.8))
-    progress(0.8, "the halves tell each other")
+    state, rounds = refine_within_halves(setup, band, state, params, _part_of(progress, 0.4, 0.7))
+    progress(0.7, "the halves tell each other")
     state, told = tell_each_other(setup, band, state, params)
+    if told["confirmed"]:
+        state, told["changes_together"] = settle_together(setup, band, state, params, _part_of(progress, 0.75, 0.9))
     state = _largest_first(state)
     progress(0.9, "averages of the classes")
     maps, resolutions = _average(setup, weights, state, params)
@@ -114,18 +123,15 @@ def _posed(setup: Setup, state: Assignment, params: ClassifyParams) -> Particles
 
 def _quality(state: Assignment, resolutions: list[float], history: dict) -> dict:
     """Figures of the result. `expected_accuracy` is what the posteriors themselves promise: the mean of the largest."""
-    number, gain = state.posterior.argmax(1), state.gain
-    error = float(gain.std()) / np.sqrt(len(gain))
+    number = state.posterior.argmax(1)
     quality = history | {
         "class_size": state.posterior.mean(0).tolist(),
         "class_particles": torch.bincount(number, minlength=state.posterior.shape[1]).tolist(),
         "expected_accuracy": float(state.posterior.amax(1).mean()),
-        "likelihood_gain_per_particle": float(gain.mean()),
-        "likelihood_gain_error": error,
         "resolution_fsc_A": [value if np.isfinite(value) else None for value in resolutions],
         "shrinkage": state.mixtures[1].shrinkage.tolist(),
     }
-    if len(resolutions) > 1 and quality["likelihood_gain_per_particle"] < _SURE * error:
+    if len(resolutions) > 1 and not quality["confirmed"]:
         quality["note"] = (
             "The classes of each half of the particles do not explain the other half better than one map does: there "
             "is no evidence for more than one class at this resolution"
