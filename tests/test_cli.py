@@ -40,10 +40,11 @@ def project(tiltwise, tmp_path) -> Path:
     return tmp_path / "p"
 
 
-@pytest.mark.parametrize("recipe", ["template", "spheres", "movies"])
+@pytest.mark.parametrize("recipe", ["template", "spheres", "movies", "classes"])
 def test_starting_recipes_are_complete(tiltwise, tmp_path, recipe):
     assert tiltwise("new", tmp_path / "p", "--recipe", recipe)[0] == 0
-    expected = [name for name in pipeline.BY_NAME if name != "motion" or recipe == "movies"]
+    optional = {"motion": "movies", "classify": "classes"}
+    expected = [name for name in pipeline.BY_NAME if optional.get(name, recipe) == recipe]
     assert [step.name for step in load_recipe(tmp_path / "p").steps] == expected
     method = next(step.params.method for step in load_recipe(tmp_path / "p").steps if step.name == "pick")
     assert method == ("spheres" if recipe == "spheres" else "template")

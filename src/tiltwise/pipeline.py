@@ -91,6 +91,13 @@ STAGES: tuple[Stage, ...] = (
         "align and average particles in two independent halves",
     ),
     _stage(
+        "classify",
+        "project",
+        ("tilt_series", "particles", "focus?"),
+        ("particles", "class_maps"),
+        "sort particles into classes of different structure",
+    ),
+    _stage(
         "postprocess",
         "project",
         ("half_maps",),

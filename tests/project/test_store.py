@@ -1,9 +1,12 @@
 """Every kind of value comes back from disk as it was."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from tiltwise.data.classes import ClassMaps
 from tiltwise.data.errors import InputError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
@@ -46,6 +49,29 @@ def test_particles_of_one_series_and_joined(tmp_path):
     assert (back.rotation * both.rotation.inv()).magnitude().max() < 1e-9
     assert len(store.load("particles", tmp_path, tmp_path, series="B")) == 2
     assert len(store.load("particles", tmp_path, tmp_path, series="C")) == 0
+
+
+def test_classes_of_particles(tmp_path):
+    """Posteriors and the number of the likeliest class come back; joined with particles without, they are not known."""
+    rng = np.random.default_rng(2)
+    posterior = rng.dirichlet(np.ones(3), size=5)
+    classified = replace(particles("A", 5), class_posterior=posterior)
+    store.save("particles", classified, tmp_path)
+    back = store.load("particles", tmp_path, tmp_path)
+    np.testing.assert_allclose(back.class_posterior, posterior, rtol=1e-12)
+    np.testing.assert_array_equal(back.class_number, posterior.argmax(1) + 1)
+    np.testing.assert_array_equal(back[[3, 1]].class_number, back.class_number[[3, 1]])
+    assert "rlnClassNumber" in (tmp_path / "particles.star").read_text()
+    assert len(store.join("particles", {"A": back, "B": back}).class_posterior) == 10
+    assert store.join("particles", {"A": back, "B": particles("B", 2)}).class_posterior is None
+
+
+def test_class_maps(tmp_path):
+    volumes = tuple(Volume(data=np.full((4, 4, 4), float(k), np.float32), voxel_size=2.0) for k in range(11))
+    files = store.save("class_maps", ClassMaps(maps=volumes), tmp_path)
+    assert files[0].name == "class1.mrc" and len(files) == 11
+    back = store.load("class_maps", tmp_path, tmp_path)
+    assert [one.data[0, 0, 0] for one in back.maps] == list(range(11))
 
 
 def test_no_particles_at_all(tmp_path):

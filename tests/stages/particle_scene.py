@@ -40,17 +40,19 @@ def scene(series=2, particles=12, noise=0.7, seed=0):
     centres, made, parts = blobs(), {}, []
     for number in range(series):
         name = f"TS_{number + 1}"
-        made[name] = _series(name, rng)
+        made[name] = tilts_of(name, rng)
         lattice = np.stack(np.meshgrid(*[np.arange(-1, 2) * 220.0] * 2, indexing="ij"), -1).reshape(-1, 2)
         lattice = np.concatenate([lattice, lattice[:3] + [110, 110]])[:particles]
         position = np.concatenate([lattice, rng.uniform(-100, 100, (len(lattice), 1))], 1)
         rotation = Rotation.random(len(position), random_state=int(rng.integers(1000)))
         parts.append((name, position, rotation))
-        made[name] = replace(made[name], images=_images(made[name], position, rotation, centres, noise, rng))
-    return Scene(tilt_series=made, particles=_particles(parts), centres=centres)
+        made[name] = replace(
+            made[name], images=with_noise(project_blobs(made[name], position, rotation, centres), noise, rng)
+        )
+    return Scene(tilt_series=made, particles=put_together(parts), centres=centres)
 
 
-def _particles(parts):
+def put_together(parts):
     number = sum(len(p) for _, p, _ in parts)
     return Particles(
         tilt_series=np.concatenate([np.full(len(p), n) for n, p, _ in parts]),
@@ -62,7 +64,7 @@ def _particles(parts):
     )
 
 
-def _series(name, rng):
+def tilts_of(name, rng):
     tilt = np.arange(-60.0, 61.0, 6.0)
     number = len(tilt)
     return TiltSeries(
@@ -96,7 +98,7 @@ def _series(name, rng):
     )
 
 
-def _images(series, position, rotation, centres, noise, rng):
+def project_blobs(series, position, rotation, centres):
     """Every Gaussian of every particle as a phase in Fourier space, times -sin chi at its particle's depth."""
     k = np.stack(np.meshgrid(np.fft.fftfreq(SIZE, PIXEL), np.fft.rfftfreq(SIZE, PIXEL), indexing="ij")[::-1], -1)
     square, azimuth = (k**2).sum(-1), np.arctan2(k[..., 1], k[..., 0])
@@ -115,8 +117,13 @@ def _images(series, position, rotation, centres, noise, rng):
             chi = np.pi * wavelength * square * (defocus - 0.5 * wavelength**2 * square * 2.7e7) + np.arcsin(0.07)
             place = turn.apply(p + r.apply(centres))[:, :2] + g.shift[i]
             place = place + SIZE // 2 * PIXEL
-            total += -np.sin(chi) * np.exp(-2j * np.pi * np.einsum("yxc,nc->yxn", k, place)).sum(-1)
+            rows = np.exp(-2j * np.pi * np.outer(k[:, 0, 1], place[:, 1]))
+            columns = np.exp(-2j * np.pi * np.outer(place[:, 0], k[0, :, 0]))
+            total += -np.sin(chi) * (rows @ columns)
         image = np.fft.irfft2(total * envelope, s=(SIZE, SIZE))
         images.append(image)
-    images = np.array(images)
+    return np.array(images)
+
+
+def with_noise(images, noise, rng):
     return (images + noise * images.std() * 3 * rng.normal(size=images.shape) + 100).astype(np.float32)

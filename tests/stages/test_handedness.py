@@ -19,12 +19,13 @@ BOX, RESOLUTION = 32, 20.0
 def thick_scene(hand):
     """Nine particles spread over 3000 Å of depth: at 20 Å the two hands differ by up to 0.5 rad of phase."""
     rng = np.random.default_rng(4)
-    centres, series = particle_scene.blobs(), replace(particle_scene._series("TS_1", rng), defocus_handedness=hand)
+    centres, series = particle_scene.blobs(), replace(particle_scene.tilts_of("TS_1", rng), defocus_handedness=hand)
     lattice = np.stack(np.meshgrid(*[np.arange(-1, 2) * 220.0] * 2, indexing="ij"), -1).reshape(-1, 2)
     position = np.concatenate([lattice, np.linspace(-1500, 1500, 9)[:, None]], axis=1)
     rotation = Rotation.random(9, random_state=1)
-    images = particle_scene._images(series, position, rotation, centres, 0.03, rng)
-    particles = replace(particle_scene._particles([("TS_1", position, rotation)]), half_set=1 + np.arange(9) % 2)
+    clean = particle_scene.project_blobs(series, position, rotation, centres)
+    images = particle_scene.with_noise(clean, 0.03, rng)
+    particles = replace(particle_scene.put_together([("TS_1", position, rotation)]), half_set=1 + np.arange(9) % 2)
     return replace(series, images=images, defocus_handedness=None), posed_particles(particles), centres
 
 

@@ -13,10 +13,13 @@ from tiltwise.data.errors import InputError
 
 
 @click.command()
-@click.option("--recipe", default="template", show_default=True, help="Starting recipe: template, spheres or movies.")
+@click.option(
+    "--recipe", default="template", show_default=True, help="Starting recipe: template, spheres, movies or classes."
+)
 @click.option("--reference", metavar="FILE", help="Density map (MRC) to search with and to start the refinement from.")
 @click.option("--centres", metavar="FILE", help="Sphere centres clicked in your own tomograms.")
 @click.option("--gain", metavar="FILE", help="Gain reference of the camera, for movies.")
+@click.option("--focus", metavar="FILE", help="Mask (MRC) of the region in which classes may differ.")
 def new(project: str, recipe: str, **files: str | None) -> None:
     """Make a project folder with a starting recipe."""
     from tiltwise.project.create import new_project

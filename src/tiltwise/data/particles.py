@@ -21,6 +21,8 @@ class Particles:
     region: np.ndarray
     """(particle,) number of the spatial block (virion, membrane, field) within its series; halves never split a block.
     -1 where the particle is its own block."""
+    class_posterior: np.ndarray | None = None
+    """(particle, class) probability of each class, rows of sum 1; None before a classification."""
 
     def __len__(self) -> int:
         return len(self.position)
@@ -28,6 +30,7 @@ class Particles:
     def __getitem__(self, index: np.ndarray) -> "Particles":
         """The particles of an integer or boolean index array."""
         keep = np.arange(len(self))[index]
+        posterior = self.class_posterior
         return Particles(
             tilt_series=self.tilt_series[keep],
             position=self.position[keep],
@@ -35,4 +38,10 @@ class Particles:
             score=self.score[keep],
             half_set=self.half_set[keep],
             region=self.region[keep],
+            class_posterior=None if posterior is None else posterior[keep],
         )
+
+    @property
+    def class_number(self) -> np.ndarray | None:
+        """(particle,) number of the likeliest class, from 1; None before a classification."""
+        return None if self.class_posterior is None else self.class_posterior.argmax(axis=1) + 1

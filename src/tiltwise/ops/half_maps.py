@@ -68,6 +68,17 @@ def measured_weights(
     return {**weights, **updated_weights(weights, sums, points, settings.box_size, radius)}
 
 
+def consensus_weights(
+    source: ImageSource, particles: PosedParticles, mask: torch.Tensor, symmetry: str = "C1"
+) -> dict[str, TiltWeights]:
+    """Amplitude and noise of every tilt against the half maps, within the mask, of the particles as they stand."""
+    weights = initial_weights(source, particles)
+    maps, fsc = maps_and_fsc(accumulate_halves(source, particles, weights=weights, symmetry=symmetry), mask)
+    pixel_size = source.settings.pixel_size
+    references = {half: alignment_reference(m, mask, fsc, pixel_size) for half, m in maps.items()}
+    return measured_weights(source, particles, references, weights=weights, radius=alignment_radius(fsc))
+
+
 def average_particles(
     tilt_series: Mapping[str, TiltSeries],
     particles: Particles,
@@ -100,14 +111,10 @@ def average_posed(
 ) -> HalfMaps:
     """As `average_particles`, of particles on tensors, of which those of half_set 0 are left out."""
     settings = source.settings
-    weights = initial_weights(source, posed)
     mask = sphere_mask(settings.box_size, settings.pixel_size, settings.particle_radius).to(settings.device)
-    maps, fsc = maps_and_fsc(accumulate_halves(source, posed, weights=weights, symmetry=symmetry), mask)
-    if weighting == "measured":
-        references = {half: alignment_reference(m, mask, fsc, settings.pixel_size) for half, m in maps.items()}
-        radius = alignment_radius(fsc)
-        weights = measured_weights(source, posed, references, weights=weights, radius=radius)
-        maps, _ = maps_and_fsc(accumulate_halves(source, posed, weights=weights, symmetry=symmetry), mask)
+    measured = weighting == "measured"
+    weights = consensus_weights(source, posed, mask, symmetry) if measured else initial_weights(source, posed)
+    maps, _ = maps_and_fsc(accumulate_halves(source, posed, weights=weights, symmetry=symmetry), mask)
     return half_maps(maps, settings.pixel_size)
 
 

@@ -54,7 +54,7 @@ class PosedParticles:
     rotation: torch.Tensor
     """(particle, 3, 3) float64 reference to tomogram."""
     half_set: np.ndarray
-    """(particle,) 1 or 2; 0 for a particle that is left out."""
+    """(particle,) 1 or 2, or the number of any other set; 0 for a particle that is left out."""
 
     def __len__(self) -> int:
         return len(self.half_set)
@@ -111,7 +111,7 @@ def particle_chunks(
     weights: Mapping[str, TiltWeights],
     resolution: float = 0.1,
 ) -> Iterator[tuple[str, int, np.ndarray, ParticleImages]]:
-    """Yield (series, half set, particle indices, images) over series by name, then half sets, then chunks.
+    """Yield (series, half set, particle indices, images) over series by name, then sets by number, then chunks.
 
     Particles of half set 0 are left out. resolution: finest spacing of the transforms, Å.
     """
@@ -121,7 +121,7 @@ def particle_chunks(
     for name in sorted(set(names[halves > 0].tolist())):
         images = source.images(name)
         size = max(1, _CHUNK_BYTES // (_TABLES * len(images) * len(points)))
-        for half in (1, 2):
+        for half in np.unique(halves[(names == name) & (halves > 0)]).tolist():
             members = np.flatnonzero((names == name) & (halves == half))
             for first in range(0, len(members), size):
                 index = members[first : first + size]

@@ -5,7 +5,7 @@ F(k) = s_i q_i(k) CTF_i(k; defocus_i + h depth_p) V̂(A_pᵀ R_iᵀ [k, 0]) exp(
 of its real and imaginary parts. Divided by σ_i it reads data = transfer · V̂ · phase + unit noise, as all sums use it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,12 @@ class ParticleImages:
             box_size=self.box_size,
             pixel_size=self.pixel_size,
         )
+
+
+def on_grid(images: ParticleImages, box_size: int) -> ParticleImages:
+    """The same frequencies, counted as those of a box as wide in Å but of box_size pixels, for smaller volumes."""
+    width = images.box_size * images.pixel_size
+    return replace(images, box_size=box_size, pixel_size=width / box_size)
 
 
 def normalised_images(

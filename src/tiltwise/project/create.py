@@ -16,6 +16,7 @@ _LINE = ("align", "defocus", "reconstruct", "pick", "refine", "postprocess")
 STARTS: dict[str, dict[str, dict[str, Any]]] = {
     "template": {name: {} for name in _LINE},
     "movies": {name: {} for name in ("motion", *_LINE)},
+    "classes": {name: {} for name in (*_LINE[:-1], "classify", *_LINE[-1:])},
     "spheres": {
         **{name: {} for name in _LINE},
         "pick": {"method": "spheres", "surface_spacing": 65.0},
@@ -38,6 +39,7 @@ def new_project(
     reference: Path | None = None,
     centres: Path | None = None,
     gain: Path | None = None,
+    focus: Path | None = None,
     params: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Make a project folder with a starting recipe and return its absolute path.
@@ -50,7 +52,7 @@ def new_project(
         raise InputError(f"{folder}: there is already a project here")
     if recipe not in STARTS:
         raise InputError(f"no starting recipe {recipe!r}; there are {', '.join(STARTS)}")
-    given = {"reference": reference, "centres": centres, "gain": gain}
+    given = {"reference": reference, "centres": centres, "gain": gain, "focus": focus}
     inputs = Inputs(**{name: _input_file(path, folder) for name, path in given.items()})
     start = start_recipe(recipe, inputs, params or {})
     try:

@@ -54,7 +54,7 @@ def history_script(folder: Path) -> str:
 
 def _recipe_lines(state: ProjectState, digests: Digests) -> list[str]:
     lines = []
-    for path in (state.recipe.inputs.reference, state.recipe.inputs.centres):
+    for path in state.recipe.inputs.model_dump().values():
         if path is None:
             continue
         file = resolve_path(path, state.project)

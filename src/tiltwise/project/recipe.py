@@ -33,6 +33,9 @@ class Inputs(Params):
     gain: str | None = Field(
         None, description="Gain reference of the camera for movies (MRC, TIFF or .gain, in any orientation)."
     )
+    focus: str | None = Field(
+        None, description="Mask (MRC, 0 to 1, on the grid of the averages) of the region in which classes may differ."
+    )
 
 
 class RunSettings(Params):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from tiltwise.data.classes import ClassMaps
 from tiltwise.data.errors import InputError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
@@ -33,6 +34,8 @@ HALVES = {
     "half_maps": ("half1.mrc", "half2.mrc"),
     "half_tomograms": ("tomogram_half1.mrc", "tomogram_half2.mrc"),
 }
+CLASS_MAPS = "class*.mrc"
+"""One for each class, numbered from 1."""
 PYRAMID = "tomogram.ome.zarr"
 
 IMAGES = ("images.mrc", "images_odd.mrc", "images_even.mrc")
@@ -44,12 +47,14 @@ KINDS = (
     "pyramid",
     "particles",
     "half_maps",
+    "class_maps",
     "map",
     "mask",
     "local_resolution",
     "reference",
     "centres",
     "gain",
+    "focus",
 )
 
 
@@ -75,6 +80,11 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
         for name, half in zip(HALVES[kind], (value.half1, value.half2), strict=True):
             write_volume(folder / name, half)
         return [folder / name for name in HALVES[kind]]
+    if kind == "class_maps":
+        paths = [folder / CLASS_MAPS.replace("*", str(k)) for k in range(1, len(value.maps) + 1)]
+        for path, one in zip(paths, value.maps, strict=True):
+            write_volume(path, one)
+        return paths
     if kind == "pyramid":
         return write_ome_zarr(folder / PYRAMID, value)[:1]
     if kind in VOLUMES:
@@ -84,7 +94,7 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
 
 
 def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any:
-    """Read a value from an item folder, or a user's file for the kinds `reference`, `centres`, `gain`.
+    """Read a value from an item folder, or a user's file for the kinds `reference`, `centres`, `gain`, `focus`.
 
     `root` is the project, from which relative image names count. `series` keeps the part of one tilt series where the
     value holds several: of particles its own, of centres its own as (centre, 4) x, y, z, radius in Å, None where it has
@@ -101,6 +111,11 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
         return HalfMaps(half1=first, half2=second)
     if kind in VOLUMES:
         return read_volume(path / VOLUMES[kind])
+    if kind == "class_maps":
+        number = len(list(path.glob(CLASS_MAPS)))
+        return ClassMaps(maps=tuple(read_volume(path / CLASS_MAPS.replace("*", str(k))) for k in range(1, number + 1)))
+    if kind == "focus":
+        return read_volume(path)
     if kind == "reference":
         return _reference(path)
     if kind == "gain":
@@ -118,8 +133,11 @@ def join(kind: str, values: dict[str, Any]) -> Any:
     if kind != "particles":
         return values
     parts = [part for part in values.values() if len(part)] or list(values.values())[:1]
+    posteriors = [part.class_posterior for part in parts]
+    classified = all(p is not None and p.shape[1] == posteriors[0].shape[1] for p in posteriors)
     return Particles(
         rotation=Rotation.concatenate([part.rotation for part in parts]),
+        class_posterior=np.concatenate(posteriors) if classified else None,
         **{
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("tilt_series", "position", "score", "half_set", "region")

@@ -94,6 +94,10 @@ _METHODS = {
     "reconstruct": "Tomograms were reconstructed by weighted back projection.",
     "pick": "Particles were found in the tomograms.",
     "refine": "Particles were aligned against the tilt images and averaged in two halves, independent throughout.",
+    "classify": (
+        "Particles were sorted into classes by expectation-maximisation on the tilt images, none of them compared with "
+        "a reference that it is part of."
+    ),
     "postprocess": (
         "The resolution was measured between the half maps in a soft mask, corrected by phase randomisation (Chen et "
         "al. 2013), at 0.143. The map was weighted by its FSC and, where a B-factor is given, sharpened (Rosenthal & "

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tiltwise.report.classes_part import classes_part
 from tiltwise.report.contents import read_contents
 from tiltwise.report.map_part import map_part
 from tiltwise.report.overview_part import headline, methods_part, status_part, unknown_part
@@ -29,6 +30,7 @@ def write_report(project_folder: Path, output: Path | None = None) -> Path:
             tag("nav", *links),
             status_part(contents),
             map_part(contents),
+            classes_part(contents),
             section("Tilt series", *[series_part(contents, s, opened=i == 0) for i, s in enumerate(contents.series)]),
             unknown_part(contents),
             methods_part(contents),

@@ -38,22 +38,22 @@ _ICE_STRUCTURE = 0.05  # structure factor of ice below 1/8 Å; independent molec
 
 
 def image_specimen(
-    scatterer: Scatterer,
+    specimen: Sequence[tuple[Scatterer, Particles]],
     series: TiltSeries,
-    particles: Sequence[Particles],
     params: SimulateParams,
     rng: np.random.Generator,
     *,
     progress: Progress = no_progress,
 ) -> np.ndarray:
-    """(tilt, y, x) int16 electron counts of groups of particles in ice, at the geometry, CTF and exposure of
+    """(tilt, y, x) int16 electron counts of molecules and their copies in ice, at the geometry, CTF and exposure of
     `series`."""
-    optics = optics_of(scatterer, series, params)
+    optics = [optics_of(scatterer, series, params) for scatterer, _ in specimen]
     images = np.empty((series.number, params.image_size, params.image_size), dtype=np.int16)
     for tilt in range(series.number):
         path = params.specimen.thickness / math.cos(math.radians(float(series.geometry.tilt_angle[tilt])))
-        contrast = sum(particle_contrast(optics, scatterer, series, group, tilt) for group in particles)
-        contrast = contrast + ice_contrast(optics, series, tilt, path, rng)
+        copies = zip(optics, specimen, strict=True)
+        contrast = sum(particle_contrast(o, scatterer, series, group, tilt) for o, (scatterer, group) in copies)
+        contrast = contrast + ice_contrast(optics[0], series, tilt, path, rng)
         expected = float(series.exposure[tilt]) * math.exp(-path / params.mean_free_path)
         image = count_electrons(contrast, expected, params.pixel_size, rng)
         images[tilt] = np.clip(np.rint(image), -32768, 32767)

@@ -35,7 +35,8 @@ def simulate_tilt_series(
     )
     series = acquire(params, series_name(number), errors)
     particles, surroundings = populate(scatterer, params, series, specimen)
-    images = image_specimen(scatterer, series, (particles, surroundings), params, noise, progress=progress)
+    copies = [(scatterer, particles), (scatterer, surroundings)]
+    images = image_specimen(copies, series, params, noise, progress=progress)
     truth = replace(series, images=images)
     recorded = replace(truth, geometry=None, ctf=None, defocus_handedness=None)
     return SimulatedSeries(recorded=recorded, truth=truth, particles=particles)

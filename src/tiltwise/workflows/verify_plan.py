@@ -219,7 +219,9 @@ def simulate_series(trial: Trial, number: int, seed: int) -> tuple[ImageSource, 
     specimen, noise, errors = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, 31, number]).spawn(3))
     series = planned_series(trial, number)
     particles, around = populate(trial.scatterer, trial.simulation, series, specimen)
-    images = image_specimen(trial.scatterer, series, (particles, around), trial.simulation, noise)
+    images = image_specimen(
+        [(trial.scatterer, group) for group in (particles, around)], series, trial.simulation, noise
+    )
     budget = trial.params.budget
     turn = Rotation.from_rotvec(np.radians(errors.normal(0, budget.rotation_error, (len(particles), 3))))
     posed = replace(

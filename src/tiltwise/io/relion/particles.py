@@ -23,6 +23,7 @@ _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _SUBTOMOGRAM_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 _ANGLE_DECIMALS = 9
 _SCORE = "rlnAutopickFigureOfMerit"
+_CLASS, _POSTERIOR = "rlnClassNumber", "tiltwiseClassPosterior"
 _FILES = {
     "particles": "rlnTomoParticlesFile",
     "tomograms": "rlnTomoTomogramsFile",
@@ -50,6 +51,9 @@ def write_particles(
     }
     if np.any(particles.half_set):
         table["rlnRandomSubset"] = np.asarray(particles.half_set, dtype=np.int64)
+    if particles.class_posterior is not None:
+        table[_CLASS] = particles.class_number
+        table |= {f"{_POSTERIOR}{k}": values for k, values in enumerate(particles.class_posterior.T, start=1)}
     blocks: dict[str, dict[str, object]] = {"particles": table}
     if tilt_series is not None:
         optics, group = _optics_table(particles, tilt_series)
@@ -83,6 +87,7 @@ def read_particles(path: str | Path, *, tomograms: str | Path | None = None) -> 
         score=_score(table, path),
         half_set=_integers_or(table, "rlnRandomSubset", 0, path),
         region=_integers_or(table, "tiltwiseRegion", -1, path),
+        class_posterior=_class_posterior(table, path),
     )
 
 
@@ -154,6 +159,13 @@ def _score(table: Block, path: Path) -> np.ndarray:
 
 def _integers_or(table: Block, column: str, default: int, path: Path) -> np.ndarray:
     return integers(table, column, path) if column in table else np.full(row_count(table), default)
+
+
+def _class_posterior(table: Block, path: Path) -> np.ndarray | None:
+    """(particle, class) where the file has it; RELION's own class numbers come without."""
+    columns = [f"{_POSTERIOR}{k}" for k in range(1, len(table) + 1)]
+    known = [column for column in columns if column in table]
+    return np.stack([numbers(table, column, path) for column in known], axis=1) if known else None
 
 
 def _odd_size_correction(names: np.ndarray, path: Path) -> np.ndarray:

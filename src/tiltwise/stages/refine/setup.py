@@ -1,10 +1,8 @@
 """What the refinement starts from: checked input, resolved numbers."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from tiltwise.data.errors import InputError
@@ -13,6 +11,7 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.half_maps import posed_particles
 from tiltwise.ops.half_sets import assign_half_sets
 from tiltwise.ops.particle_chunks import CropSettings, ImageSource, PosedParticles
+from tiltwise.ops.particle_setup import check_particles, good_box_size
 from tiltwise.ops.references import sphere_mask
 from tiltwise.params.refine import RefineParams
 
@@ -39,8 +38,7 @@ class Setup:
 
 def prepare(tilt_series: Mapping[str, TiltSeries], particles: Particles, params: RefineParams, device: str) -> Setup:
     """Check the input and resolve what follows from the data. Raises InputError with one line for each fault."""
-    _check(tilt_series, particles)
-    pixel_size = next(iter(tilt_series.values())).pixel_size
+    pixel_size = check_particles(tilt_series, particles, "refine")
     distance = params.duplicate_distance
     distance = params.particle_diameter / 2 if distance is None else distance
     box_size = params.box_size or good_box_size(2 * params.particle_diameter / pixel_size)
@@ -62,33 +60,3 @@ def prepare(tilt_series: Mapping[str, TiltSeries], particles: Particles, params:
         diameter=params.particle_diameter,
         duplicate_distance=distance,
     )
-
-
-def good_box_size(least: float) -> int:
-    """The smallest even number not below `least` whose only prime factors are 2, 3 and 5: fast to transform."""
-    size = 2 * math.ceil(least / 2)
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 2
-
-
-def _check(tilt_series: Mapping[str, TiltSeries], particles: Particles) -> None:
-    if len(particles) == 0:
-        raise InputError("particles: there are none to refine")
-    unknown = sorted(set(particles.tilt_series.tolist()) - set(tilt_series))
-    if unknown:
-        raise InputError(f"particles: tilt series {unknown[0]} is not in the project")
-    for name in sorted(set(particles.tilt_series.tolist())):
-        series = tilt_series[name]
-        if series.geometry is None:
-            raise InputError(f"{name}: not aligned; run align before refine")
-        if not np.any(series.use):
-            raise InputError(f"{name}: no tilt is used")
-    sizes = sorted({round(series.pixel_size, 4) for series in tilt_series.values()})
-    if sizes[-1] > 1.001 * sizes[0]:
-        raise InputError(f"tilt series: pixel sizes {sizes[0]} and {sizes[-1]} Å differ; refine needs one")
