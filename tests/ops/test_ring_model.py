@@ -9,8 +9,9 @@ import torch
 
 from tiltwise.data.optics import Optics
 from tiltwise.ops.ctf import ctf_phase
-from tiltwise.ops.ring_fit import RingFit, _normal_equations, local_defocus, signal_and_contrast
+from tiltwise.ops.ring_fit import _normal_equations, local_defocus, shape_splines, signal_and_contrast
 from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern, thickness_contrast
+from tiltwise.ops.ring_prior import RingFit
 from tiltwise.ops.ring_search import score_defocus
 from tiltwise.ops.spectra import patch_centres, patch_layout, polar_bins
 
@@ -106,16 +107,18 @@ def state(given: RingSpectra) -> RingFit:
 
 
 def log_likelihood(given: RingSpectra, fit: RingFit, tilt: int, change: np.ndarray) -> float:
-    """Whittle's log likelihood at small changes of defocus, A, B, slopes, log thickness, contrast, background."""
-
+    """Whittle's log likelihood at small changes of defocus, A, B, slopes, log thickness, s(k), contrast, background."""
+    splines = shape_splines(given)
+    number = 2 * splines.shape[1]
     moved = replace(
         fit,
         defocus=fit.defocus + change[0],
         astigmatism=fit.astigmatism + torch.as_tensor(change[1:3]),
         slope=fit.slope + torch.as_tensor(change[3:5]),
         thickness=fit.thickness * math.exp(change[5]),
-        contrast=fit.contrast + change[6],
-        background=fit.background + torch.as_tensor(change[7:]),
+        shape=fit.shape + torch.as_tensor(change[6 : 6 + number]).reshape(2, -1) @ splines.T,
+        contrast=fit.contrast + change[6 + number],
+        background=fit.background + torch.as_tensor(change[7 + number :]),
     )
     pattern = ring_pattern(given, given.bins.frequency, local_defocus(given, moved, tilt))[0]
     ratio, contrast, _ = signal_and_contrast(given, moved, tilt)
@@ -136,7 +139,7 @@ def test_score_of_the_joint_fit_is_the_slope_of_the_likelihood(monkeypatch):
         sides.append((patch_depth(given, fit.slope + offset) - patch_depth(given, fit.slope - offset)) / (2 * step))
     depth_slope = torch.stack(sides, -1)[tilt]
     information, score, _ = _normal_equations(given, fit, tilt, depth_slope)
-    sizes = np.array([1.0, 1.0, 1.0, 1e-4, 1e-4, 1e-4, 1e-4, *[1e-4] * (len(score) - 7)])
+    sizes = np.array([1.0, 1.0, 1.0, *[1e-4] * (len(score) - 3)])
     for j in range(len(score)):
         change = np.zeros(len(score))
         change[j] = sizes[j]

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from tiltwise.ops.ring_fit import THICKNESS, RingFit, signal_to_noise, update_shape
+from tiltwise.ops.ring_fit import signal_to_noise, update_shape
 from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern
+from tiltwise.ops.ring_prior import BELIEVED, RingFit
 
 _PATH_STEP = 600.0  # Å, rms difference of neighbouring tilts that costs half a unit of log likelihood
 _PATH_COST_MAX = 8.0  # a tilt may jump at this cost
@@ -34,7 +35,7 @@ def search_rings(spectra: RingSpectra, shape: torch.Tensor, handedness: int, gri
         defocus_error=torch.full_like(grid[path], torch.nan),
         astigmatism=grid.new_zeros(2),
         slope=grid.new_zeros(2),
-        thickness=THICKNESS,
+        thickness=BELIEVED.thickness,
         thickness_error=torch.nan,
         contrast=torch.ones_like(grid[path]),
         shape=shape * (total / spread).clamp_min(1e-3),

@@ -9,6 +9,7 @@ with path_l(u) (Å) the length of the beam's path at u within slab and layer and
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -38,19 +39,20 @@ def image_slab(
     protein_fraction: float,
     rng: np.random.Generator,
     *,
+    contrast_of_tilt: Callable[..., np.ndarray] | None = None,
     progress: Progress = no_progress,
 ) -> TiltSeries:
     """The series with images (tilt, y, x) int16 of electron counts: of a level slab of ice through the origin, of
-    params.specimen.thickness, protein_fraction of its volume protein.
+    params.specimen.thickness, protein_fraction of its volume protein. contrast_of_tilt is slab_contrast if not given,
+    or plane_field.plane_contrast.
 
     Geometry, CTF, exposure and handedness are those of the series. The detector is one of the image's own pixels:
     Poisson counts with √DQE on the signal.
     """
     images = np.empty((series.number, params.image_size, params.image_size), dtype=np.int16)
     for tilt in range(series.number):
-        path = params.specimen.thickness / math.cos(math.radians(float(series.geometry.tilt_angle[tilt])))
-        contrast = slab_contrast(series, params, protein_fraction, tilt, rng)
-        mean = float(series.exposure[tilt]) * math.exp(-path / params.mean_free_path) * params.pixel_size**2
+        contrast = (contrast_of_tilt or slab_contrast)(series, params, protein_fraction, tilt, rng)
+        mean = electrons_reaching(series, params, tilt)[0] * params.pixel_size**2
         images[tilt] = rng.poisson(np.clip(mean * (1 + contrast), 0, None)).clip(max=32767)
         progress((tilt + 1) / series.number, f"{series.name}: image {tilt + 1} of {series.number}")
     return replace(series, images=images)
@@ -79,6 +81,39 @@ def slab_contrast(
     return contrast
 
 
+def matter_power(
+    series: TiltSeries, params: SimulateParams, protein_fraction: float, tilt: int, frequency: torch.Tensor
+) -> torch.Tensor:
+    """4 (P_protein q² + P_ice) E² DQE: power of the contrast, Å² for each Å of path, at a CTF of 1.
+
+    frequency in 1/Å, of any shape. The image's own shot noise has 1 / (electrons per Å²) beside it.
+    """
+    voltage = series.optics.voltage
+    pre, own = (torch.as_tensor(float(a[tilt])) for a in (series.pre_exposure, series.exposure))
+    left = exposure_amplitude(frequency, pre, own, voltage) ** 2
+    mass, (height, fall) = protein_fraction * _PROTEIN_DENSITY, _PROTEIN_FORM
+    phase_of_form_factor = interaction_parameter(voltage) * POTENTIAL_OF_FORM_FACTOR
+    protein = mass * phase_of_form_factor**2 * height * torch.exp(-fall * frequency**2) * left
+    ice = water_phase_spectrum(frequency, 1 - protein_fraction, voltage)
+    envelope = torch.exp(-0.5 * params.motion_b_factor * frequency**2)
+    return 4 * (protein + ice) * envelope * detector_response(frequency * 2 * params.pixel_size)[0]
+
+
+def matter_power_on_grid(
+    series: TiltSeries, params: SimulateParams, protein_fraction: float, tilt: int, frequency: torch.Tensor
+) -> torch.Tensor:
+    """The same at very many frequencies, interpolated linearly between 4096 of them: right to 1e-5."""
+    knots = torch.linspace(0, float(frequency.max()), 4096, dtype=torch.float64)
+    values = matter_power(series, params, protein_fraction, tilt, knots)
+    return torch.from_numpy(np.interp(frequency.numpy(), knots.numpy(), values.numpy()).astype(np.float32))
+
+
+def electrons_reaching(series: TiltSeries, params: SimulateParams, tilt: int) -> tuple[float, float]:
+    """Mean electrons per Å² of one image behind the slab, and the beam's path through it, Å."""
+    path = params.specimen.thickness / math.cos(math.radians(float(series.geometry.tilt_angle[tilt])))
+    return float(series.exposure[tilt]) * math.exp(-path / params.mean_free_path), path
+
+
 def _middle_depth(series: TiltSeries, params: SimulateParams, tilt: int) -> np.ndarray:
     """(y, x) Å, of the slab's middle plane above each pixel."""
     axis = (np.arange(params.image_size) - params.image_size // 2) * params.pixel_size
@@ -102,15 +137,9 @@ def _field(
     frequency = frequency_grid_2d(fast, params.pixel_size)
     azimuth = torch.atan2(frequency[..., 1], frequency[..., 0])
     grid = Grid(size=fast[0], radius=frequency.norm(dim=-1), azimuth=azimuth)
-    transfer = transfer_of_tilt(grid, series, tilt, params.motion_b_factor, damaged=False).at(torch.tensor(depth))
-    pre, own = (torch.as_tensor(float(a[tilt])) for a in (series.pre_exposure, series.exposure))
-    left = exposure_amplitude(grid.radius, pre, own, series.optics.voltage) ** 2
-    mass, (height, fall) = protein_fraction * _PROTEIN_DENSITY, _PROTEIN_FORM
-    phase_of_potential = interaction_parameter(series.optics.voltage)
-    protein = mass * POTENTIAL_OF_FORM_FACTOR**2 * height * torch.exp(-fall * grid.radius**2) * left
-    ice = water_phase_spectrum(grid.radius, 1 - protein_fraction, series.optics.voltage) / phase_of_potential**2
-    potential = torch.sqrt(protein + ice)
-    dqe = detector_response(grid.radius * 2 * params.pixel_size)[0]
+    transfer = transfer_of_tilt(grid, series, tilt, damaged=False)
+    ctf = transfer.at(torch.tensor(depth)) / transfer.amplitude
+    amplitude = matter_power_on_grid(series, params, protein_fraction, tilt, grid.radius).sqrt() / params.pixel_size
     white = torch.fft.rfft2(torch.from_numpy(rng.standard_normal(fast, dtype=np.float32)))
-    field = torch.fft.irfft2(white * (transfer * potential * dqe.sqrt() / params.pixel_size).float(), s=fast)
+    field = torch.fft.irfft2(white * (ctf * amplitude).float(), s=fast)
     return field[: shape[0], : shape[1]].numpy()

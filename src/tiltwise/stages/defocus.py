@@ -19,8 +19,9 @@ from tiltwise.ops.ctf import ctf_phase
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.outliers import hide_outliers
-from tiltwise.ops.ring_fit import RingFit, fit_rings, ring_dispersion
+from tiltwise.ops.ring_fit import fit_rings, ring_dispersion
 from tiltwise.ops.ring_model import RingSpectra, background_basis, depth_spread_loss, fit_background, spline_basis
+from tiltwise.ops.ring_prior import RingFit
 from tiltwise.ops.ring_report import fit_resolution, tilt_corrected_curves
 from tiltwise.ops.ring_search import RingSearch, search_rings
 from tiltwise.ops.spectra import (

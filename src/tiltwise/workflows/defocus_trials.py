@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -9,9 +10,12 @@ from tiltwise.data.errors import StageError
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.params.defocus import DefocusParams
 from tiltwise.params.simulate import ErrorParams, SimulateParams, SpecimenParams
-from tiltwise.simulate.acquisition import acquire
+from tiltwise.simulate.acquisition import Scheme, acquire
+from tiltwise.simulate.plane_field import plane_contrast
 from tiltwise.simulate.slab_field import image_slab
 from tiltwise.stages.defocus import defocus
+
+_PROTEIN_FRACTION = 0.15  # of the volume
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +28,6 @@ class Trial:
     """Target of the series, Å; each tilt is off by 300 Å, each by itself."""
     image_size: int = 4096
     """px of 2.1 Å."""
-    protein_fraction: float = 0.15
-    """Part of the volume."""
 
 
 def measure(trial: Trial) -> dict:
@@ -55,16 +57,65 @@ def measure(trial: Trial) -> dict:
 
 def make_series(trial: Trial) -> TiltSeries:
     """A level slab of 150 nm, 41 tilts of ±60°, 3 e⁻/Å² each, at 2.1 Å/px, with its true geometry and CTF."""
-    params = SimulateParams(
+    params = _params(trial.image_size, trial.defocus, trial.defocus + 1e-6, trial.seed)
+    random = np.random.default_rng([trial.seed, round(trial.defocus), 5])
+    name = f"slab_{trial.seed}_{trial.defocus:g}"
+    return image_slab(acquire(params, name, random), params, _PROTEIN_FRACTION, random)
+
+
+def _params(image_size: int, defocus_min: float, defocus_max: float, seed: int) -> SimulateParams:
+    return SimulateParams(
         pixel_size=2.1,
-        image_size=trial.image_size,
-        defocus_min=trial.defocus,
-        defocus_max=trial.defocus + 1e-6,
+        image_size=image_size,
+        defocus_min=defocus_min,
+        defocus_max=defocus_max,
         motion_b_factor=100.0,
-        seed=trial.seed,
+        seed=seed,
         specimen=SpecimenParams(thickness=1500.0),
         errors=ErrorParams(defocus=300.0, astigmatism=1000.0, tilt_angle=0.0),
     )
-    random = np.random.default_rng([trial.seed, round(trial.defocus), 5])
-    name = f"slab_{trial.seed}_{trial.defocus:g}"
-    return image_slab(acquire(params, name, random), params, trial.protein_fraction, random)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HandTrial:
+    """One small series whose hand is to be found."""
+
+    seed: int
+    """Seed of everything random."""
+    handedness: Literal[-1, 1]
+    """The true one."""
+    scheme: Literal["full", "narrow", "one_sided"] = "full"
+    """±60° or ±40°, dose-symmetric, or 0 to 60° in rising order."""
+    image_size: int = 1024
+    """px of 2.1 Å."""
+
+
+_TILT_AXES = (85.0, -5.0, 175.0, -95.0)  # degrees; each with an error of its own
+_STEP = 3.0  # degrees
+
+
+def find_hand(trial: HandTrial) -> dict:
+    """Make a level slab in strips, fit it at the true geometry, and say what was decided: handedness and evidence."""
+    truth = make_hand_series(trial)
+    result = defocus(replace(truth, ctf=None, defocus_handedness=None), DefocusParams())
+    return {
+        "found": result.tilt_series.defocus_handedness,
+        "evidence": result.quality["handedness_evidence"],
+        "determined": result.quality["determined"],
+    }
+
+
+def make_hand_series(trial: HandTrial) -> TiltSeries:
+    """At 2 to 4 µm, 150 nm of ice with 15 % protein, about one of four tilt axes; with its true geometry and CTF."""
+    random = np.random.default_rng([trial.seed, trial.handedness + 1, 6])
+    params = _params(trial.image_size, 20000.0, 40000.0, trial.seed).model_copy(
+        update={
+            "handedness": trial.handedness,
+            "nominal_tilt_axis_angle": float(random.choice(_TILT_AXES)),
+            "tilt_max": 40.0 if trial.scheme == "narrow" else 60.0,
+        }
+    )
+    rising = np.arange(0, 60 + _STEP / 2, _STEP)
+    scheme = Scheme.of((rising, np.arange(len(rising))), params.exposure) if trial.scheme == "one_sided" else None
+    series = acquire(params, f"hand_{trial.seed}_{trial.handedness:+d}", random, scheme=scheme)
+    return image_slab(series, params, _PROTEIN_FRACTION, random, contrast_of_tilt=plane_contrast)
