@@ -10,7 +10,14 @@ import torch
 from tiltwise.data.optics import Optics
 from tiltwise.ops.ctf import ctf_phase
 from tiltwise.ops.ring_fit import _normal_equations, local_defocus, shape_splines, signal_and_contrast
-from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern, thickness_contrast
+from tiltwise.ops.ring_model import (
+    RingSpectra,
+    background_basis,
+    background_splines,
+    patch_depth,
+    ring_pattern,
+    thickness_contrast,
+)
 from tiltwise.ops.ring_prior import RingFit
 from tiltwise.ops.ring_search import score_defocus
 from tiltwise.ops.spectra import patch_centres, patch_layout, polar_bins
@@ -70,7 +77,7 @@ def test_scores_with_one_table_of_patterns_equal_plain_sums():
     given, grid = spectra(), torch.arange(20000.0, 24000.0, 250.0, dtype=torch.float64)
     shape = torch.stack([torch.full_like(given.ring_frequency, value) for value in (0.3, 0.05)])
     score, variance = score_defocus(given, shape, -1, grid)
-    basis, half = background_basis(given.ring_frequency), 125.0
+    basis, half = background_splines(given.ring_frequency), 125.0
     depth = (-patch_depth(given, grid.new_zeros(2)) / half).round() * half
     for tilt in range(2):
         ratio = given.damage[tilt] * 0.3 + 0.05
@@ -89,7 +96,7 @@ def test_scores_with_one_table_of_patterns_equal_plain_sums():
 
 def state(given: RingSpectra) -> RingFit:
     tilts, rings = given.power.shape[0], given.power.shape[-1]
-    number = background_basis(given.ring_frequency).shape[1]
+    number = background_basis(given.bins).shape[-1]
     return RingFit(
         handedness=1,
         defocus=torch.tensor([25000.0, 27000.0], dtype=torch.float64)[:tilts],
@@ -123,7 +130,7 @@ def log_likelihood(given: RingSpectra, fit: RingFit, tilt: int, change: np.ndarr
     pattern = ring_pattern(given, given.bins.frequency, local_defocus(given, moved, tilt))[0]
     ratio, contrast, _ = signal_and_contrast(given, moved, tilt)
     ring = 1 + contrast * ratio / (1 + ratio) * pattern
-    mu = ring * torch.exp(background_basis(given.ring_frequency) @ moved.background[tilt])
+    mu = ring * torch.exp(background_basis(given.bins) @ moved.background[tilt])
     return float((-given.weight[tilt] * (mu.log() + given.power[tilt] / mu)).sum())
 
 

@@ -13,6 +13,7 @@ from scipy.optimize import nnls
 from tiltwise.ops.ring_model import (
     RingSpectra,
     background_basis,
+    background_splines,
     patch_depth,
     ring_pattern,
     spline_basis,
@@ -81,8 +82,8 @@ def update_shape(spectra: RingSpectra, fit: RingFit) -> RingFit:
     Molecules and ice are told apart by what exposure leaves of them. The background of each tilt is eliminated, not
     held: it would keep what it took of the rings.
     """
-    splines, basis = shape_splines(spectra), background_basis(spectra.ring_frequency)
-    number = splines.shape[1]
+    splines, basis = shape_splines(spectra), background_basis(spectra.bins)
+    number, flat = splines.shape[1], basis.flatten(0, 1)
     score, variance = splines.new_zeros(2 * number), splines.new_zeros(2 * number, 2 * number)
     for i in range(len(fit.defocus)):
         pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i))[0]
@@ -92,11 +93,11 @@ def update_shape(spectra: RingSpectra, fit: RingFit) -> RingFit:
         surprise = spectra.power[i] / (torch.exp(basis @ fit.background[i]) * ring) - 1
         surprise = surprise + change * signal_to_noise(spectra, fit.shape, i)
         weight, columns = spectra.weight[i], torch.cat([spectra.damage[i][:, None] * splines, splines], dim=1)
-        overlap = basis.T @ ((weight * change).sum((0, 1))[:, None] * columns)
-        normal = basis.T @ (weight.sum((0, 1))[:, None] * basis)
+        overlap = flat.T @ ((weight * change).sum(0)[..., None] * columns).flatten(0, 1)
+        normal = flat.T @ (weight.sum(0).flatten()[:, None] * flat)
         explained = torch.linalg.solve(normal + 1e-6 * torch.eye(len(normal)).to(normal), overlap)
         score = score + columns.T @ (weight * change * surprise).sum((0, 1))
-        score = score - explained.T @ (basis.T @ (weight * surprise).sum((0, 1)))
+        score = score - explained.T @ (flat.T @ (weight * surprise).sum(0).flatten())
         variance = variance + columns.T @ ((weight * change**2).sum((0, 1))[:, None] * columns) - overlap.T @ explained
     return replace(fit, shape=(splines @ fit_shape(score, variance).reshape(2, number).T).T)
 
@@ -190,7 +191,7 @@ def _normal_equations(
     Parameters: defocus, A, B, slope x, slope y, log thickness, coefficients of s_0 and of s_1, contrast, background
     splines. The derivatives of the last four are one pattern times functions of frequency alone.
     """
-    bins, basis = spectra.bins, background_basis(spectra.ring_frequency)
+    bins, basis = spectra.bins, background_basis(spectra.bins)
     pattern, slope = ring_pattern(spectra, bins.frequency, local_defocus(spectra, fit, tilt))
     ratio, contrast, by_thickness = signal_and_contrast(spectra, fit, tilt)
     strength, by_thickness = contrast * ratio / (1 + ratio), by_thickness * ratio / (1 + ratio)
@@ -210,14 +211,18 @@ def _normal_equations(
     weight, weighted = weight.flatten(0, 1), (weight.flatten(0, 1) * (relative - 1).flatten(0, 1))
     design_weighted = design * weight
     block = design_weighted.flatten(1) @ design.flatten(1).T
-    across, along = (design_weighted * pattern).sum(1) @ signal, design_weighted.sum(1) @ basis
-    squares = [(weight * pattern**k).sum(0)[:, None] for k in (2, 1, 0)]
+    smooth, sectors = basis.flatten(0, 1), len(basis)
+    across = (design_weighted * pattern).sum(1) @ signal
+    along = design_weighted.unflatten(1, (-1, sectors)).sum(1).flatten(1) @ smooth
+    first, zeroth = ((weight * factor).unflatten(0, (-1, sectors)).sum(0).flatten()[:, None] for factor in (pattern, 1))
     rows = [
         [block, across, along],
-        [across.T, signal.T @ (squares[0] * signal), signal.T @ (squares[1] * basis)],
-        [along.T, basis.T @ (squares[1] * signal), basis.T @ (squares[2] * basis)],
+        [across.T, signal.T @ ((weight * pattern**2).sum(0)[:, None] * signal), None],
+        [along.T, smooth.T @ (first * signal.repeat(sectors, 1)), smooth.T @ (zeroth * smooth)],
     ]
-    score = [(design * weighted).sum((1, 2)), (weighted * pattern).sum(0) @ signal, weighted.sum(0) @ basis]
+    rows[1][2] = rows[2][1].T
+    background = weighted.unflatten(0, (-1, sectors)).sum(0).flatten() @ smooth
+    score = [(design * weighted).sum((1, 2)), (weighted * pattern).sum(0) @ signal, background]
     return torch.cat([torch.cat(row, dim=1) for row in rows]), torch.cat(score), gain
 
 
@@ -239,7 +244,7 @@ def ring_dispersion(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
     the weights by this factor (quasi-likelihood) keeps it from posing as rings. Measured on sums over 5 rings of
     frequency, since such structure is that wide, and averaged over 13.
     """
-    basis = background_basis(spectra.ring_frequency)
+    basis = background_splines(spectra.ring_frequency)
     residual = total = torch.zeros_like(spectra.ring_frequency)
     for i in range(len(fit.defocus)):
         pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i))[0]

@@ -28,7 +28,7 @@ def tilt_corrected_curves(spectra: RingSpectra, fit: RingFit) -> tuple[torch.Ten
     points = -(-rings // group)
     spacing = (frequency[-1] - frequency[0]) / (rings - 1)
     depth = fit.handedness * patch_depth(spectra, fit.slope)
-    basis = background_basis(frequency)
+    basis = background_basis(spectra.bins)
     observed, expected = [], []
     for i in range(len(fit.defocus)):
         stretch = ((fit.defocus[i] + depth[i]) / fit.defocus[i]).clamp_min(0.01).sqrt()
@@ -50,7 +50,7 @@ def fit_resolution(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
     In windows of an eighth of the band, the projection of what was observed on the fitted rings is compared with its
     noise; from the window of best agreement outwards, the last one above 2 standard deviations gives the spacing.
     """
-    frequency, basis = spectra.ring_frequency, background_basis(spectra.ring_frequency)
+    frequency, basis = spectra.ring_frequency, background_basis(spectra.bins)
     reach = max(2, len(frequency) // 16)
     window = torch.ones(1, 1, 2 * reach + 1, dtype=frequency.dtype, device=frequency.device)
     spacing = []
