@@ -105,6 +105,7 @@ def state(given: RingSpectra) -> RingFit:
         slope=torch.tensor([0.01, -0.02], dtype=torch.float64),
         thickness=900.0,
         thickness_error=torch.nan,
+        phase_shift=20.0,
         contrast=torch.tensor([1.1, 0.9], dtype=torch.float64)[:tilts],
         shape=torch.stack([torch.linspace(a, b, rings, dtype=torch.float64) for a, b in ((0.5, 0.2), (0.05, 0.1))]),
         background=torch.zeros(tilts, number, dtype=torch.float64),
@@ -114,7 +115,8 @@ def state(given: RingSpectra) -> RingFit:
 
 
 def log_likelihood(given: RingSpectra, fit: RingFit, tilt: int, change: np.ndarray) -> float:
-    """Whittle's log likelihood at small changes of defocus, A, B, slopes, log thickness, s(k), contrast, background."""
+    """Whittle's log likelihood at small changes of defocus, A, B, slopes, log thickness, phase shift, s(k), contrast,
+    background."""
     splines = shape_splines(given)
     number = 2 * splines.shape[1]
     moved = replace(
@@ -123,11 +125,12 @@ def log_likelihood(given: RingSpectra, fit: RingFit, tilt: int, change: np.ndarr
         astigmatism=fit.astigmatism + torch.as_tensor(change[1:3]),
         slope=fit.slope + torch.as_tensor(change[3:5]),
         thickness=fit.thickness * math.exp(change[5]),
-        shape=fit.shape + torch.as_tensor(change[6 : 6 + number]).reshape(2, -1) @ splines.T,
-        contrast=fit.contrast + change[6 + number],
-        background=fit.background + torch.as_tensor(change[7 + number :]),
+        phase_shift=fit.phase_shift + math.degrees(change[6]),
+        shape=fit.shape + torch.as_tensor(change[7 : 7 + number]).reshape(2, -1) @ splines.T,
+        contrast=fit.contrast + change[7 + number],
+        background=fit.background + torch.as_tensor(change[8 + number :]),
     )
-    pattern = ring_pattern(given, given.bins.frequency, local_defocus(given, moved, tilt))[0]
+    pattern = ring_pattern(given, given.bins.frequency, local_defocus(given, moved, tilt), moved.phase_shift)[0]
     ratio, contrast, _ = signal_and_contrast(given, moved, tilt)
     ring = 1 + contrast * ratio / (1 + ratio) * pattern
     mu = ring * torch.exp(background_basis(given.bins) @ moved.background[tilt])

@@ -49,6 +49,7 @@ def start(given: RingSpectra, defocus: float) -> RingFit:
         slope=torch.zeros(2, dtype=torch.float64),
         thickness=BELIEVED.thickness,
         thickness_error=math.nan,
+        phase_shift=0.0,
         contrast=torch.ones(1, dtype=torch.float64),
         shape=torch.full((2, len(given.ring_frequency)), ratio, dtype=torch.float64),
         background=torch.zeros(1, background_basis(given.bins).shape[-1], dtype=torch.float64),

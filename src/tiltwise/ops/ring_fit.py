@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from scipy.optimize import nnls
 
+from tiltwise.ops.ctf import electron_wavelength
 from tiltwise.ops.ring_model import (
     RingSpectra,
     background_basis,
@@ -86,7 +87,7 @@ def update_shape(spectra: RingSpectra, fit: RingFit) -> RingFit:
     number, flat = splines.shape[1], basis.flatten(0, 1)
     score, variance = splines.new_zeros(2 * number), splines.new_zeros(2 * number, 2 * number)
     for i in range(len(fit.defocus)):
-        pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i))[0]
+        pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i), fit.phase_shift)[0]
         ratio, contrast, _ = signal_and_contrast(spectra, fit, i)
         ring = 1 + (contrast * ratio / (1 + ratio) * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
         change = contrast * fit.contrast[i] / (1 + ratio) ** 2 * pattern / ring
@@ -146,7 +147,7 @@ def _scoring_step(spectra: RingSpectra, fit: RingFit, prior: RingPrior) -> RingF
     return replace(
         _moved(fit, step, local),
         defocus_error=covariance.diagonal()[:tilts].sqrt(),
-        thickness_error=fit.thickness * float(covariance[-1, -1].sqrt()),
+        thickness_error=fit.thickness * float(covariance[tilts + 4, tilts + 4].sqrt()),
         variation=update_variation(spectra.tilt_angle, fit, covariance[:tilts, :tilts]),
         log_evidence=gain - float(penalty),
     )
@@ -177,7 +178,8 @@ def _moved(fit: RingFit, step: torch.Tensor, local: torch.Tensor) -> RingFit:
         defocus=fit.defocus + step[:tilts].clamp(-300, 300),
         astigmatism=fit.astigmatism + step[tilts : tilts + 2].clamp(-300, 300),
         slope=fit.slope + step[tilts + 2 : tilts + 4].clamp(-0.03, 0.03),
-        thickness=fit.thickness * math.exp(float(step[-1].clamp(-0.4, 0.4))),
+        thickness=fit.thickness * math.exp(float(step[tilts + 4].clamp(-0.4, 0.4))),
+        phase_shift=fit.phase_shift + math.degrees(float(step[tilts + 5].clamp(-0.3, 0.3))),
         contrast=(fit.contrast + local[:, 0].clamp(-0.5, 0.5)).clamp(0.05, 3.0),
         background=fit.background + local[:, 1:].clamp(-1, 1),
     )
@@ -188,11 +190,11 @@ def _normal_equations(
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Fisher information (parameter, parameter) and score (parameter,) of one tilt, and the log likelihood gained.
 
-    Parameters: defocus, A, B, slope x, slope y, log thickness, coefficients of s_0 and of s_1, contrast, background
-    splines. The derivatives of the last four are one pattern times functions of frequency alone.
+    Parameters: defocus, A, B, slope x, slope y, log thickness, phase shift (radians), coefficients of s_0 and of s_1,
+    contrast, background splines. The derivatives of s and contrast are one pattern times functions of frequency alone.
     """
     bins, basis = spectra.bins, background_basis(spectra.bins)
-    pattern, slope = ring_pattern(spectra, bins.frequency, local_defocus(spectra, fit, tilt))
+    pattern, slope = ring_pattern(spectra, bins.frequency, local_defocus(spectra, fit, tilt), fit.phase_shift)
     ratio, contrast, by_thickness = signal_and_contrast(spectra, fit, tilt)
     strength, by_thickness = contrast * ratio / (1 + ratio), by_thickness * ratio / (1 + ratio)
     ring = 1 + (strength * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
@@ -203,7 +205,9 @@ def _normal_equations(
     by_defocus, pattern = strength * slope / ring, (pattern / ring).flatten(0, 1)
     columns = [by_defocus, by_defocus * bins.cosine, by_defocus * bins.sine]
     columns += [by_defocus * depth_slope[:, axis, None, None] for axis in range(2)]
-    design = torch.stack([column.flatten(0, 1) for column in columns] + [by_thickness * pattern])
+    columns = [column.flatten(0, 1) for column in columns]
+    by_phase = (by_defocus / (math.pi * electron_wavelength(spectra.optics.voltage) * bins.frequency**2)).flatten(0, 1)
+    design = torch.stack([*columns, by_thickness * pattern, by_phase])
     splines, by_signal = shape_splines(spectra), contrast * fit.contrast[tilt] / (1 + ratio) ** 2
     signal = by_signal[:, None] * torch.cat(
         [spectra.damage[tilt][:, None] * splines, splines, (ratio / fit.contrast[tilt] ** 2)[:, None]], dim=1
@@ -247,7 +251,7 @@ def ring_dispersion(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
     basis = background_splines(spectra.ring_frequency)
     residual = total = torch.zeros_like(spectra.ring_frequency)
     for i in range(len(fit.defocus)):
-        pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i))[0]
+        pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i), fit.phase_shift)[0]
         strength = ring_strength(spectra, fit, i)
         ring = 1 + (strength * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
         weight = spectra.weight[i].sum((0, 1))

@@ -88,11 +88,14 @@ def patch_depth(spectra: RingSpectra, slope: torch.Tensor) -> torch.Tensor:
 
 
 def ring_pattern(
-    spectra: RingSpectra, frequency: torch.Tensor, defocus: torch.Tensor
+    spectra: RingSpectra, frequency: torch.Tensor, defocus: torch.Tensor, phase_shift: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """- c(k) cos 2 chi, c of the finite patch, and its derivative by defocus (1/Å) with c held; arguments broadcast."""
+    """- c(k) cos 2 chi, c of the finite patch, and its derivative by defocus (1/Å) with c held; arguments broadcast.
+
+    phase_shift in degrees. The derivative by it, in radians, is that by defocus over π λ k².
+    """
     wavelength = electron_wavelength(spectra.optics.voltage)
-    twice = 2 * ctf_phase(frequency, defocus, spectra.optics)
+    twice = 2 * ctf_phase(frequency, defocus, spectra.optics, phase_shift)
     lag = 2 * wavelength * frequency * defocus / spectra.pixel_size
     contrast = window_coherence(spectra.layout, lag)
     return -contrast * torch.cos(twice), contrast * 2 * math.pi * wavelength * frequency**2 * torch.sin(twice)

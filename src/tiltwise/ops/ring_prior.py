@@ -9,8 +9,8 @@ _SMOOTH_RANGE = 20.0  # degrees, over which defocus changes slowly
 _VARIATION = 150.0  # Å, expected standard deviation of slow change and of jitter; 50 to 300 in published fits
 _VARIATION_COUNT = 10  # components that this expectation counts for
 _LEVEL_SD = 1e5  # Å, the level is free
-SHARED = 5
-"""Numbers that all tilts share: A, B, two slopes, log thickness."""
+SHARED = 6
+"""Numbers that all tilts share: A, B, two slopes, log thickness, phase shift."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +25,8 @@ class RingPrior:
     """Median thickness of the slab, Å."""
     thickness_sd: float = 0.7
     """Of the logarithm of the thickness."""
+    phase_shift_sd: float = 0.05
+    """Of the phase shift, degrees, about 0: without a phase plate there is none."""
 
 
 BELIEVED = RingPrior()
@@ -49,6 +51,8 @@ class RingFit:
     """Of the slab, Å."""
     thickness_error: float
     """Standard error, Å; near 0.7 × thickness where the rings say nothing of it."""
+    phase_shift: float
+    """Of a phase plate, degrees."""
     contrast: torch.Tensor
     """(tilt,) a, 1 on average."""
     shape: torch.Tensor
@@ -62,16 +66,17 @@ class RingFit:
 
 
 def prior_precision(tilt_angle: torch.Tensor, fit: RingFit, prior: RingPrior) -> tuple[torch.Tensor, torch.Tensor]:
-    """Precision matrix of (defocus, A, B, slopes, log thickness) and the present deviation from the prior mean."""
+    """Precision matrix of defocus and the SHARED numbers, and the present deviation from the prior mean."""
     tilts = len(fit.defocus)
     precision = fit.defocus.new_zeros(tilts + SHARED, tilts + SHARED)
     precision[:tilts, :tilts] = torch.linalg.inv(_defocus_covariance(tilt_angle, fit.variation))
     for index, sd in ((tilts, prior.astigmatism_sd), (tilts + 2, prior.slope_sd)):
         precision[index, index] = precision[index + 1, index + 1] = sd**-2
-    precision[-1, -1] = prior.thickness_sd**-2
+    precision[tilts + 4, tilts + 4] = prior.thickness_sd**-2
+    precision[tilts + 5, tilts + 5] = math.radians(prior.phase_shift_sd) ** -2
     centred = fit.defocus - fit.defocus.median()
-    thicker = fit.defocus.new_tensor([math.log(fit.thickness / prior.thickness)])
-    return precision, torch.cat([centred, fit.astigmatism, fit.slope, thicker])
+    last = fit.defocus.new_tensor([math.log(fit.thickness / prior.thickness), math.radians(fit.phase_shift)])
+    return precision, torch.cat([centred, fit.astigmatism, fit.slope, last])
 
 
 def _defocus_covariance(tilt_angle: torch.Tensor, variation: tuple[float, float]) -> torch.Tensor:

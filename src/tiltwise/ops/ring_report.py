@@ -12,7 +12,7 @@ _AGREES = 2.0  # standard deviations
 
 def expected_power(spectra: RingSpectra, fit: RingFit, tilt: int) -> torch.Tensor:
     """(patch, sector, ring) 1 - r / (1 + r) c cos 2 chi of one tilt: expected power over the background."""
-    pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, tilt))[0]
+    pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, tilt), fit.phase_shift)[0]
     return 1 + ring_strength(spectra, fit, tilt) * pattern
 
 

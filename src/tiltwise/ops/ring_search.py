@@ -6,7 +6,7 @@ import torch
 
 from tiltwise.ops.ring_fit import fit_rings, ring_dispersion, signal_to_noise, update_shape
 from tiltwise.ops.ring_model import RingSpectra, background_basis, background_splines, patch_depth, ring_pattern
-from tiltwise.ops.ring_prior import BELIEVED, RingFit
+from tiltwise.ops.ring_prior import BELIEVED, RingFit, RingPrior
 
 _STEP = 250.0  # Å, of the search over defocus
 _ASTIGMATISM_STEP = 125.0  # Å, of the search over astigmatism and the defoci that go with it
@@ -27,28 +27,42 @@ class RingSearch:
 
 
 def search_series(
-    spectra: RingSpectra, defocus_min: float, defocus_max: float, hands: tuple[int, ...] = (1, -1)
+    spectra: RingSpectra,
+    defocus_min: float,
+    defocus_max: float,
+    *,
+    hands: tuple[int, ...] = (1, -1),
+    phase_shifts: tuple[float, ...] = (0.0,),
+    prior: RingPrior = BELIEVED,
 ) -> tuple[RingSpectra, list[RingSearch]]:
     """Search twice, the second time with the weights and the curve s(k) that the first one found, and astigmatism.
 
-    Gives the spectra with these weights, and one starting point for each hand; one alone where no patch lies deep
-    enough to tell them apart.
+    phase_shifts, degrees, are those to try for the whole series. Gives the spectra with these weights, and one starting
+    point for each hand; one alone where no patch lies deep enough to tell them apart.
     """
     grid = torch.arange(defocus_min, defocus_max, _STEP, dtype=torch.float64)
     if float(patch_depth(spectra, grid.new_zeros(2)).abs().max()) < _STEP / 4:
         hands = hands[:1]
     flat = torch.tensor([[0.1], [0.02]]).to(spectra.ring_frequency).expand(-1, len(spectra.ring_frequency))
-    searches = [search_rings(spectra, flat, handedness, grid) for handedness in hands]
+    tried = [[search_rings(spectra, flat, hand, grid, phase) for hand in hands] for phase in phase_shifts]
+    searches = max(tried, key=lambda some: max(s.significance for s in some))
     best = max(searches, key=lambda s: s.significance)
-    rough = fit_rings(spectra, search_astigmatism(spectra, best.fit), iterations=_ROUGH)
+    rough = fit_rings(spectra, search_astigmatism(spectra, best.fit), prior, iterations=_ROUGH)
     spectra = replace(spectra, weight=spectra.weight / ring_dispersion(spectra, rough))
-    again = [search_rings(spectra, s.fit.shape.clamp_min(0.003), s.fit.handedness, grid) for s in searches]
+    again = [
+        search_rings(spectra, s.fit.shape.clamp_min(0.003), s.fit.handedness, grid, rough.phase_shift) for s in searches
+    ]
     return spectra, [replace(search, fit=search_astigmatism(spectra, search.fit)) for search in again]
 
 
-def search_rings(spectra: RingSpectra, shape: torch.Tensor, handedness: int, grid: torch.Tensor) -> RingSearch:
-    """Grid search of all tilts with s(k) = shape (2, ring), then s(k) fitted along the best path. grid (defocus,) Å."""
-    score, variance = score_defocus(spectra, shape, handedness, grid)
+def search_rings(
+    spectra: RingSpectra, shape: torch.Tensor, handedness: int, grid: torch.Tensor, phase_shift: float = 0.0
+) -> RingSearch:
+    """Grid search of all tilts with s(k) = shape (2, ring), then s(k) fitted along the best path.
+
+    grid (defocus,) Å; phase_shift in degrees.
+    """
+    score, variance = score_defocus(spectra, shape, handedness, grid, phase_shift)
     path = best_path(score.clamp_min(0) ** 2 / (2 * variance), grid)
     tilt = torch.arange(len(path), device=path.device)
     total, spread = score[tilt, path].sum(), variance[tilt, path].sum()
@@ -61,6 +75,7 @@ def search_rings(spectra: RingSpectra, shape: torch.Tensor, handedness: int, gri
         slope=grid.new_zeros(2),
         thickness=BELIEVED.thickness,
         thickness_error=torch.nan,
+        phase_shift=phase_shift,
         contrast=torch.ones_like(grid[path]),
         shape=shape * (total / spread).clamp_min(1e-3),
         background=grid.new_zeros(len(path), number),
@@ -90,13 +105,15 @@ class _Patterns:
         return (levels - self.least).tolist(), sums
 
 
-def _tabulate(spectra: RingSpectra, handedness: int, low: float, step: float, number: int) -> _Patterns:
-    """Patterns for `number` steps of defocus at depth 0, from low upwards, and all depths h · depth; Å."""
+def _tabulate(
+    spectra: RingSpectra, handedness: int, low: float, step: float, number: int, phase_shift: float
+) -> _Patterns:
+    """Patterns for `number` steps of defocus at depth 0, from low upwards, and all depths h · depth; Å, degrees."""
     depth = handedness * patch_depth(spectra, spectra.tilt_angle.new_zeros(2))
     level = (depth / step).round().long()
     least, most = int(level.min()), int(level.max())
     defocus = low + step * torch.arange(least, most + number, dtype=depth.dtype, device=depth.device)
-    pattern = ring_pattern(spectra, spectra.ring_frequency, defocus[:, None])[0]
+    pattern = ring_pattern(spectra, spectra.ring_frequency, defocus[:, None], phase_shift)[0]
     return _Patterns(table=pattern, level=level, least=least)
 
 
@@ -107,7 +124,7 @@ def _envelopes(spectra: RingSpectra, shape: torch.Tensor) -> torch.Tensor:
 
 
 def score_defocus(
-    spectra: RingSpectra, shape: torch.Tensor, handedness: int, grid: torch.Tensor
+    spectra: RingSpectra, shape: torch.Tensor, handedness: int, grid: torch.Tensor, phase_shift: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Evidence for rings at each defocus of an even grid (Å), tilt by tilt, averaged over azimuth but not over patches.
 
@@ -118,7 +135,7 @@ def score_defocus(
     """
     basis = background_splines(spectra.ring_frequency)
     half = float(grid[1] - grid[0]) / 2
-    patterns = _tabulate(spectra, handedness, float(grid[0]), half, 2 * len(grid) - 1)
+    patterns = _tabulate(spectra, handedness, float(grid[0]), half, 2 * len(grid) - 1, phase_shift)
     square = patterns.table**2
     scores, variances = [], []
     rows = 2 * torch.arange(len(grid), device=grid.device)
@@ -151,7 +168,7 @@ def search_astigmatism(spectra: RingSpectra, fit: RingFit) -> RingFit:
     low = float(fit.defocus.min()) - reach * _ASTIGMATISM_STEP
     first = ((fit.defocus - low) / _ASTIGMATISM_STEP).round().long() - reach
     number = int(first.max()) + 2 * reach + 1
-    patterns = _tabulate(spectra, fit.handedness, low, _ASTIGMATISM_STEP, number)
+    patterns = _tabulate(spectra, fit.handedness, low, _ASTIGMATISM_STEP, number, fit.phase_shift)
     square = patterns.table**2
     steps = torch.arange(2 * reach + 1)
     gains = spectra.tilt_angle.new_zeros(len(first), len(spectra.bins.cosine), len(steps))  # tilt, sector, offset

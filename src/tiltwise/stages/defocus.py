@@ -18,13 +18,15 @@ from tiltwise.ops.ctf import ctf_phase
 from tiltwise.ops.ring_fit import fit_rings
 from tiltwise.ops.ring_measure import measure_rings, usable_tilts
 from tiltwise.ops.ring_model import RingSpectra
-from tiltwise.ops.ring_prior import RingFit
+from tiltwise.ops.ring_prior import BELIEVED, RingFit, RingPrior
 from tiltwise.ops.ring_report import fit_resolution, tilt_corrected_curves
 from tiltwise.ops.ring_search import RingSearch, search_series
 from tiltwise.params.defocus import DefocusParams
 
 _SIGNIFICANT = 7.0  # standard deviations; noise, whose defocus the search is free to choose, reaches 4
 _FEWEST_PERIODS = 3.0  # of CTF² in the band: fewer could be the spectrum of beads or membranes
+_PHASE_SHIFTS = (0.0, 30.0, 60.0, 90.0, 120.0, 150.0)  # degrees; rings are the same 180 further on
+_PHASE_PLATE = RingPrior(phase_shift_sd=180.0)
 _DECISIVE = 2.0  # difference of log likelihood, 7 to 1; one series of low exposure gives 4 to 6
 
 
@@ -54,15 +56,17 @@ def defocus(
     if _periods(spectra, params.defocus_max) < _FEWEST_PERIODS:
         return _not_determined(tilt_series, "the band holds too few rings at any defocus: the pixels are too coarse")
     progress(0.5, "searching for rings")
-    spectra, searches = search_series(spectra, params.defocus_min, params.defocus_max)
+    phase_shifts, prior = (_PHASE_SHIFTS, _PHASE_PLATE) if params.fit_phase_shift else ((0.0,), BELIEVED)
+    limits = params.defocus_min, params.defocus_max
+    spectra, searches = search_series(spectra, *limits, phase_shifts=phase_shifts, prior=prior)
     reason = _doubt(spectra, max(searches, key=lambda s: s.significance))
     if reason:
         return _not_determined(tilt_series, reason)
     fits = []
     for search in searches:
         progress(0.6 + 0.2 * len(fits), f"fitting handedness {search.fit.handedness:+d}")
-        fits.append(fit_rings(spectra, search.fit))
-    result = _determined(tilt_series, rows, spectra, fits)
+        fits.append(fit_rings(spectra, search.fit, prior))
+    result = _determined(tilt_series, rows, spectra, fits, phase_plate=params.fit_phase_shift)
     progress(1.0, "defocus fitted")
     return result
 
@@ -84,12 +88,15 @@ def _doubt(spectra: RingSpectra, search: RingSearch) -> str:
     return ""
 
 
-def _determined(tilt_series: TiltSeries, rows: np.ndarray, spectra: RingSpectra, fits: list[RingFit]) -> DefocusResult:
+def _determined(
+    tilt_series: TiltSeries, rows: np.ndarray, spectra: RingSpectra, fits: list[RingFit], *, phase_plate: bool
+) -> DefocusResult:
     fit = max(fits, key=lambda f: f.log_evidence)
     evidence = sum(f.handedness * f.log_evidence for f in fits) if len(fits) == 2 else 0.0
     handedness = fit.handedness if abs(evidence) >= _DECISIVE else None
     undecided = f"log likelihoods differ by less than {_DECISIVE:g}" if len(fits) == 2 else "no tilt shows depth"
-    ctf = _ctf(tilt_series, rows, fit, fit_resolution(spectra, fit))
+    phase_shift = fit.phase_shift % 180 if phase_plate else 0.0
+    ctf = _ctf(tilt_series, rows, fit, fit_resolution(spectra, fit), phase_shift)
     frequency, observed, fitted = tilt_corrected_curves(spectra, fit)
     quality = {
         "determined": True,
@@ -99,6 +106,7 @@ def _determined(tilt_series: TiltSeries, rows: np.ndarray, spectra: RingSpectra,
         "fit_resolution_A": _json(ctf.fit_resolution),
         "astigmatism_A": float(2 * fit.astigmatism.norm()),
         "astigmatism_angle_deg": float(ctf.astigmatism_angle[0]),
+        "phase_shift_deg": round(phase_shift, 2),
         "handedness": handedness,
         "handedness_evidence": float(evidence),
         "handedness_reason": "" if handedness else undecided,
@@ -113,7 +121,7 @@ def _determined(tilt_series: TiltSeries, rows: np.ndarray, spectra: RingSpectra,
     return DefocusResult(tilt_series=replace(tilt_series, ctf=ctf, defocus_handedness=handedness), quality=quality)
 
 
-def _ctf(tilt_series: TiltSeries, rows: np.ndarray, fit: RingFit, resolution: torch.Tensor) -> Ctf:
+def _ctf(tilt_series: TiltSeries, rows: np.ndarray, fit: RingFit, resolution: torch.Tensor, phase_shift: float) -> Ctf:
     """All rows: those not fitted are interpolated over the tilt angle, without error and resolution."""
     number = tilt_series.number
     angle = tilt_series.geometry.tilt_angle
@@ -128,7 +136,7 @@ def _ctf(tilt_series: TiltSeries, rows: np.ndarray, fit: RingFit, resolution: to
         defocus_u=mean + half,
         defocus_v=mean - half,
         astigmatism_angle=np.full(number, direction),
-        phase_shift=np.zeros(number),
+        phase_shift=np.full(number, phase_shift),
         defocus_error=error,
         fit_resolution=finest,
     )
@@ -144,6 +152,7 @@ def _not_determined(tilt_series: TiltSeries, reason: str) -> DefocusResult:
         "fit_resolution_A": nothing,
         "astigmatism_A": None,
         "astigmatism_angle_deg": None,
+        "phase_shift_deg": None,
         "thickness_A": None,
         "thickness_error_A": None,
         "handedness": None,

@@ -5,6 +5,7 @@ then fitted without a prior, as programs do that know of one image only. Strip: 
 centre lies within half a patch of the tilt axis count.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from tiltwise.ops.geometry import rotate_about_y, rotate_about_z
 from tiltwise.ops.ring_fit import fit_rings
 from tiltwise.ops.ring_model import RingSpectra, depth_spread_loss
-from tiltwise.ops.ring_prior import BELIEVED
+from tiltwise.ops.ring_prior import BELIEVED, RingPrior
 from tiltwise.ops.ring_search import score_defocus, search_series
 from tiltwise.ops.spectra import patch_spread
 from tiltwise.params.defocus import DefocusParams
@@ -45,13 +46,13 @@ def one_tilt(spectra: RingSpectra, tilt: int) -> RingSpectra:
     return replace(spectra, **{name: getattr(spectra, name)[tilt : tilt + 1] for name in names})
 
 
-def _each(spectra: RingSpectra, estimate) -> np.ndarray:
+def _each(spectra: RingSpectra, estimate: Callable[[RingSpectra], float]) -> np.ndarray:
     return np.array([estimate(one_tilt(spectra, i)) for i in range(len(spectra.tilt_angle))])
 
 
-def _fit(spectra: RingSpectra, handedness: int, prior) -> float:
-    limits = DefocusParams()
-    weighted, (search,) = search_series(spectra, limits.defocus_min, limits.defocus_max, hands=(handedness,))
+def _fit(spectra: RingSpectra, handedness: int, prior: RingPrior) -> float:
+    limits = DefocusParams().defocus_min, DefocusParams().defocus_max
+    weighted, (search,) = search_series(spectra, *limits, hands=(handedness,), prior=prior)
     return float(fit_rings(weighted, search.fit, prior).defocus[0])
 
 
