@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from shared_case import CASES
 
 from tiltwise.data.optics import Optics
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
@@ -20,7 +21,6 @@ from tiltwise.params.defocus import DefocusParams
 from tiltwise.project.threads import keep_freed_memory
 from tiltwise.stages.defocus import defocus
 
-CASES = Path(os.environ.get("TILTWISE_CASES", Path(__file__).parents[2].parent / "shared" / "cases"))
 SEEDS = range(int(os.environ.get("TILTWISE_CTF_SEEDS", "10")))
 SIDE, PIXEL = 4096, 1.35
 TRUTH = {"dfu": 21000.0, "dfv": 19500.0, "ang": 30.0}
