@@ -37,8 +37,13 @@ def search_series(
 ) -> tuple[RingSpectra, list[RingSearch]]:
     """Search twice, the second time with the weights and the curve s(k) that the first one found, and astigmatism.
 
-    phase_shifts, degrees, are those to try for the whole series. Gives the spectra with these weights, and one starting
-    point for each hand; one alone where no patch lies deep enough to tell them apart.
+    phase_shifts, degrees, are those to try for the whole series. Gives the spectra with weights for the fit, and one
+    starting point for each hand; one alone where no patch lies deep enough to tell them apart.
+
+    What the rings leave unexplained (ring_dispersion, D for all tilts together) is the same in every tilt and could
+    pose as rings of all of them, so that the search divides its weights by D. A fit follows the rings of each tilt,
+    which differ: in the variance of one tilt the same structure counts by that tilt's share w of the weights,
+    1 + (D - 1) w.
     """
     grid = torch.arange(defocus_min, defocus_max, _STEP, dtype=torch.float64)
     if float(patch_depth(spectra, grid.new_zeros(2)).abs().max()) < _STEP / 4:
@@ -48,11 +53,15 @@ def search_series(
     searches = max(tried, key=lambda some: max(s.significance for s in some))
     best = max(searches, key=lambda s: s.significance)
     rough = fit_rings(spectra, search_astigmatism(spectra, best.fit), prior, iterations=_ROUGH)
-    spectra = replace(spectra, weight=spectra.weight / ring_dispersion(spectra, rough))
+    common = ring_dispersion(spectra, rough)
+    searched = replace(spectra, weight=spectra.weight / common)
     again = [
-        search_rings(spectra, s.fit.shape.clamp_min(0.003), s.fit.handedness, grid, rough.phase_shift) for s in searches
+        search_rings(searched, s.fit.shape.clamp_min(0.003), s.fit.handedness, grid, rough.phase_shift)
+        for s in searches
     ]
-    return spectra, [replace(search, fit=search_astigmatism(spectra, search.fit)) for search in again]
+    share = spectra.weight.sum((1, 2), keepdim=True) / spectra.weight.sum((0, 1, 2))
+    fitted = replace(spectra, weight=spectra.weight / (1 + (common - 1) * share))
+    return fitted, [replace(search, fit=search_astigmatism(fitted, search.fit)) for search in again]
 
 
 def search_rings(

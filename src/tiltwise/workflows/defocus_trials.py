@@ -40,11 +40,15 @@ class Trial:
 
 
 def measure(trial: Trial) -> dict:
-    """Make the series, fit it, compare: errors (tilt,) and standard errors in Å, and what is shared by the tilts.
+    """Make the series, fit it, and compare with the truth."""
+    return compare(*make_series(trial), baselines=trial.baselines)
 
-    With the Cramér–Rao bound in the band of the fit, and the errors of the baselines where the trial asks for them.
+
+def compare(truth: TiltSeries, params: SimulateParams, *, baselines: bool) -> dict:
+    """Fit a series whose truth is known: errors (tilt,) and standard errors in Å, and what is shared by the tilts.
+
+    With the Cramér–Rao bound in the band of the fit, and the errors of the baselines where they are asked for.
     """
-    truth, params = make_series(trial)
     start = time.perf_counter(), time.process_time()
     result = defocus(replace(truth, ctf=None, defocus_handedness=None), DefocusParams())
     wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
@@ -67,7 +71,7 @@ def measure(trial: Trial) -> dict:
         "thickness_error": result.quality["thickness_error_A"],
         "seconds": wall,
         "cpu_seconds": cpu,
-        **(dict(_baseline_errors(truth)) if trial.baselines else {}),
+        **(dict(_baseline_errors(truth)) if baselines else {}),
     }
 
 
