@@ -11,6 +11,7 @@ with path_l(u) (Å) the length of the beam's path at u within slab and layer and
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from scipy.fft import next_fast_len
 
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.ctf import electron_wavelength
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.fourier import frequency_grid_2d
 from tiltwise.ops.geometry import plane_depth, tilt_rotations
@@ -62,7 +64,8 @@ def slab_contrast(
     series: TiltSeries, params: SimulateParams, protein_fraction: float, tilt: int, rng: np.random.Generator
 ) -> np.ndarray:
     """(y, x) float32 contrast of one tilt, √DQE on it."""
-    depth = _middle_depth(series, params, tilt)
+    reach = delocalisation(series, params, tilt)
+    depth = _middle_depth(series, params, tilt, reach)
     cosine = math.cos(math.radians(float(series.geometry.tilt_angle[tilt])))
     half = params.specimen.thickness / (2 * cosine)
     first, last = float(depth.min()) - half, float(depth.max()) + half
@@ -76,9 +79,43 @@ def slab_contrast(
         if len(columns) == 0:
             continue
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        field = _field(series, params, protein_fraction, (tilt, (low + high) / 2), path[box].shape, rng)
-        contrast[box] += np.sqrt(path[box], dtype=np.float32) * field
-    return contrast
+        matter = np.sqrt(path[box], dtype=np.float32) * rng.standard_normal(path[box].shape, dtype=np.float32)
+        image = partial(_image, series, params, protein_fraction, (tilt, (low + high) / 2))
+        add_spread(contrast, box, image, matter, reach)
+    return contrast[reach:-reach, reach:-reach]
+
+
+def delocalisation(series: TiltSeries, params: SimulateParams, tilt: int) -> int:
+    """How far, px, the image of a point is spread at the largest defocus of a tilt: λ k Δz at the Nyquist frequency.
+
+    Matter is made so far beyond the field too.
+    """
+    half = params.image_size * params.pixel_size * 0.75  # of the diagonal, with room for shifts
+    height = half * abs(math.tan(math.radians(float(series.geometry.tilt_angle[tilt])))) + params.specimen.thickness
+    defocus = float(series.ctf.defocus_u[tilt]) + height
+    return math.ceil(electron_wavelength(series.optics.voltage) * defocus / (2 * params.pixel_size) / params.pixel_size)
+
+
+def add_spread(
+    contrast: np.ndarray,
+    box: tuple[slice, slice],
+    image: Callable[[torch.Tensor], torch.Tensor],
+    matter: np.ndarray,
+    reach: int,
+) -> None:
+    """Add the image of the matter in a box of the field to contrast (y, x), where the lens spreads it `reach` px far.
+
+    What is imaged is the matter, cut where it ends; cutting its image instead would end the rings of the cut too.
+    """
+    shape = tuple(2 * next_fast_len(-(-(n + 2 * reach) // 2), real=True) for n in matter.shape)
+    padded = torch.zeros(shape)
+    padded[reach : reach + matter.shape[0], reach : reach + matter.shape[1]] = torch.from_numpy(matter)
+    seen = image(padded).numpy()
+    target = tuple(
+        slice(max(s.start - reach, 0), min(s.stop + reach, n)) for s, n in zip(box, contrast.shape, strict=True)
+    )
+    source = tuple(slice(t.start - s.start + reach, t.stop - s.start + reach) for t, s in zip(target, box, strict=True))
+    contrast[target] += seen[source]
 
 
 def matter_power(
@@ -114,32 +151,28 @@ def electrons_reaching(series: TiltSeries, params: SimulateParams, tilt: int) ->
     return float(series.exposure[tilt]) * math.exp(-path / params.mean_free_path), path
 
 
-def _middle_depth(series: TiltSeries, params: SimulateParams, tilt: int) -> np.ndarray:
-    """(y, x) Å, of the slab's middle plane above each pixel."""
-    axis = (np.arange(params.image_size) - params.image_size // 2) * params.pixel_size
+def _middle_depth(series: TiltSeries, params: SimulateParams, tilt: int, reach: int) -> np.ndarray:
+    """(y, x) Å, of the slab's middle plane above each pixel of the field and `reach` px beyond."""
+    axis = (np.arange(-reach, params.image_size + reach) - params.image_size // 2) * params.pixel_size
     x, y = np.meshgrid(axis, axis)
     position = torch.as_tensor(np.stack([x, y], axis=-1) - series.geometry.shift[tilt])
     normal = tilt_rotations(series.geometry)[tilt : tilt + 1] @ _NORMAL
     return plane_depth(normal, 0.0, position[None])[0].numpy()
 
 
-def _field(
+def _image(
     series: TiltSeries,
     params: SimulateParams,
     protein_fraction: float,
     layer: tuple[int, float],
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """(y, x) contrast for each √Å of path of matter at one depth; layer is tilt and depth, Å."""
+    matter: torch.Tensor,
+) -> torch.Tensor:
+    """(y, x) contrast of white matter at one depth; layer is tilt and depth, Å."""
     tilt, depth = layer
-    fast = tuple(2 * next_fast_len(-(-n // 2), real=True) for n in shape)
-    frequency = frequency_grid_2d(fast, params.pixel_size)
+    frequency = frequency_grid_2d(tuple(matter.shape), params.pixel_size)
     azimuth = torch.atan2(frequency[..., 1], frequency[..., 0])
-    grid = Grid(size=fast[0], radius=frequency.norm(dim=-1), azimuth=azimuth)
+    grid = Grid(size=matter.shape[0], radius=frequency.norm(dim=-1), azimuth=azimuth)
     transfer = transfer_of_tilt(grid, series, tilt, damaged=False)
     ctf = transfer.at(torch.tensor(depth)) / transfer.amplitude
     amplitude = matter_power_on_grid(series, params, protein_fraction, tilt, grid.radius).sqrt() / params.pixel_size
-    white = torch.fft.rfft2(torch.from_numpy(rng.standard_normal(fast, dtype=np.float32)))
-    field = torch.fft.irfft2(white * (ctf * amplitude).float(), s=fast)
-    return field[: shape[0], : shape[1]].numpy()
+    return torch.fft.irfft2(torch.fft.rfft2(matter) * (ctf * amplitude).float(), s=matter.shape)
