@@ -66,7 +66,14 @@ STAGES: tuple[Stage, ...] = (
         "find shifts and tilt axis; flag bad tilts",
         given="tiltwise.stages.given:given",
     ),
-    _stage("defocus", "tilt_series", ("tilt_series",), ("tilt_series",), "fit defocus, astigmatism and handedness"),
+    _stage(
+        "defocus",
+        "tilt_series",
+        ("tilt_series",),
+        ("tilt_series",),
+        "fit defocus, astigmatism and handedness",
+        version=2,
+    ),
     _stage(
         "reconstruct",
         "tilt_series",
