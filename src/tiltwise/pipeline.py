@@ -67,7 +67,14 @@ STAGES: tuple[Stage, ...] = (
         version=2,
         given="tiltwise.stages.given:given",
     ),
-    _stage("defocus", "tilt_series", ("tilt_series",), ("tilt_series",), "fit defocus, astigmatism and handedness"),
+    _stage(
+        "defocus",
+        "tilt_series",
+        ("tilt_series",),
+        ("tilt_series",),
+        "fit defocus, astigmatism and handedness",
+        version=2,
+    ),
     _stage(
         "reconstruct",
         "tilt_series",

@@ -9,8 +9,16 @@ import torch
 
 from tiltwise.data.optics import Optics
 from tiltwise.ops.ctf import ctf_phase
-from tiltwise.ops.ring_fit import RingFit, _normal_equations, local_defocus, signal_and_contrast
-from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern, thickness_contrast
+from tiltwise.ops.ring_fit import _normal_equations, local_defocus, shape_splines, signal_and_contrast
+from tiltwise.ops.ring_model import (
+    RingSpectra,
+    background_basis,
+    background_splines,
+    patch_depth,
+    ring_pattern,
+    thickness_contrast,
+)
+from tiltwise.ops.ring_prior import RingFit
 from tiltwise.ops.ring_search import score_defocus
 from tiltwise.ops.spectra import patch_centres, patch_layout, polar_bins
 
@@ -69,7 +77,7 @@ def test_scores_with_one_table_of_patterns_equal_plain_sums():
     given, grid = spectra(), torch.arange(20000.0, 24000.0, 250.0, dtype=torch.float64)
     shape = torch.stack([torch.full_like(given.ring_frequency, value) for value in (0.3, 0.05)])
     score, variance = score_defocus(given, shape, -1, grid)
-    basis, half = background_basis(given.ring_frequency), 125.0
+    basis, half = background_splines(given.ring_frequency), 125.0
     depth = (-patch_depth(given, grid.new_zeros(2)) / half).round() * half
     for tilt in range(2):
         ratio = given.damage[tilt] * 0.3 + 0.05
@@ -88,7 +96,7 @@ def test_scores_with_one_table_of_patterns_equal_plain_sums():
 
 def state(given: RingSpectra) -> RingFit:
     tilts, rings = given.power.shape[0], given.power.shape[-1]
-    number = background_basis(given.ring_frequency).shape[1]
+    number = background_basis(given.bins).shape[-1]
     return RingFit(
         handedness=1,
         defocus=torch.tensor([25000.0, 27000.0], dtype=torch.float64)[:tilts],
@@ -97,6 +105,7 @@ def state(given: RingSpectra) -> RingFit:
         slope=torch.tensor([0.01, -0.02], dtype=torch.float64),
         thickness=900.0,
         thickness_error=torch.nan,
+        phase_shift=20.0,
         contrast=torch.tensor([1.1, 0.9], dtype=torch.float64)[:tilts],
         shape=torch.stack([torch.linspace(a, b, rings, dtype=torch.float64) for a, b in ((0.5, 0.2), (0.05, 0.1))]),
         background=torch.zeros(tilts, number, dtype=torch.float64),
@@ -106,21 +115,25 @@ def state(given: RingSpectra) -> RingFit:
 
 
 def log_likelihood(given: RingSpectra, fit: RingFit, tilt: int, change: np.ndarray) -> float:
-    """Whittle's log likelihood at small changes of defocus, A, B, slopes, log thickness, contrast, background."""
-
+    """Whittle's log likelihood at small changes of defocus, A, B, slopes, log thickness, phase shift, s(k), contrast,
+    background."""
+    splines = shape_splines(given)
+    number = 2 * splines.shape[1]
     moved = replace(
         fit,
         defocus=fit.defocus + change[0],
         astigmatism=fit.astigmatism + torch.as_tensor(change[1:3]),
         slope=fit.slope + torch.as_tensor(change[3:5]),
         thickness=fit.thickness * math.exp(change[5]),
-        contrast=fit.contrast + change[6],
-        background=fit.background + torch.as_tensor(change[7:]),
+        phase_shift=fit.phase_shift + math.degrees(change[6]),
+        shape=fit.shape + torch.as_tensor(change[7 : 7 + number]).reshape(2, -1) @ splines.T,
+        contrast=fit.contrast + change[7 + number],
+        background=fit.background + torch.as_tensor(change[8 + number :]),
     )
-    pattern = ring_pattern(given, given.bins.frequency, local_defocus(given, moved, tilt))[0]
+    pattern = ring_pattern(given, given.bins.frequency, local_defocus(given, moved, tilt), moved.phase_shift)[0]
     ratio, contrast, _ = signal_and_contrast(given, moved, tilt)
     ring = 1 + contrast * ratio / (1 + ratio) * pattern
-    mu = ring * torch.exp(background_basis(given.ring_frequency) @ moved.background[tilt])
+    mu = ring * torch.exp(background_basis(given.bins) @ moved.background[tilt])
     return float((-given.weight[tilt] * (mu.log() + given.power[tilt] / mu)).sum())
 
 
@@ -136,7 +149,7 @@ def test_score_of_the_joint_fit_is_the_slope_of_the_likelihood(monkeypatch):
         sides.append((patch_depth(given, fit.slope + offset) - patch_depth(given, fit.slope - offset)) / (2 * step))
     depth_slope = torch.stack(sides, -1)[tilt]
     information, score, _ = _normal_equations(given, fit, tilt, depth_slope)
-    sizes = np.array([1.0, 1.0, 1.0, 1e-4, 1e-4, 1e-4, 1e-4, *[1e-4] * (len(score) - 7)])
+    sizes = np.array([1.0, 1.0, 1.0, *[1e-4] * (len(score) - 3)])
     for j in range(len(score)):
         change = np.zeros(len(score))
         change[j] = sizes[j]

@@ -21,16 +21,16 @@ ANGLES = np.arange(-60, 60.1, 3.0)
 WAVELENGTH, CS, W = 0.0196875, 2.7e7, 0.07  # 300 kV, Å
 
 
-def series(images: np.ndarray, shift: np.ndarray, name: str = "synthetic") -> TiltSeries:
-    number = len(ANGLES)
-    order = np.argsort(np.argsort(np.abs(ANGLES) + (ANGLES < 0) * 0.5))
+def series(images: np.ndarray, shift: np.ndarray, name: str = "synthetic", angles: np.ndarray = ANGLES) -> TiltSeries:
+    number = len(angles)
+    order = np.argsort(np.argsort(np.abs(angles) + (angles < 0) * 0.5))
     return TiltSeries(
         name=name,
         images=images,
         image_names=tuple(f"{i + 1:06d}@{name}.mrc" for i in range(number)),
         pixel_size=PIXEL,
         optics=Optics(),
-        stage_tilt_angle=ANGLES,
+        stage_tilt_angle=angles,
         nominal_tilt_axis_angle=AXIS,
         exposure=np.full(number, 3.0),
         pre_exposure=order * 3.0,
@@ -38,12 +38,14 @@ def series(images: np.ndarray, shift: np.ndarray, name: str = "synthetic") -> Ti
         use=np.ones(number, bool),
         why_not=("",) * number,
         geometry=TiltGeometry(
-            tilt_angle=ANGLES, tilt_axis_angle=np.full(number, AXIS), x_tilt=np.zeros(number), shift=shift
+            tilt_angle=angles, tilt_axis_angle=np.full(number, AXIS), x_tilt=np.zeros(number), shift=shift
         ),
     )
 
 
-def plane_specimen(seed: int, handedness: int, power: float) -> tuple[TiltSeries, np.ndarray]:
+def plane_specimen(
+    seed: int, handedness: int, power: float, angles: np.ndarray = ANGLES
+) -> tuple[TiltSeries, np.ndarray]:
     """A flat, random specimen imaged with a CTF that changes across each tilted image, and its defocus at depth 0.
 
     Written without the package: for the axis phi, a point of the plane z = 0 seen at u lies at depth
@@ -54,12 +56,12 @@ def plane_specimen(seed: int, handedness: int, power: float) -> tuple[TiltSeries
     k, azimuth = np.hypot(kx, ky), np.arctan2(ky, kx)
     critical = 0.24499 * np.maximum(k, 1e-6) ** -1.6649 + 2.8141
     y, x = np.mgrid[:SIDE, :SIDE]
-    truth = random.uniform(22000, 33000) + random.normal(0, 200, len(ANGLES))
-    shift = random.normal(0, 50, (len(ANGLES), 2))
-    images = np.empty((len(ANGLES), SIDE, SIDE), np.float32)
-    exposure = series(images, shift).pre_exposure + 1.5
+    truth = random.uniform(22000, 33000) + random.normal(0, 200, len(angles))
+    shift = random.normal(0, 50, (len(angles), 2))
+    images = np.empty((len(angles), SIDE, SIDE), np.float32)
+    exposure = series(images, shift, angles=angles).pre_exposure + 1.5
     phi = np.radians(AXIS)
-    for i, angle in enumerate(ANGLES):
+    for i, angle in enumerate(angles):
         amplitude = np.sqrt(power) * np.exp(-((9 * k) ** 2) - exposure[i] / 2 / critical)
         field = np.fft.rfft2(random.standard_normal((SIDE, SIDE))) * amplitude
         u_x, u_y = (x - SIDE // 2) * PIXEL - shift[i, 0], (y - SIDE // 2) * PIXEL - shift[i, 1]
@@ -72,14 +74,15 @@ def plane_specimen(seed: int, handedness: int, power: float) -> tuple[TiltSeries
             share = np.clip(1 - np.abs(depth - level) / (levels[1] - levels[0]), 0, 1)
             image += share * np.fft.irfft2(-np.sin(chi) * field, s=(SIDE, SIDE))
         images[i] = 1000 + 30 * image
-    return series(images, shift), truth
+    return series(images, shift, angles=angles), truth
 
 
 @pytest.mark.parametrize("handedness", [1, -1])
 def test_defocus_astigmatism_and_handedness_are_recovered(handedness):
     tilt_series, truth = plane_specimen(10 + handedness, handedness, power=1.0)
-    blank, excluded = 3, 30
+    blank, excluded, ringless = 3, 30, 12
     tilt_series.images[blank] = 7.0
+    tilt_series.images[ringless] = 1000 + 30 * np.random.default_rng(0).standard_normal((SIDE, SIDE))
     use = tilt_series.use.copy()
     use[excluded] = False
     tilt_series = replace(tilt_series, use=use)
@@ -97,6 +100,9 @@ def test_defocus_astigmatism_and_handedness_are_recovered(handedness):
     assert quality["handedness_evidence"] * handedness >= 5
     assert np.all(np.abs(ctf.defocus_u - ctf.defocus_v - 300) <= 200)
     assert abs((ctf.astigmatism_angle[0] - 30 + 90) % 180 - 90) <= 15
+    # a tilt without rings has the others to lean on: an error at least as wide as their spread, and no wild value
+    assert ctf.defocus_error[ringless] > max(100, 2 * np.median(ctf.defocus_error[middle]))
+    assert abs(error[ringless]) < 4 * ctf.defocus_error[ringless] < 4000
     assert len(quality["spectrum_observed"]) == fitted.sum()
     assert all(len(curve) <= 128 for curve in quality["spectrum_frequency"])
     json.dumps(quality, allow_nan=False)
@@ -144,6 +150,50 @@ def test_previews_without_rings_are_not_determined(name):
     result = defocus(tilt_series, DefocusParams())
     assert result.tilt_series.ctf is None
     assert result.quality["determined"] is False and result.quality["reason"]
+
+
+def test_three_tilts_are_enough():
+    tilt_series, truth = plane_specimen(3, -1, power=1.0, angles=np.array([-30.0, 0.0, 30.0]))
+    result = defocus(tilt_series, DefocusParams())
+    error = result.tilt_series.ctf.mean_defocus - truth
+    assert np.all(np.abs(error) < 4 * result.tilt_series.ctf.defocus_error)
+    assert np.abs(error).max() < 400
+    assert result.tilt_series.defocus_handedness in (-1, None)
+
+
+def test_constant_images_are_named():
+    tilt_series = series(np.full((len(ANGLES), SIDE, SIDE), 7.0, np.float32), np.zeros((len(ANGLES), 2)))
+    result = defocus(tilt_series, DefocusParams())
+    assert result.tilt_series.ctf is None and "not blank" in result.quality["reason"]
+    json.dumps(result.quality, allow_nan=False)
+
+
+@pytest.mark.parametrize("phase_shift", [0.0, 75.0])
+def test_one_untilted_micrograph(phase_shift):
+    """1536² of 1.35 Å: white matter and a CTF written out here, at a contrast of 0.3; standard error near 10 Å.
+
+    With the phase shift free it is wider, since both move the rings.
+    """
+    side, pixel, u, v, direction = 1536, 1.35, 21000.0, 19500.0, 30.0
+    random = np.random.default_rng(4)
+    ky, kx = np.fft.fftfreq(side, pixel)[:, None], np.fft.rfftfreq(side, pixel)[None]
+    square = kx**2 + ky**2
+    dz = (u + v + (u - v) * np.cos(2 * (np.arctan2(ky, kx) - np.radians(direction)))) / 2
+    chi = np.pi * WAVELENGTH * square * (dz - 0.5 * WAVELENGTH**2 * square * CS)
+    transfer = -np.sin(chi + math.asin(W) + math.radians(phase_shift)) * np.exp(-60 * square / 4)
+    signal = np.fft.irfft2(np.fft.rfft2(random.standard_normal((side, side))) * transfer, s=(side, side))
+    image = 0.3 * signal / signal.std() + random.standard_normal((side, side))
+    one = series(image[None].astype(np.float32), np.zeros((1, 2)), angles=np.zeros(1))
+    one = replace(one, pixel_size=pixel, exposure=np.zeros(1))
+    result = defocus(one, DefocusParams(fit_phase_shift=phase_shift > 0))
+    ctf = result.tilt_series.ctf
+    assert abs(ctf.mean_defocus[0] - (u + v) / 2) < 4 * ctf.defocus_error[0] < 200
+    assert abs(ctf.defocus_u[0] - ctf.defocus_v[0] - (u - v)) < 60
+    assert abs(ctf.astigmatism_angle[0] - direction) < 2
+    assert abs(ctf.phase_shift[0] - phase_shift) < 6
+    assert result.tilt_series.defocus_handedness is None
+    assert result.quality["handedness_reason"] == "no tilt shows depth"
+    json.dumps(result.quality, allow_nan=False)
 
 
 def test_needs_geometry():

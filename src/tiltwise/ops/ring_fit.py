@@ -5,74 +5,41 @@ few parameters that do not is summed over patches and sectors.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from scipy.optimize import nnls
 
+from tiltwise.ops.ctf import electron_wavelength
 from tiltwise.ops.ring_model import (
     RingSpectra,
     background_basis,
+    background_splines,
     patch_depth,
     ring_pattern,
     spline_basis,
     thickness_contrast,
 )
+from tiltwise.ops.ring_prior import BELIEVED, SHARED, RingFit, RingPrior, prior_precision, update_variation
 
 _SHAPE_SPLINES = 6
 _CONTRAST_SD = 0.5  # contrast of a tilt about the series' curve
-_SMOOTH_RANGE = 20.0  # degrees, over which defocus changes slowly
-_VARIATION = 150.0  # Å, expected standard deviation of slow change and of jitter; 50 to 300 in published fits
-_VARIATION_COUNT = 10  # components that this expectation counts for
-_LEVEL_SD = 1e5  # Å, the level is free
-_SLOPE_SD = 0.07  # tangent of the inclination of the specimen left by the alignment: 4 degrees
-_ASTIGMATISM_SD = 200.0  # Å, of each component
 _LARGEST_RING = 0.95  # of the background
-THICKNESS = 1000.0
-"""Å, of the slab, before anything is known of it."""
-_THICKNESS_SD = 0.7  # of its logarithm
-_SHARED = 5  # A, B, two slopes, log thickness
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class RingFit:
-    """The parameters of the ring model, their errors and how well they explain the spectra; float64."""
-
-    handedness: int
-    """h, fixed in the fit."""
-    defocus: torch.Tensor
-    """(tilt,) (u + v) / 2 at depth 0, Å."""
-    defocus_error: torch.Tensor
-    """(tilt,) standard error, Å."""
-    astigmatism: torch.Tensor
-    """(2,) A and B of A cos 2az + B sin 2az, Å."""
-    slope: torch.Tensor
-    """(2,) x, y of the specimen plane's normal (x, y, 1)."""
-    thickness: float
-    """Of the slab, Å."""
-    thickness_error: float
-    """Standard error, Å; near 0.7 × thickness where the rings say nothing of it."""
-    contrast: torch.Tensor
-    """(tilt,) a, 1 on average."""
-    shape: torch.Tensor
-    """(2, ring) s(k) of what exposure damages, the molecules, and of what it does not, the ice."""
-    background: torch.Tensor
-    """(tilt, spline) b."""
-    variation: tuple[float, float]
-    """Standard deviations of the slow change of defocus with tilt angle and of its jitter from tilt to tilt, Å."""
-    log_evidence: float
-    """Log likelihood gained over the background alone, less prior and Occam factor (Laplace's approximation)."""
 
 
 def fit_shape(score: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """(2 · spline,) non-negative least squares, smooth in each half, for coefficients with scores and normal matrix."""
-    size = len(score)
-    ridge = variance.diagonal().mean() * 1e-2
-    half = torch.diff(torch.eye(size // 2, dtype=score.dtype), n=2, dim=0)
-    bend = torch.block_diag(half, half)
-    lower = torch.linalg.cholesky(variance.cpu() + ridge * (bend.T @ bend) + 1e-3 * ridge * torch.eye(size))
+    lower = torch.linalg.cholesky(variance.cpu() + _smoothness(variance).cpu())
     target = torch.linalg.solve_triangular(lower, score.cpu()[:, None], upper=False)[:, 0]
     return torch.as_tensor(nnls(lower.T.numpy(), target.numpy())[0], dtype=score.dtype, device=score.device)
+
+
+def _smoothness(variance: torch.Tensor) -> torch.Tensor:
+    """(2 · spline, 2 · spline) precision that keeps each half of the coefficients smooth, 1/100 of what data say."""
+    half = torch.diff(torch.eye(len(variance) // 2, dtype=variance.dtype), n=2, dim=0)
+    bend = torch.block_diag(half, half)
+    precision = bend.T @ bend + 1e-3 * torch.eye(len(variance), dtype=variance.dtype)
+    return 1e-2 * variance.diagonal().mean() * precision.to(variance)
 
 
 def signal_to_noise(spectra: RingSpectra, shape: torch.Tensor, tilt: int) -> torch.Tensor:
@@ -116,42 +83,47 @@ def update_shape(spectra: RingSpectra, fit: RingFit) -> RingFit:
     Molecules and ice are told apart by what exposure leaves of them. The background of each tilt is eliminated, not
     held: it would keep what it took of the rings.
     """
-    splines, basis = shape_splines(spectra), background_basis(spectra.ring_frequency)
-    number = splines.shape[1]
+    splines, basis = shape_splines(spectra), background_basis(spectra.bins)
+    number, flat = splines.shape[1], basis.flatten(0, 1)
     score, variance = splines.new_zeros(2 * number), splines.new_zeros(2 * number, 2 * number)
     for i in range(len(fit.defocus)):
-        pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i))[0]
+        pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i), fit.phase_shift)[0]
         ratio, contrast, _ = signal_and_contrast(spectra, fit, i)
         ring = 1 + (contrast * ratio / (1 + ratio) * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
         change = contrast * fit.contrast[i] / (1 + ratio) ** 2 * pattern / ring
         surprise = spectra.power[i] / (torch.exp(basis @ fit.background[i]) * ring) - 1
         surprise = surprise + change * signal_to_noise(spectra, fit.shape, i)
         weight, columns = spectra.weight[i], torch.cat([spectra.damage[i][:, None] * splines, splines], dim=1)
-        overlap = basis.T @ ((weight * change).sum((0, 1))[:, None] * columns)
-        normal = basis.T @ (weight.sum((0, 1))[:, None] * basis)
+        overlap = flat.T @ ((weight * change).sum(0)[..., None] * columns).flatten(0, 1)
+        normal = flat.T @ (weight.sum(0).flatten()[:, None] * flat)
         explained = torch.linalg.solve(normal + 1e-6 * torch.eye(len(normal)).to(normal), overlap)
         score = score + columns.T @ (weight * change * surprise).sum((0, 1))
-        score = score - explained.T @ (basis.T @ (weight * surprise).sum((0, 1)))
+        score = score - explained.T @ (flat.T @ (weight * surprise).sum(0).flatten())
         variance = variance + columns.T @ ((weight * change**2).sum((0, 1))[:, None] * columns) - overlap.T @ explained
     return replace(fit, shape=(splines @ fit_shape(score, variance).reshape(2, number).T).T)
 
 
-def fit_rings(spectra: RingSpectra, start: RingFit, iterations: int = 8) -> RingFit:
+def fit_rings(spectra: RingSpectra, start: RingFit, prior: RingPrior = BELIEVED, iterations: int = 8) -> RingFit:
     """Fisher scoring over all parameters at once from a starting point within a ring of the truth."""
     fit = start
     for iteration in range(iterations):
-        fit = _scoring_step(spectra, fit)
+        fit = _scoring_step(spectra, fit, prior)
         if iteration < iterations - 2:
             level = fit.contrast.mean()
             fit = update_shape(spectra, replace(fit, contrast=fit.contrast / level, shape=fit.shape * level))
     return fit
 
 
-def _scoring_step(spectra: RingSpectra, fit: RingFit) -> RingFit:
-    """One step: contrast and background of each tilt are eliminated, then defocus and shared parameters are solved."""
-    tilts, own = len(fit.defocus), 1 + _SHARED
-    normal = fit.defocus.new_zeros(tilts + _SHARED, tilts + _SHARED)
-    gradient = fit.defocus.new_zeros(tilts + _SHARED)
+def _scoring_step(spectra: RingSpectra, fit: RingFit, prior: RingPrior) -> RingFit:
+    """One step: what each tilt has of its own, then s(k), are eliminated; defocus and shared parameters are solved.
+
+    s(k) itself is left to update_shape, which keeps it from being negative. Held instead of eliminated, it would keep
+    what it took of the rings, and thickness would creep towards its value in dozens of steps.
+    """
+    tilts, shared = len(fit.defocus), SHARED + 2 * _SHAPE_SPLINES
+    own = 1 + shared
+    normal = fit.defocus.new_zeros(tilts + shared, tilts + shared)
+    gradient = fit.defocus.new_zeros(tilts + shared)
     depth_slope = _depth_derivative(spectra, fit)
     locals_, gain = [], 0.0
     for i in range(tilts):
@@ -161,29 +133,55 @@ def _scoring_step(spectra: RingSpectra, fit: RingFit) -> RingFit:
         right[own] -= (fit.contrast[i] - 1) * _CONTRAST_SD**-2
         full[own + 1 :, own + 1 :] += 1e-6 * torch.eye(len(full) - own - 1).to(full)
         couple = torch.linalg.solve(full[own:, own:], torch.cat([full[own:, :own], right[own:, None]], dim=1))
-        index = torch.tensor([i, *range(tilts, tilts + _SHARED)])
+        index = torch.tensor([i, *range(tilts, tilts + shared)])
         normal[index[:, None], index] += full[:own, :own] - full[:own, own:] @ couple[:, :own]
         gradient[index] += right[:own] - full[:own, own:] @ couple[:, own]
-        locals_.append((couple, index))
-    precision, prior = _prior(spectra, fit)
-    normal, gradient = normal + precision, gradient - precision @ prior
+        locals_.append((couple[:, [*range(1 + SHARED), own]], index[: 1 + SHARED]))
+    normal, gradient = _eliminate_shape(spectra, fit, normal, gradient)
+    precision, deviation = prior_precision(spectra.tilt_angle, fit, prior)
+    normal, gradient = normal + precision, gradient - precision @ deviation
     covariance = torch.linalg.inv(normal)
     step = covariance @ gradient
-    local = torch.stack([couple[:, own] - couple[:, :own] @ step[index] for couple, index in locals_])
-    penalty = 0.5 * (prior @ precision @ prior + torch.logdet(normal) - torch.logdet(precision))
-    thickness = fit.thickness * math.exp(float(step[-1].clamp(-0.4, 0.4)))
+    local = torch.stack([couple[:, -1] - couple[:, :-1] @ step[index] for couple, index in locals_])
+    penalty = 0.5 * (deviation @ precision @ deviation + torch.logdet(normal) - torch.logdet(precision))
+    return replace(
+        _moved(fit, step, local),
+        defocus_error=covariance.diagonal()[:tilts].sqrt(),
+        thickness_error=fit.thickness * float(covariance[tilts + 4, tilts + 4].sqrt()),
+        variation=update_variation(spectra.tilt_angle, fit, covariance[:tilts, :tilts]),
+        log_evidence=gain - float(penalty),
+    )
+
+
+def _eliminate_shape(
+    spectra: RingSpectra, fit: RingFit, normal: torch.Tensor, gradient: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normal matrix and gradient without the coefficients of s(k), which come last; those at their bound 0 are held."""
+    number = 2 * _SHAPE_SPLINES
+    coefficients = torch.linalg.lstsq(shape_splines(spectra), fit.shape.T).solution.T.flatten()
+    free = torch.cat([normal.new_ones(len(normal) - number).bool(), coefficients > 1e-6 * coefficients.max()])
+    smooth = _smoothness(normal[-number:, -number:])
+    normal, gradient = normal.clone(), gradient.clone()
+    normal[-number:, -number:] += smooth
+    gradient[-number:] -= smooth @ coefficients
+    both = torch.cat([normal[free][:, free], gradient[free, None]], dim=1)
+    kept = len(free) - number
+    rest = both[:kept] - both[:kept, kept:-1] @ torch.linalg.solve(both[kept:, kept:-1], both[kept:])
+    return rest[:, :kept], rest[:, -1]
+
+
+def _moved(fit: RingFit, step: torch.Tensor, local: torch.Tensor) -> RingFit:
+    """The fit after a step (tilt + shared,) and those of contrast and background (tilt, 1 + spline), both bounded."""
+    tilts = len(fit.defocus)
     return replace(
         fit,
         defocus=fit.defocus + step[:tilts].clamp(-300, 300),
-        defocus_error=covariance.diagonal()[:tilts].sqrt(),
         astigmatism=fit.astigmatism + step[tilts : tilts + 2].clamp(-300, 300),
         slope=fit.slope + step[tilts + 2 : tilts + 4].clamp(-0.03, 0.03),
-        thickness=thickness,
-        thickness_error=thickness * float(covariance[-1, -1].sqrt()),
+        thickness=fit.thickness * math.exp(float(step[tilts + 4].clamp(-0.4, 0.4))),
+        phase_shift=fit.phase_shift + math.degrees(float(step[tilts + 5].clamp(-0.3, 0.3))),
         contrast=(fit.contrast + local[:, 0].clamp(-0.5, 0.5)).clamp(0.05, 3.0),
         background=fit.background + local[:, 1:].clamp(-1, 1),
-        variation=_update_variation(spectra, fit, covariance[:tilts, :tilts]),
-        log_evidence=gain - float(penalty),
     )
 
 
@@ -192,10 +190,11 @@ def _normal_equations(
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Fisher information (parameter, parameter) and score (parameter,) of one tilt, and the log likelihood gained.
 
-    Parameters: defocus, A, B, slope x, slope y, log thickness, contrast, background splines.
+    Parameters: defocus, A, B, slope x, slope y, log thickness, phase shift (radians), coefficients of s_0 and of s_1,
+    contrast, background splines. The derivatives of s and contrast are one pattern times functions of frequency alone.
     """
-    bins, basis = spectra.bins, background_basis(spectra.ring_frequency)
-    pattern, slope = ring_pattern(spectra, bins.frequency, local_defocus(spectra, fit, tilt))
+    bins, basis = spectra.bins, background_basis(spectra.bins)
+    pattern, slope = ring_pattern(spectra, bins.frequency, local_defocus(spectra, fit, tilt), fit.phase_shift)
     ratio, contrast, by_thickness = signal_and_contrast(spectra, fit, tilt)
     strength, by_thickness = contrast * ratio / (1 + ratio), by_thickness * ratio / (1 + ratio)
     ring = 1 + (strength * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
@@ -203,23 +202,32 @@ def _normal_equations(
     power, weight = spectra.power[tilt], spectra.weight[tilt]
     relative = power * torch.exp(-log_mu)
     gain = float((weight * (power - log_mu - relative)).sum())
-    by_defocus = strength * slope / ring
+    by_defocus, pattern = strength * slope / ring, (pattern / ring).flatten(0, 1)
     columns = [by_defocus, by_defocus * bins.cosine, by_defocus * bins.sine]
     columns += [by_defocus * depth_slope[:, axis, None, None] for axis in range(2)]
-    columns += [by_thickness * pattern / ring, strength / (1 + ratio) / fit.contrast[tilt] * pattern / ring]
-    design = torch.stack([column.flatten(0, 1) for column in columns])  # parameter, patch and sector, ring
+    columns = [column.flatten(0, 1) for column in columns]
+    by_phase = (by_defocus / (math.pi * electron_wavelength(spectra.optics.voltage) * bins.frequency**2)).flatten(0, 1)
+    design = torch.stack([*columns, by_thickness * pattern, by_phase])
+    splines, by_signal = shape_splines(spectra), contrast * fit.contrast[tilt] / (1 + ratio) ** 2
+    signal = by_signal[:, None] * torch.cat(
+        [spectra.damage[tilt][:, None] * splines, splines, (ratio / fit.contrast[tilt] ** 2)[:, None]], dim=1
+    )  # of frequency alone: s_0, s_1, contrast
     weight, weighted = weight.flatten(0, 1), (weight.flatten(0, 1) * (relative - 1).flatten(0, 1))
-    by_ring = (design * weight).sum(1)
-    flat = design.flatten(1)
-    block = (flat * weight.flatten()) @ flat.T
-    cross = by_ring @ basis
-    full = torch.cat(
-        [
-            torch.cat([block, cross], dim=1),
-            torch.cat([cross.T, basis.T @ (weight.sum(0)[:, None] * basis)], dim=1),
-        ]
-    )
-    return full, torch.cat([flat @ weighted.flatten(), weighted.sum(0) @ basis]), gain
+    design_weighted = design * weight
+    block = design_weighted.flatten(1) @ design.flatten(1).T
+    smooth, sectors = basis.flatten(0, 1), len(basis)
+    across = (design_weighted * pattern).sum(1) @ signal
+    along = design_weighted.unflatten(1, (-1, sectors)).sum(1).flatten(1) @ smooth
+    first, zeroth = ((weight * factor).unflatten(0, (-1, sectors)).sum(0).flatten()[:, None] for factor in (pattern, 1))
+    rows = [
+        [block, across, along],
+        [across.T, signal.T @ ((weight * pattern**2).sum(0)[:, None] * signal), None],
+        [along.T, smooth.T @ (first * signal.repeat(sectors, 1)), smooth.T @ (zeroth * smooth)],
+    ]
+    rows[1][2] = rows[2][1].T
+    background = weighted.unflatten(0, (-1, sectors)).sum(0).flatten() @ smooth
+    score = [(design * weighted).sum((1, 2)), (weighted * pattern).sum(0) @ signal, background]
+    return torch.cat([torch.cat(row, dim=1) for row in rows]), torch.cat(score), gain
 
 
 def _depth_derivative(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
@@ -233,48 +241,6 @@ def _depth_derivative(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
     return fit.handedness * torch.stack(change, dim=-1) / (2 * step)
 
 
-def _prior(spectra: RingSpectra, fit: RingFit) -> tuple[torch.Tensor, torch.Tensor]:
-    """Precision matrix of (defocus, A, B, slopes, log thickness) and the present deviation from the prior mean."""
-    tilts = len(fit.defocus)
-    precision = fit.defocus.new_zeros(tilts + _SHARED, tilts + _SHARED)
-    precision[:tilts, :tilts] = torch.linalg.inv(_defocus_covariance(spectra, fit.variation))
-    for index, sd in ((tilts, _ASTIGMATISM_SD), (tilts + 2, _SLOPE_SD)):
-        precision[index, index] = precision[index + 1, index + 1] = sd**-2
-    precision[-1, -1] = _THICKNESS_SD**-2
-    centred = fit.defocus - fit.defocus.median()
-    thicker = fit.defocus.new_tensor([math.log(fit.thickness / THICKNESS)])
-    return precision, torch.cat([centred, fit.astigmatism, fit.slope, thicker])
-
-
-def _defocus_covariance(spectra: RingSpectra, variation: tuple[float, float]) -> torch.Tensor:
-    """(tilt, tilt) prior covariance, Å²: free level, slow change with tilt angle, jitter from tilt to tilt."""
-    slow, jitter = (sd**2 * part for sd, part in zip(variation, _variation_parts(spectra), strict=True))
-    return _LEVEL_SD**2 + slow + jitter
-
-
-def _variation_parts(spectra: RingSpectra) -> tuple[torch.Tensor, torch.Tensor]:
-    """(tilt, tilt) correlations of slow change and of jitter."""
-    angle = spectra.tilt_angle
-    slow = torch.exp(-0.5 * ((angle[:, None] - angle) / _SMOOTH_RANGE) ** 2)
-    return slow, torch.eye(len(angle)).to(slow)
-
-
-def _update_variation(spectra: RingSpectra, fit: RingFit, covariance: torch.Tensor) -> tuple[float, float]:
-    """MacKay's fixed point for the standard deviations of slow change and jitter.
-
-    variance = (sum of squares of the part, in its own metric) / (number of its components that the data determine),
-    both with the expectation's share added.
-    """
-    precision = torch.linalg.inv(_defocus_covariance(spectra, fit.variation))
-    pull = precision @ (fit.defocus - fit.defocus.median())
-    updated = []
-    for sd, part in zip(fit.variation, _variation_parts(spectra), strict=True):
-        determined = (precision * part).sum() - ((precision @ part @ precision) * covariance).sum()
-        squares = float(sd**4 * (pull @ part @ pull)) + _VARIATION_COUNT * _VARIATION**2
-        updated.append((squares / (sd**2 * float(determined) + _VARIATION_COUNT)) ** 0.5)
-    return updated[0], updated[1]
-
-
 def ring_dispersion(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
     """(ring,) factor, at least 1, by which what the model leaves exceeds the statistical error, all tilts together.
 
@@ -282,10 +248,10 @@ def ring_dispersion(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
     the weights by this factor (quasi-likelihood) keeps it from posing as rings. Measured on sums over 5 rings of
     frequency, since such structure is that wide, and averaged over 13.
     """
-    basis = background_basis(spectra.ring_frequency)
+    basis = background_splines(spectra.ring_frequency)
     residual = total = torch.zeros_like(spectra.ring_frequency)
     for i in range(len(fit.defocus)):
-        pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i))[0]
+        pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i), fit.phase_shift)[0]
         strength = ring_strength(spectra, fit, i)
         ring = 1 + (strength * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
         weight = spectra.weight[i].sum((0, 1))

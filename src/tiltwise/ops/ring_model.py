@@ -1,7 +1,7 @@
 """Thon rings: the model of the power spectra of a tilt series, patch by patch.
 
 Expected power of patch p of tilt i at frequency k, divided by a smooth background:
-    mu = exp(b_i(k)) · [1 - r / (1 + r) · c_i(k) · cos 2 chi(k; dz_ip(az))],   r = a_i · [s_0(k) · q_i(k)² + s_1(k)]
+    mu = exp(b_i(k, az)) · [1 - r / (1 + r) · c_i(k) · cos 2 chi(k; dz_ip(az))],   r = a_i · [s_0(k) · q_i(k)² + s_1(k)]
     dz_ip(az) = d_i + h · depth_ip + A cos 2az + B sin 2az,   depth_ip from ops.geometry.plane_depth.
 r is the power of the signal, averaged over a ring, to that of the noise: s(k) two smooth curves shared by all tilts, of
 molecules, of which exposure leaves the amplitude q, and of ice, which it moves but does not wear out; a_i the contrast
@@ -66,10 +66,19 @@ def spline_basis(frequency: torch.Tensor, low: float, high: float, number: int) 
     return torch.where(x < 1, inner, outer)
 
 
-def background_basis(frequency: torch.Tensor) -> torch.Tensor:
+def background_splines(frequency: torch.Tensor) -> torch.Tensor:
     """(ring, number) splines too stiff to follow rings: one knot each 1/50 Å."""
     low, high = float(frequency[0]), float(frequency[-1])
     return spline_basis(frequency, low, high, 4 + round(50 * (high - low)))
+
+
+def background_basis(bins: PolarBins) -> torch.Tensor:
+    """(sector, ring, number) what the background of a tilt is made of: the same in all azimuths, and stiffer splines
+    times cos 2az and sin 2az."""
+    frequency = bins.frequency.mean(0)
+    few = spline_basis(frequency, float(frequency[0]), float(frequency[-1]), 4)
+    uneven = [few * angle[..., None] for angle in (bins.cosine, bins.sine)]
+    return torch.cat([background_splines(frequency).expand(len(bins.cosine), -1, -1), *uneven], dim=-1)
 
 
 def patch_depth(spectra: RingSpectra, slope: torch.Tensor) -> torch.Tensor:
@@ -79,11 +88,14 @@ def patch_depth(spectra: RingSpectra, slope: torch.Tensor) -> torch.Tensor:
 
 
 def ring_pattern(
-    spectra: RingSpectra, frequency: torch.Tensor, defocus: torch.Tensor
+    spectra: RingSpectra, frequency: torch.Tensor, defocus: torch.Tensor, phase_shift: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """- c(k) cos 2 chi, c of the finite patch, and its derivative by defocus (1/Å) with c held; arguments broadcast."""
+    """- c(k) cos 2 chi, c of the finite patch, and its derivative by defocus (1/Å) with c held; arguments broadcast.
+
+    phase_shift in degrees. The derivative by it, in radians, is that by defocus over π λ k².
+    """
     wavelength = electron_wavelength(spectra.optics.voltage)
-    twice = 2 * ctf_phase(frequency, defocus, spectra.optics)
+    twice = 2 * ctf_phase(frequency, defocus, spectra.optics, phase_shift)
     lag = 2 * wavelength * frequency * defocus / spectra.pixel_size
     contrast = window_coherence(spectra.layout, lag)
     return -contrast * torch.cos(twice), contrast * 2 * math.pi * wavelength * frequency**2 * torch.sin(twice)

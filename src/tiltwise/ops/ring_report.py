@@ -2,8 +2,9 @@
 
 import torch
 
-from tiltwise.ops.ring_fit import RingFit, local_defocus, ring_strength
+from tiltwise.ops.ring_fit import local_defocus, ring_strength
 from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern
+from tiltwise.ops.ring_prior import RingFit
 
 _MOST_POINTS = 128
 _AGREES = 2.0  # standard deviations
@@ -11,7 +12,7 @@ _AGREES = 2.0  # standard deviations
 
 def expected_power(spectra: RingSpectra, fit: RingFit, tilt: int) -> torch.Tensor:
     """(patch, sector, ring) 1 - r / (1 + r) c cos 2 chi of one tilt: expected power over the background."""
-    pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, tilt))[0]
+    pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, tilt), fit.phase_shift)[0]
     return 1 + ring_strength(spectra, fit, tilt) * pattern
 
 
@@ -27,7 +28,7 @@ def tilt_corrected_curves(spectra: RingSpectra, fit: RingFit) -> tuple[torch.Ten
     points = -(-rings // group)
     spacing = (frequency[-1] - frequency[0]) / (rings - 1)
     depth = fit.handedness * patch_depth(spectra, fit.slope)
-    basis = background_basis(frequency)
+    basis = background_basis(spectra.bins)
     observed, expected = [], []
     for i in range(len(fit.defocus)):
         stretch = ((fit.defocus[i] + depth[i]) / fit.defocus[i]).clamp_min(0.01).sqrt()
@@ -49,7 +50,7 @@ def fit_resolution(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
     In windows of an eighth of the band, the projection of what was observed on the fitted rings is compared with its
     noise; from the window of best agreement outwards, the last one above 2 standard deviations gives the spacing.
     """
-    frequency, basis = spectra.ring_frequency, background_basis(spectra.ring_frequency)
+    frequency, basis = spectra.ring_frequency, background_basis(spectra.bins)
     reach = max(2, len(frequency) // 16)
     window = torch.ones(1, 1, 2 * reach + 1, dtype=frequency.dtype, device=frequency.device)
     spacing = []

@@ -88,16 +88,16 @@ def patch_spread(layout: PatchLayout) -> float:
 
 def patch_powers(image: torch.Tensor, layout: PatchLayout) -> torch.Tensor:
     """(patch, y, x // 2 + 1) power spectra of the patches; white noise of variance s² gives s² at every frequency."""
-    inside = torch.arange(layout.size, device=image.device)
-    rows = layout.start_y[:, None] + inside
-    columns = layout.start_x[:, None] + inside
-    patches = image[rows[:, None, :, None], columns[None, :, None, :]]
-    window = layout.window_y[:, None, :, None] * layout.window_x[None, :, None, :]
-    window = window.to(patches)
-    total = (window**2).sum((-2, -1), keepdim=True)
-    mean = (patches * window**2).sum((-2, -1), keepdim=True) / total
-    spectrum = torch.fft.rfft2((patches - mean) * window)
-    return (spectrum.abs() ** 2 / total).flatten(0, 1)
+    across, size = layout.window_x.to(image), layout.size
+    powers = []
+    for first, window in zip(layout.start_y.tolist(), layout.window_y.to(image), strict=True):  # a row stays in cache
+        patches = torch.stack([image[first : first + size, x : x + size] for x in layout.start_x.tolist()])
+        total = (window**2).sum() * (across**2).sum(-1)
+        mean = torch.einsum("pyx,y,px->p", patches, window**2, across**2) / total
+        patches.sub_(mean[:, None, None]).mul_(window[:, None]).mul_(across[:, None, :])
+        spectrum = torch.view_as_real(torch.fft.rfft2(patches))
+        powers.append(spectrum.square_().sum(-1) / total[:, None, None])
+    return torch.cat(powers)
 
 
 def window_coherence(layout: PatchLayout, lag: torch.Tensor) -> torch.Tensor:

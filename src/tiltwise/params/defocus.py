@@ -15,4 +15,5 @@ class DefocusParams(Params):
     resolution_high: Angstrom | None = Field(
         None, gt=0, description="Finest spacing fitted; from the pixel size if not set."
     )
+    fit_phase_shift: bool = Field(False, description="Fit a phase shift of the series, as a phase plate makes it.")
     patch_size: Angstrom | None = Field(None, gt=0, description="Side of a patch; from the image size if not set.")
