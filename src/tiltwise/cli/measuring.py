@@ -15,6 +15,7 @@ from tiltwise.cli.running import make_listener
 from tiltwise.cli.tables import show_figures, show_table
 from tiltwise.project.events import Event
 from tiltwise.project.records import to_json
+from tiltwise.project.threads import count_cores, keep_freed_memory
 
 T = TypeVar("T")
 
@@ -60,9 +61,10 @@ def _say_notes_and_files(notes: list[str], files: list[Path]) -> None:
 
 def _shown(name: str, as_json: bool, work: Callable[..., T]) -> T:
     """Do work(progress=...), shown as one item of a step of this name."""
+    keep_freed_memory()
     context, listener = make_listener(as_json)
     with context:
-        listener(Event(kind="run_started", total={name: 1}, workers=1))
+        listener(Event(kind="run_started", total={name: 1}, workers=1, threads=count_cores()))
         listener(Event(kind="item_started", step=name, item="all"))
         started = time.perf_counter()
 

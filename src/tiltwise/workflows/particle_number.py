@@ -31,7 +31,7 @@ from tiltwise.report.drawing import save_png
 from tiltwise.report.particle_number import draw_particle_number
 
 FIGURES, DRAWING = "bfactor.json", "bfactor.png"
-_FEWEST, _REPEATS = 16, 3
+_FEWEST, _REPEATS = 8, 3
 _AT_NYQUIST = 1.03
 """Resolutions within this factor of the Nyquist spacing are limited by the pixel, and take no part in the fit."""
 
@@ -74,7 +74,7 @@ def measure_particle_number(
 ) -> tuple[ParticleNumber, list[Path]]:
     """Average random halves, quarters ... of the refined particles of a project; gives the figures and the files.
 
-    Writes bfactor.json and bfactor.png into the project. Numbers go down by factors of two to 16 particles in each
+    Writes bfactor.json and bfactor.png into the project. Numbers go down by factors of two to 8 particles in each
     half, three random subsets each. InputError where refine or postprocess has not run.
     """
     folder = check_project(project)
