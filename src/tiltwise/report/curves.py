@@ -246,8 +246,7 @@ def local_resolution(spacing: np.ndarray, mask: np.ndarray, voxel_size: float, w
             shown, origin="lower", cmap="viridis_r", vmin=width[0], vmax=width[1], extent=(0, side[0], 0, side[1])
         )
         axis.set_title(name)
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set_axis_off()
     drawing.colorbar(image, ax=axes[2], shrink=0.8, label="Å")
     values = spacing[mask >= 0.5]
     axes[3].hist(values, bins=40, color=BLUE, weights=np.full(len(values), 100 / max(1, len(values))))

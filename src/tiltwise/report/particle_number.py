@@ -17,9 +17,9 @@ def draw_particle_number(
     """1/d² over the number of particles (logarithmic), the line of the B-factor (Å²) and the pixel's limit (Å)."""
     drawing, (axis,) = new_figure(5.4, 3.4)
     inverse = 1 / resolution**2
+    numbers = np.unique(particles)
     axis.semilogx(particles, inverse, "o", color=BLUE, label="random subsets")
     if b_factor is not None:
-        numbers = np.unique(particles)
         means = np.array([inverse[particles == n].mean() for n in numbers])
         line = 2 / b_factor * np.log(numbers)
         axis.semilogx(numbers, line + (means - line).mean(), color=GRAY, label=f"B = {b_factor:.0f} Å²")
@@ -28,6 +28,8 @@ def draw_particle_number(
     ticks = np.linspace(0, max(inverse.max(), 1 / nyquist**2), 6)[1:]
     axis.set_yticks(ticks, [f"{1 / np.sqrt(tick):.1f}" for tick in ticks])
     axis.set_ylim(0, 1.08 * ticks[-1])
+    axis.set_xticks(numbers, [f"{number:.0f}" for number in numbers])
+    axis.set_xticks([], minor=True)
     axis.set_xlabel("particles")
     axis.set_ylabel("resolution (Å), spaced by 1/d²")
     axis.legend(loc="lower right")
