@@ -8,6 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from tiltwise.data.errors import InputError
+from tiltwise.data.maps import HalfMaps
 from tiltwise.data.volume import Volume
 from tiltwise.ops.masks import soft_mask_from_map
 from tiltwise.params.simulate import SpecimenParams
@@ -32,7 +33,7 @@ def halves_of(atoms, noise, seed=0):
     sd = noise * float(signal.std())
     maps = [signal + sd * torch.randn(signal.shape, generator=generator) for _ in range(2)]
     first, second = (Volume(data=m.numpy(), voxel_size=VOXEL) for m in maps)
-    return (first, second), mask
+    return HalfMaps(half1=first, half2=second), mask
 
 
 def in_box(atoms):

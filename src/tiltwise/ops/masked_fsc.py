@@ -67,5 +67,12 @@ def measure_masked_fsc(
     )
 
 
+def reference_correlation(fsc: torch.Tensor) -> torch.Tensor:
+    """(shell,) C_ref = sqrt(2 FSC / (1 + FSC)): the correlation of the mean of two halves with the truth (Rosenthal &
+    Henderson 2003, eq. 19); also the weight that takes amplitudes of signal and noise to those of the signal."""
+    positive = fsc.clamp(0, 1)
+    return (2 * positive / (1 + positive)).sqrt()
+
+
 def _shell_frequency(fsc: torch.Tensor, side: int, voxel_size: float) -> torch.Tensor:
     return torch.arange(len(fsc), dtype=torch.float64) / (side * voxel_size)

@@ -15,7 +15,13 @@ from tiltwise.ops.conical_fsc import conical_fsc, directional_resolution
 from tiltwise.ops.filters import low_pass, radial_filter
 from tiltwise.ops.fsc import correct_for_mask
 from tiltwise.ops.local_resolution import measure_local_resolution
-from tiltwise.ops.masked_fsc import RESOLUTION_THRESHOLD, MaskedFsc, measure_masked_fsc, unmasked_resolution
+from tiltwise.ops.masked_fsc import (
+    RESOLUTION_THRESHOLD,
+    MaskedFsc,
+    measure_masked_fsc,
+    reference_correlation,
+    unmasked_resolution,
+)
 from tiltwise.ops.masks import largest_body, soft_mask, soft_sphere
 from tiltwise.ops.sharpening import GuinierFit, fit_b_factor, sharpen, shell_amplitude
 from tiltwise.params.postprocess import PostprocessParams
@@ -61,7 +67,7 @@ def postprocess(
     progress(0.5, "local resolution")
     local, local_quality = _measure_places(half1, half2, mask, voxel_size, params, progress)
     progress(0.9, "sharpening")
-    weight = _fsc_weight(curves.corrected)
+    weight = reference_correlation(curves.corrected)
     fit = fit_b_factor(frequency, shell_amplitude(mean * mask).cpu(), weight, resolution)
     b_factor = params.b_factor if params.b_factor is not None else fit.b_factor
     result = _finish(mean, frequency, weight, b_factor, resolution, voxel_size)
@@ -169,12 +175,6 @@ def _measure_places(
         "local_resolution_band_A": [found.coarsest, found.finest],
     }
     return _volume(found.spacing, voxel_size), quality
-
-
-def _fsc_weight(fsc: torch.Tensor) -> torch.Tensor:
-    """(shell,) sqrt(2 FSC / (1 + FSC)): the correlation of the mean of two halves with the truth."""
-    positive = fsc.clamp(0, 1)
-    return (2 * positive / (1 + positive)).sqrt()
 
 
 def _finish(

@@ -17,22 +17,25 @@ import torch
 
 from tiltwise.data.atoms import Atoms
 from tiltwise.data.errors import InputError
+from tiltwise.data.maps import HalfMaps
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.volume import Volume
 from tiltwise.io.model import read_molecule
 from tiltwise.ops.filters import low_pass
 from tiltwise.ops.fsc import first_crossing, fourier_shell_correlation
 from tiltwise.ops.global_superpose import search_motions
-from tiltwise.ops.masked_fsc import measure_masked_fsc
+from tiltwise.ops.masked_fsc import measure_masked_fsc, reference_correlation
 from tiltwise.ops.masks import soft_mask_from_map
 from tiltwise.ops.superpose import RigidMotion, move_map, superpose
 from tiltwise.project import store
+from tiltwise.project.commit import write_file
 from tiltwise.project.layout import check_project
 from tiltwise.project.records import to_json
 from tiltwise.project.state import ProjectState
 from tiltwise.report.drawing import save_png
 from tiltwise.report.model_fit import draw_model_fit
 from tiltwise.simulate.potential import potential_map, scatterer_from_atoms
+from tiltwise.workflows.map_scores import merged_map
 
 FIGURES, DRAWING = "model-fsc.json", "model-fsc.png"
 MODEL_THRESHOLD = 0.5
@@ -83,21 +86,19 @@ def fit_model(project: Path, model: Path, *, progress: Progress = no_progress) -
     folder = check_project(project)
     halves, mask = _read_maps(ProjectState(folder))
     found = measure_model(halves, mask, read_molecule(model), progress)
-    (folder / FIGURES).write_text(json.dumps(to_json(asdict(found)), indent=1) + "\n", encoding="utf-8")
+    write_file(folder / FIGURES, json.dumps(to_json(asdict(found)), indent=1) + "\n")
     save_png(draw_model_fit(found.frequency, found.fsc_model, found.fsc_expected), folder / DRAWING)
     return found, [folder / FIGURES, folder / DRAWING]
 
 
-def measure_model(
-    halves: tuple[Volume, Volume], mask: torch.Tensor, atoms: Atoms, progress: Progress = no_progress
-) -> ModelFit:
+def measure_model(halves: HalfMaps, mask: torch.Tensor, atoms: Atoms, progress: Progress = no_progress) -> ModelFit:
     """The figures of a model against the mean of two half maps, whose voxel (0, 0, 0) is the origin of coordinates."""
-    first, second = (torch.as_tensor(np.array(v.data, dtype=np.float32)) for v in halves)
-    target = Volume(data=((first + second) / 2).numpy(), voxel_size=halves[0].voxel_size)
+    first, second = (torch.as_tensor(np.array(v.data, dtype=np.float32)) for v in (halves.half1, halves.half2))
+    target = merged_map(halves)
     density, placed = _model_density(atoms, target)
     mirrored, _ = _model_density(_mirrored(atoms), target)
     curves = measure_masked_fsc(first, second, mask, target.voxel_size, seed=0)
-    expected = (2 * curves.corrected.clamp(0, 1) / (1 + curves.corrected.clamp(0, 1))).sqrt()
+    expected = reference_correlation(curves.corrected)
     promised = first_crossing(curves.frequency, expected, MODEL_THRESHOLD)
     progress(0.05, "fitting the model")
     motion, fsc = _best_fit(density, target, mask, [placed])
@@ -196,10 +197,10 @@ def _notes(resolutions: tuple[float, float, float], own: float, overlap: float) 
     return notes
 
 
-def _read_maps(state: ProjectState) -> tuple[tuple[Volume, Volume], torch.Tensor]:
+def _read_maps(state: ProjectState) -> tuple[HalfMaps, torch.Tensor]:
     halves = store.load("half_maps", state.finished("refine"), state.project)
     mask = store.load("mask", state.finished("postprocess"), state.project)
-    return (halves.half1, halves.half2), torch.as_tensor(np.array(mask.data, dtype=np.float32))
+    return halves, torch.as_tensor(np.array(mask.data, dtype=np.float32))
 
 
 def _part(progress: Progress, start: float) -> Progress:

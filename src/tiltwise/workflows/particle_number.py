@@ -23,6 +23,7 @@ from tiltwise.ops.half_maps import average_posed, posed_particles
 from tiltwise.ops.masked_fsc import measure_masked_fsc
 from tiltwise.ops.particle_chunks import CropSettings, ImageSource, PosedParticles
 from tiltwise.project import store
+from tiltwise.project.commit import write_file
 from tiltwise.project.layout import check_project
 from tiltwise.project.records import read_record, to_json
 from tiltwise.project.relion_files import newest
@@ -94,7 +95,7 @@ def measure_particle_number(
     nyquist = 2 * refined.source.settings.pixel_size
     found = fit_particle_number(subsets, nyquist)
     figures = {**asdict(found), "seed": seed, "nyquist_A": nyquist}
-    (folder / FIGURES).write_text(json.dumps(to_json(figures), indent=1) + "\n", encoding="utf-8")
+    write_file(folder / FIGURES, json.dumps(to_json(figures), indent=1) + "\n")
     save_png(draw_particle_number(*_points(found), found.b_factor, nyquist), folder / DRAWING)
     progress(1.0, "done")
     return found, [folder / FIGURES, folder / DRAWING]
