@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from tiltwise.data.deformation import Deformation, ImageWarp, SampleDeformation
 from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.io.mrc import read_mrc
@@ -51,6 +52,30 @@ def assert_equal(found, expected, name):
         assert np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f"), name
     else:
         assert found == expected, name
+
+
+def test_a_deformation_is_kept_bit_by_bit_and_a_torn_one_is_named(tmp_path, make_tilt_series):
+    rng, series = np.random.default_rng(0), make_tilt_series(seed=3)
+    sample = SampleDeformation(
+        exposure=np.array([0.0, 50.0, 120.0]),
+        coefficient=rng.normal(0, 10, (3, 10, 3)),
+        scale=2000.0,
+        magnification=rng.normal(1, 1e-3, series.number),
+    )
+    image = ImageWarp(coefficient=rng.normal(0, 5, (series.number, 4, 5, 2)), extent=(4000.0, 3900.0))
+    path = tmp_path / "tilts.star"
+    for parts in ((sample, None), (None, image), (sample, image)):
+        write_tilt_series(path, dataclasses.replace(series, deformation=Deformation(sample=parts[0], image=parts[1])))
+        found = read_tilt_series(path).deformation
+        for ours, theirs in zip((found.sample, found.image), parts, strict=True):
+            assert (ours is None) == (theirs is None)
+            for field in dataclasses.fields(theirs) if theirs is not None else ():
+                assert_equal(getattr(ours, field.name), getattr(theirs, field.name), field.name)
+    blocks = read_star(path)
+    blocks["image_warp"] = {column: values[:-1] for column, values in blocks["image_warp"].items()}
+    write_star(path, blocks)
+    with pytest.raises(InputError, match="tilts.star: data_image_warp does not list every tilt"):
+        read_tilt_series(path)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

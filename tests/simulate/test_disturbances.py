@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from optical_bench import exact_series
 
-from tiltwise.ops.motion import frame_displacement, specimen_displacement
+from tiltwise.ops.deformation import sample_displacement
+from tiltwise.ops.motion import frame_displacement
 from tiltwise.params.microscope import FaultParams, MotionParams
 from tiltwise.simulate.disturbances import (
     Disturbances,
@@ -56,8 +57,8 @@ def test_deformation_begins_at_nothing_and_grows_to_its_size():
     ends = []
     for seed in range(100):
         deformation = draw_deformation(MotionParams(deformation=20.0), series, np.random.default_rng(seed))
-        assert np.abs(specimen_displacement(deformation, edge, 0.0)).max() < 1e-9
-        ends.append(specimen_displacement(deformation, edge, 9.0))
+        assert np.abs(sample_displacement(deformation, edge, 0.0)).max() < 1e-9
+        ends.append(sample_displacement(deformation, edge, 9.0))
     spread = np.std(ends, axis=0)
     assert 20 / 1.5 < spread[:3].mean() < 20 * 1.5
     assert spread[3].max() < 1e-9  # a shift of the whole is the stage's

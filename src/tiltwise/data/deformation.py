@@ -1,4 +1,4 @@
-"""How the specimen changes its shape while it is exposed."""
+"""How images differ from those of a rigid specimen under a rigid projection: smooth displacements of what they show."""
 
 from dataclasses import dataclass
 
@@ -17,3 +17,25 @@ class SampleDeformation:
     """Length by which x, y, z are divided, Å."""
     magnification: np.ndarray
     """(tilt,) factor, about 1, by which image positions about the image centre are scaled."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ImageWarp:
+    """w_i(r): what all else places at image position r of tilt i appears at r + w_i(r)."""
+
+    coefficient: np.ndarray
+    """(tilt, y, x, 2) control values along image x, y, Å, of uniform cubic B-splines over the image."""
+    extent: tuple[float, float]
+    """Sides of the image along x, y, Å; beyond them the warp stays as it is at the edge."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Deformation:
+    """u = r + w_i(r), r = m_i (R_i (X + D(X, N_i)) + shift_i): the specimen deforms, the image is scaled, then warped.
+
+    N_i is the exposure up to the middle of tilt i."""
+
+    sample: SampleDeformation | None = None
+    """D and m; None where the specimen is rigid and m is 1."""
+    image: ImageWarp | None = None
+    """w; None where there is none."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tiltwise.data.deformation import Deformation
 from tiltwise.data.optics import Ctf, Optics
 
 
@@ -61,6 +62,8 @@ class TiltSeries:
     """(tilt,) reason of the exclusion, empty where the tilt is used."""
     geometry: TiltGeometry | None = None
     """Alignment; None until aligned."""
+    deformation: Deformation | None = None
+    """How the images differ from the geometry's rigid projections; None where they do not, or nobody looked."""
     beads: GoldBeads | None = None
     """In the frame of the geometry; None where none were looked for or found."""
     ctf: Ctf | None = None

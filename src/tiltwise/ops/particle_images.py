@@ -12,8 +12,9 @@ import torch
 
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import astigmatic_defocus, ctf
+from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.exposure import exposure_amplitude
-from tiltwise.ops.geometry import project_points, tilt_rotations
+from tiltwise.ops.geometry import tilt_rotations
 
 _OUTLIER = 5.0  # robust standard deviations beyond which a pixel (a gold bead, a hot pixel) is set to the local mean
 _MOST_OUTLIERS = 0.05  # if more pixels than this are beyond it, they are signal, and all are kept
@@ -122,12 +123,14 @@ def image_positions(tilt_series: TiltSeries, position: torch.Tensor) -> tuple[to
     Gives (tilt, particle, 2) x, y in px from the first pixel, (tilt, particle) depth in Å, (tilt, 3, 3) rotations.
     """
     used = np.flatnonzero(tilt_series.use)
-    rotations = tilt_rotations(tilt_series.geometry, position.device)[used]
-    shift = torch.as_tensor(tilt_series.geometry.shift[used], dtype=torch.float64, device=position.device)
-    projected, depth = project_points(position, rotations, shift)
+    place, depth = (
+        torch.as_tensor(values, device=position.device)
+        for values in specimen_in_images(tilt_series, position.cpu().numpy(), used)
+    )
     height, width = tilt_series.image_shape
     centre = torch.tensor([width // 2, height // 2], dtype=torch.float64, device=position.device)
-    return projected / tilt_series.pixel_size + centre, depth, rotations
+    rotations = tilt_rotations(tilt_series.geometry, position.device)[used]
+    return place / tilt_series.pixel_size + centre, depth, rotations
 
 
 def inside_image(position: torch.Tensor, image_shape: tuple[int, int], margin: float) -> torch.Tensor:

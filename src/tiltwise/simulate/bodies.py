@@ -16,10 +16,11 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.optics import Optics
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import electron_wavelength
+from tiltwise.ops.deformation import sample_displacement
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.fourier import crop_spectrum, frequency_grid_2d
 from tiltwise.ops.geometry import project_points, tilt_rotations
-from tiltwise.ops.motion import frame_displacement, specimen_displacement
+from tiltwise.ops.motion import frame_displacement
 from tiltwise.ops.point_projection import project_points_to_slabs
 from tiltwise.params.microscope import MicroscopeParams
 from tiltwise.simulate.disturbances import Disturbances
@@ -152,7 +153,7 @@ def _lie(
     position = np.asarray(population.position, dtype=float)
     if disturbances.deformation is not None:
         middle = float(series.pre_exposure[tilt] + series.exposure[tilt] / 2)
-        position = position + specimen_displacement(disturbances.deformation, position, middle)
+        position = position + sample_displacement(disturbances.deformation, position, middle)
     shift = torch.as_tensor(series.geometry.shift[tilt : tilt + 1])
     place, depth = project_points(torch.as_tensor(position), matrices, shift)
     scale = 1.0 if disturbances.deformation is None else float(disturbances.deformation.magnification[tilt])

@@ -18,6 +18,7 @@ from tiltwise.data.optics import Ctf, Optics
 from tiltwise.data.tilt_series import GoldBeads, TiltGeometry, TiltSeries
 from tiltwise.io.images import ImageFile, open_images, parse_image_name
 from tiltwise.io.movies import open_movies, unmoved_images
+from tiltwise.io.relion.deformation import deformation_columns, read_deformation
 from tiltwise.io.star import Block, block, integers, numbers, read_star, single_number, single_text, texts, write_star
 
 _GEOMETRY_COLUMNS = {"x_tilt": "rlnTomoXTilt", "tilt_angle": "rlnTomoYTilt", "tilt_axis_angle": "rlnTomoZRot"}
@@ -79,11 +80,11 @@ def write_tilt_series(path: str | Path, tilt_series: TiltSeries, *, root: str | 
     tilts |= _geometry_columns(tilt_series.geometry) | _ctf_columns(tilt_series.ctf)
     if tilt_series.ctf is not None:
         tilts["tiltwiseDefocusError"] = tilt_series.ctf.defocus_error.astype(np.float64)
-    beads = {}
+    of_series, of_tilts, more = deformation_columns(tilt_series.deformation)
     if tilt_series.beads is not None:
         series["tiltwiseBeadDiameter"] = tilt_series.beads.diameter
-        beads = {"beads": dict(zip(_BEAD_COLUMNS, tilt_series.beads.position.astype(np.float64).T, strict=True))}
-    write_star(path, {"series": series, "tilts": tilts, **beads})
+        more["beads"] = dict(zip(_BEAD_COLUMNS, tilt_series.beads.position.astype(np.float64).T, strict=True))
+    write_star(path, {"series": series | of_series, "tilts": tilts | of_tilts, **more})
 
 
 def read_tilt_series(path: str | Path, *, root: str | Path | None = None) -> TiltSeries:
@@ -117,6 +118,7 @@ def read_tilt_series(path: str | Path, *, root: str | Path | None = None) -> Til
         use=use,
         why_not=tuple(texts(tilts, "tiltwiseWhyNot", path)),
         geometry=read_geometry(tilts, path),
+        deformation=read_deformation(blocks, series, tilts, path),
         beads=_read_beads(blocks, path),
         ctf=ctf,
         defocus_handedness=_handedness(series, path),
