@@ -34,16 +34,23 @@ class AgreementSums:
         )
 
 
-def model_images(
+def reference_images(
     images: ParticleImages, reference: SpectralGrid, rotation: torch.Tensor, shift: torch.Tensor
 ) -> torch.Tensor:
-    """(particle, tilt, point) complex64 whitened images that the reference predicts, for rotation and shift (Å)."""
+    """(particle, tilt, point) complex64 slices of the reference at rotation and shift (Å), before any transfer."""
     turned = torch.einsum("tij,pjk->ptik", images.rotations, rotation.double())
     slices = extract_slices(reference, turned.flatten(0, 1), images.points).reshape(images.data.shape)
     plane = torch.einsum("tij,pj->pti", images.rotations[:, :2], shift.double()).float()
     unit = -2 * torch.pi / (images.box_size * images.pixel_size) * images.points
     angle = torch.einsum("nc,ptc->ptn", unit, plane)
-    return images.transfer * slices * torch.polar(torch.ones_like(angle), angle)
+    return slices * torch.polar(torch.ones_like(angle), angle)
+
+
+def model_images(
+    images: ParticleImages, reference: SpectralGrid, rotation: torch.Tensor, shift: torch.Tensor
+) -> torch.Tensor:
+    """(particle, tilt, point) complex64 whitened images that the reference predicts, for rotation and shift (Å)."""
+    return images.transfer * reference_images(images, reference, rotation, shift)
 
 
 def agreement_sums(

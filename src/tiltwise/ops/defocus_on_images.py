@@ -1,0 +1,288 @@
+"""The defocus of every tilt refined on the images of its particles: searched exhaustively, then by gradient.
+
+A particle's image is CTF(k; Δz) a s(k), s the reference's slice at its place and a its amplitude over the noise, so that
+with c = Re(X* a s) and p = |a s|² the log likelihood at a change δ of the defocus is
+
+    L(δ) = Σ_k -sin(χ + π λ k² δ) c - sin²(χ + π λ k² δ) p / 2,
+
+one sum over all particles of a tilt, each with χ at its own depth. Three blocks, each behind the gate of
+`ops.geometry_refinement` (what the particles of one half set say must raise the likelihood of the other): one change for
+all tilts; one for each tilt; and astigmatism, A cos 2az + B sin 2az, one for the series, by Gauss-Newton.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from tiltwise.data.optics import Ctf
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.ctf import astigmatic_defocus, ctf_phase, electron_wavelength
+from tiltwise.ops.deformation import specimen_in_images
+from tiltwise.ops.geometry_refinement import BlockGate, Reduced, chance_gain
+from tiltwise.ops.kernels import defocus as kernels
+from tiltwise.ops.particle_chunks import particle_chunks
+from tiltwise.ops.particle_images import ParticleImages
+from tiltwise.ops.species import Species
+from tiltwise.ops.tilt_weights import reference_images
+
+STEP = 50.0
+"""Å between defoci tried: a phase of a radian at 3 Å is 146 Å."""
+COMMON, OWN, ASTIGMATISM = 1000.0, 300.0, 200.0
+"""Prior standard deviations of the change that all tilts share, of that of each tilt, of A and B, Å."""
+_REACH = 2.5
+"""Standard deviations on either side that are searched."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DefocusTerms:
+    """What the particles of a half set say of the defocus of each used tilt."""
+
+    profile: np.ndarray
+    """(tilt, step) log likelihood at changes of -count ... count times STEP."""
+    gradient: np.ndarray
+    """(tilt, 3) at no change, by 1, cos 2az, sin 2az of defocus, 1/Å."""
+    information: np.ndarray
+    """(tilt, 3, 3) Fisher information of these, 1/Å²."""
+
+    def __add__(self, other: "DefocusTerms") -> "DefocusTerms":
+        return DefocusTerms(
+            profile=self.profile + other.profile,
+            gradient=self.gradient + other.gradient,
+            information=self.information + other.information,
+        )
+
+    @property
+    def change(self) -> np.ndarray:
+        """(step,) Å."""
+        count = self.profile.shape[1] // 2
+        return STEP * np.arange(-count, count + 1)
+
+    def likelihood(self, change: np.ndarray) -> float:
+        """Of a change (tilt,) of the defoci, Å, against none; linear between the steps."""
+        rows = [np.interp(c, self.change, row) for c, row in zip(change, self.profile, strict=True)]
+        return float(np.sum(rows) - self.profile[:, len(self.change) // 2].sum())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DefocusRefinement:
+    """A series with refined defoci, or as it was."""
+
+    tilt_series: TiltSeries
+    """The series; as given where nothing was accepted."""
+    change: np.ndarray
+    """(used tilt,) change of the mean defocus, Å."""
+    error: np.ndarray
+    """(used tilt,) its standard error under the prior, Å; nan where nothing was fitted."""
+    gates: tuple[BlockGate, ...]
+    """common, own, astigmatism, as far as they were tried."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether any block was taken."""
+        return any(gate.accepted for gate in self.gates)
+
+    def record(self) -> dict:
+        """For the report."""
+        return {
+            "accepted": self.accepted,
+            "change_A": self.change.tolist(),
+            "error_A": self.error.tolist(),
+            "blocks": {g.block: {"accepted": g.accepted, "gain": list(g.gain), "width": g.width} for g in self.gates},
+        }
+
+
+def refine_defocus(species: Sequence[Species], name: str) -> DefocusRefinement:
+    """Refine the defoci of the series of this name on the particles of all species; without a CTF it stays as it is."""
+    series = species[0].source.tilt_series[name]
+    used = int(np.count_nonzero(series.use))
+    nothing = DefocusRefinement(tilt_series=series, change=np.zeros(used), error=np.full(used, np.nan), gates=())
+    if series.ctf is None:
+        return nothing
+    halves = defocus_terms(species, series, searched=True)
+    if len(halves) < 2:
+        return nothing
+    common = _try_changes(halves, np.zeros(used), "common")
+    reached = common.joint if common.gate.accepted else np.zeros(used)
+    own = _try_changes(halves, reached, "own")
+    reached = own.joint if own.gate.accepted else reached
+    changed = _with_defocus(series, reached)
+    gates = (common.gate, own.gate)
+    bent, gate = _try_astigmatism(species, changed)
+    information = sum(half.information[:, 0, 0] for half in halves.values())
+    return DefocusRefinement(
+        tilt_series=bent if any(g.accepted for g in (*gates, gate)) else series,
+        change=reached,
+        error=1 / np.sqrt(information + 1 / OWN**2),
+        gates=(*gates, gate),
+    )
+
+
+def defocus_terms(species: Sequence[Species], series: TiltSeries, *, searched: bool) -> dict[int, DefocusTerms]:
+    """By half set, the terms of all species at the defoci of a series; searched: over the grid, else there alone."""
+    count = int(np.ceil(_REACH * np.hypot(COMMON, OWN) / STEP)) if searched else 0
+    result: dict[int, DefocusTerms] = {}
+    for kind in species:
+        own = kind.with_series(replace(series, ctf=None)).within(series.name)
+        grids = own.grids
+        for _, half, index, images in particle_chunks(
+            own.source, own.particles, weights=own.weights, resolution=own.resolution
+        ):
+            still = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
+            slices = reference_images(images, grids[half], own.particles.rotation[index], still)
+            terms = _chunk_terms(series, own.particles.position[index], images, slices, count)
+            result[half] = result[half] + terms if half in result else terms
+    return result
+
+
+def profile_plain(
+    cross: torch.Tensor, power: torch.Tensor, phase: torch.Tensor, turn: torch.Tensor, count: int
+) -> torch.Tensor:
+    """(tilt, 2 count + 1) the plain twin of kernels.defocus.defocus_profile, on any device."""
+    rows = []
+    for j in range(-count, count + 1):
+        value = -torch.sin(phase + j * turn)
+        rows.append((value * cross - 0.5 * value**2 * power).double().sum((0, 2)))
+    return torch.stack(rows, dim=1)
+
+
+def _chunk_terms(
+    series: TiltSeries, position: torch.Tensor, images: ParticleImages, slices: torch.Tensor, count: int
+) -> DefocusTerms:
+    """Of a chunk whose images were cut without a CTF, so that their transfer is the amplitude a, its sign turned."""
+    amplitude = -images.transfer
+    cross = amplitude * (images.data.real * slices.real + images.data.imag * slices.imag)
+    power = amplitude**2 * (slices.real**2 + slices.imag**2)
+    frequency = images.points.norm(dim=-1) / (images.box_size * images.pixel_size)
+    azimuth = torch.atan2(images.points[:, 1], images.points[:, 0])
+    phase = _phase(series, position, frequency, azimuth)
+    slope = np.pi * electron_wavelength(series.optics.voltage) * frequency**2
+    profile = _profile(cross, power, phase, STEP * slope, count)
+    value, derivative = -torch.sin(phase), -torch.cos(phase) * slope
+    basis = torch.stack([torch.ones_like(azimuth), torch.cos(2 * azimuth), torch.sin(2 * azimuth)])
+    gradient = torch.einsum("ptn,bn->tb", derivative * (cross - value * power), basis)
+    information = torch.einsum("ptn,bn,cn->tbc", derivative**2 * power, basis, basis)
+    return DefocusTerms(
+        profile=profile.cpu().numpy(),
+        gradient=gradient.double().cpu().numpy(),
+        information=information.double().cpu().numpy(),
+    )
+
+
+def _profile(
+    cross: torch.Tensor, power: torch.Tensor, phase: torch.Tensor, turn: torch.Tensor, count: int
+) -> torch.Tensor:
+    if cross.device.type != "cpu":
+        return profile_plain(cross, power, phase, turn, count)
+    profile = np.zeros((cross.shape[1], 2 * count + 1))
+    arrays = (a.contiguous().numpy() for a in (cross, power, phase.float(), turn.float()))
+    kernels.defocus_profile(*arrays, count, profile)
+    return torch.from_numpy(profile)
+
+
+def _phase(series: TiltSeries, position: torch.Tensor, frequency: torch.Tensor, azimuth: torch.Tensor) -> torch.Tensor:
+    """(particle, tilt, point) float32 χ of each particle at its own depth."""
+    used = np.flatnonzero(series.use)
+    _, depth = specimen_in_images(series, position.cpu().numpy(), used)
+    u, v, angle, shift = (
+        torch.as_tensor(values[used], dtype=torch.float32, device=frequency.device)[:, None]
+        for values in (
+            series.ctf.defocus_u,
+            series.ctf.defocus_v,
+            series.ctf.astigmatism_angle,
+            series.ctf.phase_shift,
+        )
+    )
+    height = torch.as_tensor((series.defocus_handedness or 0) * depth.T, dtype=torch.float32, device=frequency.device)
+    defocus = astigmatic_defocus(azimuth, u, v, angle) + height[..., None]
+    return ctf_phase(frequency, defocus, series.optics, shift)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Trial:
+    """Changes of all defoci and whether they hold."""
+
+    joint: np.ndarray
+    """(tilt,) Å, from both halves."""
+    gate: BlockGate
+
+
+def _try_changes(halves: dict[int, DefocusTerms], start: np.ndarray, block: str) -> _Trial:
+    """From a start (tilt,), a change that all tilts share or one of each tilt's own."""
+    best = {half: _best_change(terms, start, block) for half, terms in halves.items()}
+    gain, chance = [], []
+    for half in (1, 2):
+        step = best[3 - half] - start
+        gain.append(halves[half].likelihood(best[3 - half]) - halves[half].likelihood(start))
+        chance.append(chance_gain(float((halves[half].information[:, 0, 0] * step**2).sum())))
+    gate = BlockGate(block=block, width=1.0, gain=tuple(gain), chance=tuple(chance))
+    return _Trial(joint=_best_change(halves[1] + halves[2], start, block), gate=gate)
+
+
+def _best_change(terms: DefocusTerms, start: np.ndarray, block: str) -> np.ndarray:
+    """(tilt,) the most probable changes: the top of profile and prior on the grid, by a parabola through its place."""
+    if block == "common":
+        total = terms.profile.sum(0) - 0.5 * (terms.change / COMMON) ** 2
+        return np.full(len(start), _top(terms.change, total))
+    prior = -0.5 * ((terms.change - start[:, None]) / OWN) ** 2
+    return np.array([_top(terms.change, row) for row in terms.profile + prior])
+
+
+def _top(place: np.ndarray, value: np.ndarray) -> float:
+    best = int(np.clip(value.argmax(), 1, len(value) - 2))
+    below, middle, above = value[best - 1 : best + 2]
+    curvature = below - 2 * middle + above
+    offset = 0.5 * (below - above) / curvature if curvature < 0 else 0.0
+    return float(place[best] + STEP * np.clip(offset, -1, 1))
+
+
+def _try_astigmatism(species: Sequence[Species], series: TiltSeries) -> tuple[TiltSeries, BlockGate]:
+    """A and B of the whole series, the tilts' own changes following as far as their prior lets them."""
+    halves = defocus_terms(species, series, searched=False)
+    reduced = {half: _reduced_astigmatism(terms) for half, terms in halves.items()}
+    fits = {half: part.fit() for half, part in reduced.items()}
+    gain, chance = [], []
+    for half in (1, 2):
+        bent = defocus_terms(
+            [kind.within(series.name, (half,)) for kind in species],
+            _with_astigmatism(series, fits[3 - half]),
+            searched=False,
+        )
+        gain.append(float(bent[half].profile.sum() - halves[half].profile.sum()))
+        chance.append(chance_gain(float(fits[3 - half] @ reduced[half].information @ fits[3 - half])))
+    gate = BlockGate(block="astigmatism", width=1.0, gain=tuple(gain), chance=tuple(chance))
+    joint = (reduced[1] + reduced[2]).fit()
+    return (_with_astigmatism(series, joint) if gate.accepted else series), gate
+
+
+def _reduced_astigmatism(terms: DefocusTerms) -> Reduced:
+    """The quadratic of A and B, in units of their prior."""
+    return Reduced(
+        gradient=ASTIGMATISM * terms.gradient[:, 1:].sum(0),
+        information=ASTIGMATISM**2 * terms.information[:, 1:, 1:].sum(0),
+    )
+
+
+def _with_defocus(series: TiltSeries, change: np.ndarray) -> TiltSeries:
+    u, v = series.ctf.defocus_u.astype(float), series.ctf.defocus_v.astype(float)
+    u[series.use] += change
+    v[series.use] += change
+    return replace(series, ctf=replace(series.ctf, defocus_u=u, defocus_v=v))
+
+
+def _with_astigmatism(series: TiltSeries, change: np.ndarray) -> TiltSeries:
+    """All tilts with A and B changed by (2,) in units of the prior: half of u - v as a vector of twice its angle."""
+    fitted: Ctf = series.ctf
+    half, angle = (fitted.defocus_u - fitted.defocus_v) / 2, np.radians(2 * fitted.astigmatism_angle)
+    a, b = half * np.cos(angle) + ASTIGMATISM * change[0], half * np.sin(angle) + ASTIGMATISM * change[1]
+    mean, size = fitted.mean_defocus, np.hypot(a, b)
+    return replace(
+        series,
+        ctf=replace(
+            fitted,
+            defocus_u=mean + size,
+            defocus_v=mean - size,
+            astigmatism_angle=np.degrees(np.arctan2(b, a)) / 2,
+        ),
+    )

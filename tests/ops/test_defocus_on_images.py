@@ -1,0 +1,108 @@
+"""Defoci refined on particles: kernel and twin, derivatives by differences, wrong defoci back within their errors."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
+import particle_scene  # noqa: E402
+from particle_scene import DIAMETER  # noqa: E402
+
+from tiltwise.ops.defocus_on_images import STEP, defocus_terms, profile_plain, refine_defocus  # noqa: E402
+from tiltwise.ops.half_maps import accumulate_halves, maps_and_fsc, measured_weights, posed_particles  # noqa: E402
+from tiltwise.ops.half_sets import assign_half_sets  # noqa: E402
+from tiltwise.ops.kernels.defocus import defocus_profile  # noqa: E402
+from tiltwise.ops.particle_chunks import CropSettings, ImageSource, initial_weights  # noqa: E402
+from tiltwise.ops.references import alignment_reference, sphere_mask  # noqa: E402
+from tiltwise.ops.species import Species  # noqa: E402
+
+PIXEL, SIZE, BOX, NAME = 3.5, 256, 72, "TS_1"
+
+
+@pytest.fixture(scope="module")
+def species():
+    """Twelve particles of fine matter (blobs of 3.5 Å), true poses, half maps."""
+    keep = {name: getattr(particle_scene, name) for name in ("PIXEL", "SIZE", "SIGMA")}
+    particle_scene.PIXEL, particle_scene.SIZE, particle_scene.SIGMA = PIXEL, SIZE, 3.5
+    made = particle_scene.scene(series=1, noise=0.5)  # with less, particles would pass for gold and be cut out
+    for name, value in keep.items():
+        setattr(particle_scene, name, value)
+    settings = CropSettings(box_size=BOX, pixel_size=PIXEL, particle_radius=DIAMETER / 2, device="cpu")
+    source = ImageSource(tilt_series=made.tilt_series, settings=settings, ready={})
+    posed = replace(posed_particles(made.particles), half_set=assign_half_sets(made.particles, 60.0, 0))
+    weights, mask = initial_weights(source, posed), sphere_mask(BOX, PIXEL, DIAMETER / 2)
+    maps, fsc = maps_and_fsc(accumulate_halves(source, posed, weights=weights), mask)
+    # of the other half: six particles would else meet their own noise, under the true CTF
+    references = {3 - half: alignment_reference(one, mask, fsc, PIXEL) for half, one in maps.items()}
+    weights = measured_weights(source, posed, references, weights=weights, radius=settings.radius_of(9.0))
+    return Species(source=source, particles=posed, references=references, weights=weights, resolution=9.0)
+
+
+def wrong_by(series, change, astigmatism=0.0):
+    ctf = series.ctf
+    return replace(
+        series,
+        ctf=replace(
+            ctf,
+            defocus_u=ctf.defocus_u + change + astigmatism,
+            defocus_v=ctf.defocus_v + change - astigmatism,
+        ),
+    )
+
+
+def test_kernel_and_twin_agree():
+    rng = np.random.default_rng(0)
+    cross, power = (rng.normal(size=(5, 3, 40)).astype(np.float32) ** (1 + p) for p in (0, 1))
+    phase = rng.uniform(0, 60, (5, 3, 40)).astype(np.float32)
+    turn = rng.uniform(0, 0.3, 40).astype(np.float32)
+    found = np.zeros((3, 21))
+    defocus_profile(cross, power, phase, turn, 10, found)
+    expected = profile_plain(*(torch.as_tensor(a) for a in (cross, power, phase, turn)), 10)
+    assert np.allclose(found, expected.numpy(), atol=1e-4 * np.abs(expected.numpy()).max())
+
+
+def test_the_gradient_is_the_slope_of_the_profile(species):
+    """Central difference over 2 × 50 Å; the third derivative adds (50 Å · π λ k²)² / 6 of it at 9 Å, 0.3 %."""
+    series = species.source.tilt_series[NAME]
+    for terms in defocus_terms([species], wrong_by(series, 400.0), searched=True).values():
+        middle = terms.profile.shape[1] // 2
+        slope = (terms.profile[:, middle + 1] - terms.profile[:, middle - 1]) / (2 * STEP)
+        assert np.allclose(slope, terms.gradient[:, 0], rtol=0.02, atol=0.02 * np.abs(slope).max())
+
+
+def test_wrong_defoci_come_back_within_their_errors(species):
+    """600 Å for all and 250 Å (sd) of each tilt's own; what remains is at most the stated error (21 tilts: 1.4)."""
+    series = species.source.tilt_series[NAME]
+    error = 600.0 + np.random.default_rng(1).normal(0, 250, series.number)
+    found = refine_defocus([species.with_series(wrong_by(series, error))], NAME)
+    rest = found.tilt_series.ctf.mean_defocus - series.ctf.mean_defocus
+    assert found.gates[0].accepted and found.gates[1].accepted
+    assert np.sqrt(np.mean(rest**2)) < 0.3 * np.sqrt(np.mean(error**2))
+    assert np.sqrt(np.mean((rest / found.error) ** 2)) < 1.4
+
+
+def test_astigmatism_comes_back(species):
+    """u - v wrong by 600 Å; A and B are told to 35 Å each in half a set of particles, so to some 100 Å of u - v."""
+    series = species.source.tilt_series[NAME]
+    found = refine_defocus([species.with_series(wrong_by(series, 0.0, 300.0))], NAME)
+    assert found.gates[2].block == "astigmatism" and found.gates[2].accepted
+    fields = [s.ctf for s in (found.tilt_series, series)]
+    vectors = [(c.defocus_u - c.defocus_v) * np.exp(2j * np.radians(c.astigmatism_angle)) for c in fields]
+    assert np.abs(vectors[0] - vectors[1]).max() < 300
+
+
+def test_right_defoci_stay(species):
+    series = species.source.tilt_series[NAME]
+    found = refine_defocus([species], NAME)
+    rest = found.tilt_series.ctf.mean_defocus - series.ctf.mean_defocus
+    assert np.sqrt(np.mean(rest**2)) < 100
+
+
+def test_without_a_ctf_nothing_is_done(species):
+    plain = replace(species.source.tilt_series[NAME], ctf=None)
+    found = refine_defocus([species.with_series(plain)], NAME)
+    assert not found.accepted and found.tilt_series is plain
