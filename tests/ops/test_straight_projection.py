@@ -109,3 +109,22 @@ def test_the_spline_goes_through_its_samples_and_agrees_with_its_twin():
     straight.resample(coefficients, affine, out)
     straight.resample_plain(coefficients, affine, twin)
     assert torch.allclose(out, twin, atol=1e-5) and (twin == 0).any() and (twin != 0).any()
+
+
+def test_a_displacement_is_read_between_its_nodes_and_agrees_with_its_twin():
+    """A displacement linear in column and row is an affine map: exactly what lines between nodes can say."""
+    torch.manual_seed(5)
+    image, affine = torch.randn(64, 80), np.array([[0.7, 0.6, -3.017], [-0.6, 0.7, 32.013]])
+    change = np.array([[0.02, -0.01, 1.3], [0.03, 0.015, -0.7]])
+    out, twin, expected = torch.empty(70, 50), torch.empty(70, 50), torch.empty(70, 50)
+    columns, rows = 16.0 * np.arange(6), 16.0 * np.arange(5)
+    grid = np.stack([*np.meshgrid(columns, rows, indexing="ij"), np.ones((6, 5))], axis=-1)
+    straight.resample(image, affine + change, expected)
+    straight.resample(image, affine, out, grid @ change.T)
+    straight.resample_plain(image, affine, twin, grid @ change.T)
+    assert torch.allclose(out, twin, atol=1e-5) and torch.allclose(out, expected, atol=1e-5)
+    assert (expected == 0).any() and (expected != 0).any()
+    bent = np.random.default_rng(0).normal(0, 2, (6, 5, 2))
+    straight.resample(image, affine, out, bent)
+    straight.resample_plain(image, affine, twin, bent)
+    assert torch.allclose(out, twin, atol=1e-5) and not torch.allclose(out, expected, atol=0.1)

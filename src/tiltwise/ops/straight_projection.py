@@ -23,6 +23,8 @@ class StraightGeometry:
 
     volume_shape: tuple[int, int, int]
     """(z, y, x) voxels."""
+    rotations: np.ndarray
+    """(tilt, 3, 3) specimen to image frame."""
     linear: np.ndarray
     """(tilt, 2, 2) M: Å in the image for a step of one column, one row."""
     shift: np.ndarray
@@ -66,10 +68,11 @@ def straighten(
     shift: np.ndarray,
     voxel_size: float,
     volume_shape: tuple[int, int, int],
-    depth_step: float = math.inf,
+    depth_step: float | np.ndarray = math.inf,
     columns_per_voxel: int = 1,
 ) -> StraightGeometry:
-    """rotations (tilt, 3, 3) specimen to image frame, shift (tilt, 2) Å; a level spans at most depth_step Å."""
+    """rotations (tilt, 3, 3) specimen to image frame, shift (tilt, 2) Å; a level spans at most depth_step Å, of all
+    tilts or (tilt,)."""
     turn = rotations.detach().double().cpu().numpy()
     scaled = turn[:, :2] * voxel_size
     across = scaled[:, :, 0] / np.maximum(np.linalg.norm(scaled[:, :, 0], axis=1, keepdims=True), 1e-12)
@@ -87,6 +90,7 @@ def straighten(
     level, depth = _levels(turn[:, 2] * voxel_size, size, centre, depth_step)
     return StraightGeometry(
         volume_shape=tuple(volume_shape),
+        rotations=turn,
         linear=linear,
         shift=np.asarray(shift, dtype=float),
         column=column,
@@ -99,7 +103,7 @@ def straighten(
 
 
 def _levels(
-    normal: np.ndarray, size: np.ndarray, centre: np.ndarray, step: float
+    normal: np.ndarray, size: np.ndarray, centre: np.ndarray, step: float | np.ndarray
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Levels of equal width, at most step, that span the depths of the volume; normal (tilt, 3) Å of depth a voxel."""
     reach = np.abs(normal) @ (size / 2)
@@ -166,15 +170,15 @@ def plane_affine(
     """
     tilt = planes.tilt[plane]
     spacing, centre = (np.array(values, dtype=float) for values in grid)
-    origin = np.array(
-        [
-            planes.first[plane] - geometry.columns[tilt] // 2,
-            first_row - geometry.margin - geometry.volume_shape[1] // 2,
-        ]
-    )
     matrix = geometry.linear[tilt] / spacing[:, None]
-    offset = geometry.linear[tilt] @ origin + geometry.shift[tilt]
+    offset = geometry.linear[tilt] @ plane_origin(geometry, planes, plane, first_row) + geometry.shift[tilt]
     return np.concatenate([matrix, (offset / spacing + centre)[:, None]], axis=1)
+
+
+def plane_origin(geometry: StraightGeometry, planes: Planes, plane: int, first_row: int) -> np.ndarray:
+    """(2,) column and row, counted from the tomogram centre, of the first sample of a plane in the store."""
+    column = planes.first[plane] - geometry.columns[planes.tilt[plane]] // 2
+    return np.array([column, first_row - geometry.margin - geometry.volume_shape[1] // 2])
 
 
 def kernel_table(geometry: StraightGeometry, planes: Planes) -> Table:
@@ -290,19 +294,32 @@ def _meet(
     return index, weight, inside.float()
 
 
-def resample(coefficients: torch.Tensor, affine: np.ndarray, out: torch.Tensor) -> None:
-    """Fill out (column, row) with cubic B-spline values of coefficients (y, x) at affine (column, row, 1)."""
-    if out.device.type == "cpu":
+def resample(
+    coefficients: torch.Tensor, affine: np.ndarray, out: torch.Tensor, displacement: np.ndarray | None = None
+) -> None:
+    """Fill out (column, row) with cubic B-spline values of coefficients (y, x) at affine (column, row, 1).
+
+    displacement (node, node, 2), in samples along x, y at every NODE_STEP-th column and row, is added to the place,
+    linear between the nodes; None is none.
+    """
+    if out.device.type != "cpu":
+        resample_plain(coefficients, affine, out, displacement)
+    elif displacement is None:
         kernels.resample(coefficients.numpy(), affine, out.numpy())
     else:
-        resample_plain(coefficients, affine, out)
+        kernels.resample_displaced(coefficients.numpy(), affine, displacement, out.numpy())
 
 
-def resample_plain(coefficients: torch.Tensor, affine: np.ndarray, out: torch.Tensor) -> None:
-    """Plain twin of kernels.resample, on any device."""
+def resample_plain(
+    coefficients: torch.Tensor, affine: np.ndarray, out: torch.Tensor, displacement: np.ndarray | None = None
+) -> None:
+    """Plain twin of kernels.resample and kernels.resample_displaced, on any device."""
     p = torch.arange(out.shape[0], device=out.device, dtype=torch.float64)[:, None]
     q = torch.arange(out.shape[1], device=out.device, dtype=torch.float64)
     x, y = (row[0] * p + row[1] * q + row[2] for row in affine.tolist())
+    if displacement is not None:
+        moved = _between_nodes(torch.as_tensor(displacement, device=out.device), p[:, 0], q)
+        x, y = x + moved[..., 0], y + moved[..., 1]
     height, width = coefficients.shape
     inside = (x >= 1) & (y >= 1) & (x <= width - 3) & (y <= height - 3)
     x, y = torch.where(inside, x, 1), torch.where(inside, y, 1)
@@ -313,6 +330,16 @@ def resample_plain(coefficients: torch.Tensor, affine: np.ndarray, out: torch.Te
         for j, wx in enumerate(weights_x):
             out += wy * wx * coefficients[jy.long() + i - 1, jx.long() + j - 1]
     out *= inside
+
+
+def _between_nodes(nodes: torch.Tensor, p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """(column, row, 2) values of nodes (node, node, 2), linear between them, at columns p and rows q."""
+    for axis, place in enumerate((p, q)):
+        first = (place / kernels.NODE_STEP).long().clamp(max=max(nodes.shape[axis] - 2, 0))
+        f = (place / kernels.NODE_STEP - first).reshape([-1 if a == axis else 1 for a in range(3)])
+        last = (first + 1).clamp(max=nodes.shape[axis] - 1)
+        nodes = (1 - f) * nodes.index_select(axis, first) + f * nodes.index_select(axis, last)
+    return nodes
 
 
 def spline_prefilter(shape: tuple[int, int], device: torch.device | str = "cpu") -> torch.Tensor:

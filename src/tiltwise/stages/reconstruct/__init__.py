@@ -32,8 +32,8 @@ class ReconstructResult:
     pyramid: Volume | None
     """The tomogram once more, where OME-Zarr is asked for."""
     quality: dict
-    """voxel_size_A, shape (z, y, x), kurtosis, tilts, ctf_correction, depth_levels, planned_memory_GB, slabs,
-    beads_erased, notes."""
+    """voxel_size_A, shape (z, y, x), kurtosis, tilts, ctf_correction, depth_levels, deformation_A,
+    planned_memory_GB, slabs, beads_erased, notes."""
 
 
 def reconstruct(
@@ -46,9 +46,11 @@ def reconstruct(
     """Tomogram f(X) = Σ_i ∫ w_i(k) S_i(k; depth) Î_i(k) e^{2πi k·u_i(X)} d²k of the used tilts (wbp), or least squares.
 
     S_i = sign(CTF_i) (phase_flip) or CTF_i (wiener) at defocus_i + h · depth, the constant -1 where no CTF is known,
-    times the exposure weight; w_i as ops/slice_weights.py says. Each image is made for a few depths, spaced so that
-    chi at the voxel's Nyquist frequency is right to π / 8, and each voxel takes the nearest. cg and sirt minimise
-    Σ_i |A_i f - y_i|² with y_i the images without w_i. Rows are treated slab by slab within the memory planned.
+    times the exposure weight; w_i as ops/slice_weights.py says; u_i that of the deforming specimen where the series has
+    a deformation. Each image is made for a few depths and each voxel takes the nearest; they are spaced so that chi at
+    the voxel's Nyquist frequency is right to π / 8, and u_i to a tenth of a voxel (ops/straight_deformation.py). cg and
+    sirt minimise Σ_i |A_i f - y_i|² with y_i the images without w_i. Rows are treated slab by slab within the memory
+    planned.
     """
     setup = set_up(tilt_series, params)
     plan = plan_memory(setup)
@@ -106,6 +108,7 @@ def _quality(setup: Setup, plan: MemoryPlan, tomogram: np.ndarray) -> dict:
         "method": setup.params.method,
         "ctf_correction": setup.correction,
         "depth_levels": max(len(d) for d in setup.geometry.depth),
+        "deformation_A": round(setup.displaced, 2),
         "planned_memory_GB": round(plan.bytes / 1e9, 3),
         "slabs": len(plan.slabs),
         "beads_erased": len(setup.tilt_series.beads.position) if setup.params.erase_beads else 0,

@@ -6,10 +6,12 @@ import torch
 from tiltwise.data.progress import Progress
 from tiltwise.ops.bead_erasing import erase_beads
 from tiltwise.ops.ctf import astigmatic_defocus, ctf
+from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.geometry import defocus_at_depth
 from tiltwise.ops.image_spectra import image_spectrum
 from tiltwise.ops.slice_weights import slice_weight
+from tiltwise.ops.straight_deformation import plane_displacement
 from tiltwise.ops.straight_projection import plane_affine, resample, spline_prefilter, stored_rows
 from tiltwise.stages.reconstruct.setup import Setup
 
@@ -31,14 +33,26 @@ def straight_images(setup: Setup, rows: slice, weighted: bool, device: str, prog
         spectrum = image_spectrum(image, setup.grid, _HIGH_PASS) * filters.of_tilt(t)
         first, number = setup.planes.of_tilt[t]
         for plane in range(first, first + number):
-            made = spectrum * filters.transfer(t, float(setup.planes.depth[plane]))
-            coefficients = torch.fft.irfft2(made, s=setup.grid.cropped)
-            affine = plane_affine(
-                setup.geometry, setup.planes, plane, rows.start, (setup.grid.spacing, setup.grid.centre)
-            )
-            resample(coefficients, affine, samples[setup.planes.start[plane] : setup.planes.start[plane + 1]])
+            if plane == first or filters.by_depth:
+                made = spectrum * filters.transfer(t, float(setup.planes.depth[plane]))
+                coefficients = torch.fft.irfft2(made, s=setup.grid.cropped)
+            _straighten(setup, plane, rows.start, coefficients, samples)
         progress((t + 1) / len(setup.tilts), "preparing images")
     return samples
+
+
+def _straighten(setup: Setup, plane: int, first_row: int, coefficients: torch.Tensor, samples: torch.Tensor) -> None:
+    """Fill a plane of the store from the spline coefficients of its image, bent back where the specimen deforms."""
+    geometry, planes, grid = setup.geometry, setup.planes, setup.grid
+    out = samples[planes.start[plane] : planes.start[plane + 1]]
+    displacement = None
+    if setup.tilt_series.deformation is not None:
+        row = int(setup.tilts[planes.tilt[plane]])
+        displacement = plane_displacement(
+            setup.tilt_series, row, (geometry, planes), plane, first_row, tuple(out.shape)
+        ) / np.array(grid.spacing)
+    affine = plane_affine(geometry, planes, plane, first_row, (grid.spacing, grid.centre))
+    resample(coefficients, affine, out, displacement)
 
 
 def _read_image(setup: Setup, i: int, device: str) -> torch.Tensor:
@@ -47,8 +61,8 @@ def _read_image(setup: Setup, i: int, device: str) -> torch.Tensor:
     image = torch.as_tensor(np.array(series.images[i], dtype=np.float32), device=device)
     if not setup.params.erase_beads:
         return image
-    place = np.asarray(series.beads.position) @ setup.rotations[i, :2].T + series.geometry.shift[i]
-    return erase_beads(image, place, series.beads.diameter, series.pixel_size)
+    place, _ = specimen_in_images(series, series.beads.position, [i])
+    return erase_beads(image, place[0], series.beads.diameter, series.pixel_size)
 
 
 class _Filters:
@@ -62,6 +76,7 @@ class _Filters:
         self._azimuth = torch.atan2(ky[:, None], kx)
         self._prefilter = spline_prefilter(setup.grid.cropped, device)
         self._table = torch.linspace(0, float(self._frequency[:, -1].max()), 4 * max(setup.grid.cropped), device=device)
+        self.by_depth = setup.correct and setup.tilt_series.defocus_handedness is not None
         self._wiener = setup.correct and setup.params.ctf_correction == "wiener"
         self._power = self._powers()
         total = sum(self._exposure(t, self._table) ** 2 for t in range(len(setup.tilts)))

@@ -11,6 +11,7 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import electron_wavelength
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.image_spectra import SpectrumGrid, spectrum_grid
+from tiltwise.ops.straight_deformation import deformation_reach
 from tiltwise.ops.straight_projection import Planes, StraightGeometry, lay_out_planes, straighten
 from tiltwise.params.reconstruct import ReconstructParams
 
@@ -20,6 +21,8 @@ _FEW_TILTS = 10
 """Fewer tilts than this leave gaps wider than 10° in the usual range: the tomogram is mostly streaks."""
 _COLUMNS_PER_VOXEL = 2
 """Samples a voxel across the tilt axis for back projection: one blurs, more take memory and gain little."""
+_MISPLACED = 0.1
+"""Voxels by which the depth of a level may misplace the voxels at its ends, where the specimen deforms."""
 _LOOKED_AT = 16
 """Every so many pixels along each axis are read to tell whether an image is constant."""
 
@@ -36,14 +39,14 @@ class Setup:
     """Å."""
     shape: tuple[int, int, int]
     """(z, y, x) voxels."""
-    rotations: np.ndarray
-    """(row, 3, 3) of all rows of the tilt series, specimen to image frame."""
     grid: SpectrumGrid
     """Of the images."""
     geometry: StraightGeometry
     """Where voxels lie in the straightened images, and the depths these are made for."""
     planes: Planes
     """Of the store of straightened images."""
+    displaced: float
+    """Largest distance from where a rigid specimen would appear, Å; 0 without a deformation."""
     correct: bool
     """Whether the contrast transfer is known and to be corrected."""
     correction: str
@@ -64,13 +67,20 @@ def set_up(tilt_series: TiltSeries, params: ReconstructParams) -> Setup:
     shape = tomogram_shape(tilt_series, params.thickness, voxel_size)
     correct = params.ctf_correction != "none" and tilt_series.ctf is not None
     by_depth = correct and tilt_series.defocus_handedness is not None
-    rotations = tilt_rotations(tilt_series.geometry)
+    rotations = tilt_rotations(tilt_series.geometry)[torch.as_tensor(tilts)]
+    depth_step = voxel_size**2 / electron_wavelength(tilt_series.optics.voltage) if by_depth else math.inf
+    displaced = 0.0
+    if tilt_series.deformation is not None:
+        extent = tuple(n * voxel_size for n in reversed(shape))
+        moved, by_depth_change = deformation_reach(tilt_series, tilts, rotations.numpy(), extent)
+        depth_step = np.minimum(depth_step, 2 * _MISPLACED * voxel_size / np.maximum(by_depth_change, 1e-12))
+        displaced = float(moved.max())
     geometry = straighten(
-        rotations[torch.as_tensor(tilts)],
+        rotations,
         tilt_series.geometry.shift[tilts],
         voxel_size,
         shape,
-        voxel_size**2 / electron_wavelength(tilt_series.optics.voltage) if by_depth else math.inf,
+        depth_step,
         _COLUMNS_PER_VOXEL if params.method == "wbp" else 1,
     )
     where = "by depth" if by_depth else "at depth 0: handedness not determined"
@@ -80,10 +90,10 @@ def set_up(tilt_series: TiltSeries, params: ReconstructParams) -> Setup:
         tilts=tilts,
         voxel_size=voxel_size,
         shape=shape,
-        rotations=rotations.numpy(),
         grid=spectrum_grid(tilt_series.image_shape, tilt_series.pixel_size, voxel_size),
         geometry=geometry,
         planes=lay_out_planes(geometry),
+        displaced=displaced,
         correct=correct,
         correction=f"{params.ctf_correction} {where}" if correct else "none",
         notes=tuple(notes),
