@@ -40,10 +40,10 @@ def project(tiltwise, tmp_path) -> Path:
     return tmp_path / "p"
 
 
-@pytest.mark.parametrize("recipe", ["template", "spheres", "movies", "classes"])
+@pytest.mark.parametrize("recipe", ["template", "spheres", "movies", "classes", "polished"])
 def test_starting_recipes_are_complete(tiltwise, tmp_path, recipe):
     assert tiltwise("new", tmp_path / "p", "--recipe", recipe)[0] == 0
-    optional = {"motion": "movies", "classify": "classes"}
+    optional = {"motion": "movies", "classify": "classes", "polish": "polished"}
     expected = [name for name in pipeline.BY_NAME if optional.get(name, recipe) == recipe]
     assert [step.name for step in load_recipe(tmp_path / "p").steps] == expected
     method = next(step.params.method for step in load_recipe(tmp_path / "p").steps if step.name == "pick")

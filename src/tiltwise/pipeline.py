@@ -105,6 +105,13 @@ STAGES: tuple[Stage, ...] = (
         "sort particles into classes of different structure",
     ),
     _stage(
+        "polish",
+        "project",
+        ("tilt_series", "particles"),
+        ("particles", "half_maps", "tilt_series"),
+        "refine tilt geometry, deformation, defocus and poses on the particles",
+    ),
+    _stage(
         "postprocess",
         "project",
         ("half_maps",),

@@ -1,13 +1,13 @@
 """The defocus of every tilt refined on the images of its particles: searched exhaustively, then by gradient.
 
-A particle's image is CTF(k; Δz) a s(k), s the reference's slice at its place and a its amplitude over the noise, so that
-with c = Re(X* a s) and p = |a s|² the log likelihood at a change δ of the defocus is
+A particle's image is CTF(k; Δz) a s(k), s the reference's slice at its place and a its amplitude over the noise, so
+that with c = Re(X* a s) and p = |a s|² the log likelihood at a change δ of the defocus is
 
     L(δ) = Σ_k -sin(χ + π λ k² δ) c - sin²(χ + π λ k² δ) p / 2,
 
 one sum over all particles of a tilt, each with χ at its own depth. Three blocks, each behind the gate of
-`ops.geometry_refinement` (what the particles of one half set say must raise the likelihood of the other): one change for
-all tilts; one for each tilt; and astigmatism, A cos 2az + B sin 2az, one for the series, by Gauss-Newton.
+`ops.geometry_refinement` (what the particles of one half set say must raise the likelihood of the other): one change
+for all tilts; one for each tilt; and astigmatism, A cos 2az + B sin 2az, one for the series, by Gauss-Newton.
 """
 
 from collections.abc import Sequence

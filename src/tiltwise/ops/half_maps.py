@@ -1,10 +1,12 @@
 """Half maps of particles at given poses, and the weights of the tilts that they imply."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
@@ -125,6 +127,18 @@ def posed_particles(particles: Particles, device: str = "cpu") -> PosedParticles
         position=torch.as_tensor(particles.position, dtype=torch.float64, device=device),
         rotation=torch.as_tensor(particles.rotation.as_matrix(), dtype=torch.float64, device=device),
         half_set=np.asarray(particles.half_set),
+    )
+
+
+def particles_at_rest(given: Particles, posed: PosedParticles, score: np.ndarray) -> Particles:
+    """The given particles that are still in a half set, at the poses and scores (particle,) of those in flight."""
+    alive = np.flatnonzero(posed.half_set > 0)
+    return replace(
+        given[alive],
+        position=posed.position[alive].cpu().numpy(),
+        rotation=Rotation.from_matrix(posed.rotation[alive].cpu().numpy()),
+        score=score[alive],
+        half_set=posed.half_set[alive],
     )
 
 

@@ -17,6 +17,7 @@ STARTS: dict[str, dict[str, dict[str, Any]]] = {
     "template": {name: {} for name in _LINE},
     "movies": {name: {} for name in ("motion", *_LINE)},
     "classes": {name: {} for name in (*_LINE[:-1], "classify", *_LINE[-1:])},
+    "polished": {name: {} for name in (*_LINE[:-1], "polish", *_LINE[-1:])},
     "spheres": {
         **{name: {} for name in _LINE},
         "pick": {"method": "spheres", "surface_spacing": 65.0},

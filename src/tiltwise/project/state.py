@@ -89,12 +89,22 @@ class ProjectState:
         """The folder of the last step of a stage that takes all series; InputError if its result is not up to date."""
         for number in reversed(range(len(self.recipe.steps))):
             if self.recipe.steps[number].stage.name == stage:
-                item = Item(number, ALL)
-                if self.status(item) != "done":
-                    step = self.recipe.steps[number].name
-                    raise InputError(f"{self.project}: the step {step} is {self.status(item)}; run it first")
-                return self.folder(item)
+                return self._up_to_date(number)
         raise InputError(f"{self.project}: the recipe has no step of the stage {stage}")
+
+    def finished_giving(self, kind: str) -> Path:
+        """The folder of the last step that gives a kind for all series at once; InputError as for `finished`."""
+        for number in reversed(range(len(self.recipe.steps))):
+            if kind in self.recipe.steps[number].stage.gives:
+                return self._up_to_date(number)
+        raise InputError(f"{self.project}: the recipe has no step that gives {kind.replace('_', ' ')}")
+
+    def _up_to_date(self, number: int) -> Path:
+        item = Item(number, ALL)
+        if self.status(item) != "done":
+            step = self.recipe.steps[number].name
+            raise InputError(f"{self.project}: the step {step} is {self.status(item)}; run it first")
+        return self.folder(item)
 
     def expected(self, item: Item) -> bool:
         """Whether an item gives a result, or may once it is run: not if it, or all that gives its input, failed."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltwise.data.errors import InputError
+from tiltwise.pipeline import STAGES
 from tiltwise.project import store
 from tiltwise.project.layout import ALL, import_folder
 from tiltwise.project.state import ProjectState
@@ -60,6 +61,14 @@ class Contents:
         """The item of the last step of a stage that has a result."""
         found = [
             entry for entry in self.entries if entry.stage == stage and entry.item in (item, ALL) and entry.has_result
+        ]
+        return found[-1] if found else None
+
+    def last_giving(self, kind: str, item: str) -> Entry | None:
+        """The item of the last step that gives a kind and has a result."""
+        stages = [stage.name for stage in STAGES if kind in stage.gives]
+        found = [
+            entry for entry in self.entries if entry.stage in stages and entry.item in (item, ALL) and entry.has_result
         ]
         return found[-1] if found else None
 

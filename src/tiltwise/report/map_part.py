@@ -16,7 +16,7 @@ _NAMES = {"z": "xy", "y": "xz", "x": "yz"}
 
 def map_part(contents: Contents) -> Html:
     """The average map, or that there is none."""
-    refined, finished = contents.last("refine", ALL), contents.last("postprocess", ALL)
+    refined, finished = contents.last_giving("half_maps", ALL), contents.last("postprocess", ALL)
     if refined is None and finished is None:
         return section("The map", tag("p", "No particles have been averaged.", class_="soft"))
     return section(

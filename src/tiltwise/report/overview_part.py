@@ -12,7 +12,7 @@ from tiltwise.report.page import Html, join, section, table, tag
 
 def headline(contents: Contents) -> Html:
     """The few numbers that everyone asks for first."""
-    refined, finished = contents.last("refine", ALL), contents.last("postprocess", ALL)
+    refined, finished = contents.last_giving("half_maps", ALL), contents.last("postprocess", ALL)
     quality = (finished or refined).quality if finished or refined else {}
     resolution = quality.get("resolution_fsc_A")
     particles = contents.load("particles", refined)
@@ -54,7 +54,7 @@ def _state(entry: Entry | None) -> Html:
 def unknown_part(contents: Contents) -> Html:
     """What the data did not say, or nobody asked them."""
     said = [sentence for name in contents.series for sentence in _unknown_of(contents, name)]
-    refined, finished = contents.last("refine", ALL), contents.last("postprocess", ALL)
+    refined, finished = contents.last_giving("half_maps", ALL), contents.last("postprocess", ALL)
     if refined is None:
         said.append("No map was averaged, so nothing is known of the resolution.")
     else:
@@ -93,6 +93,10 @@ _METHODS = {
     "defocus": "Contrast transfer was fitted to the power spectra of the whole series with the aligned geometry.",
     "reconstruct": "Tomograms were reconstructed by weighted back projection.",
     "pick": "Particles were found in the tomograms.",
+    "polish": (
+        "Tilt geometry, deformation, defocus and poses were refined on the particles against the raw tilt images; every "
+        "change raised the likelihood of the half set that had no part in it."
+    ),
     "refine": "Particles were aligned against the tilt images and averaged in two halves, independent throughout.",
     "classify": (
         "Particles were sorted into classes by expectation-maximisation on the tilt images, none of them compared with "

@@ -7,6 +7,7 @@ from tiltwise.report.contents import read_contents
 from tiltwise.report.map_part import map_part
 from tiltwise.report.overview_part import headline, methods_part, status_part, unknown_part
 from tiltwise.report.page import document, join, section, tag
+from tiltwise.report.polish_part import polish_part
 from tiltwise.report.series_part import series_part
 
 REPORT = "report.html"
@@ -30,6 +31,7 @@ def write_report(project_folder: Path, output: Path | None = None) -> Path:
             tag("nav", *links),
             status_part(contents),
             map_part(contents),
+            polish_part(contents),
             classes_part(contents),
             section("Tilt series", *[series_part(contents, s, opened=i == 0) for i, s in enumerate(contents.series)]),
             unknown_part(contents),

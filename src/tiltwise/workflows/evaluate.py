@@ -42,7 +42,8 @@ def evaluate(project: Path, truth: Path) -> Figures:
         series[name]["align_shift_rmse_A"] = compare_alignments(one, known.tilt_series[name]).shift_rms
     figures = _over_series(series)
     figures |= _pick_figures(_particles_of(state, "pick"), motions, known, series)
-    refined = _particles_of(state, "refine")
+    polished = _particles_of(state, "polish")
+    refined = polished if polished is not None else _particles_of(state, "refine")
     used, errors = pose_errors(refined, motions, known) if refined is not None else (None, None)
     figures |= _pose_figures(errors)
     figures["resolution_fsc_A"] = _quality(state, "postprocess", "resolution_fsc_A")

@@ -198,7 +198,7 @@ def _notes(resolutions: tuple[float, float, float], own: float, overlap: float) 
 
 
 def _read_maps(state: ProjectState) -> tuple[HalfMaps, torch.Tensor]:
-    halves = store.load("half_maps", state.finished("refine"), state.project)
+    halves = store.load("half_maps", state.finished_giving("half_maps"), state.project)
     mask = store.load("mask", state.finished("postprocess"), state.project)
     return halves, torch.as_tensor(np.array(mask.data, dtype=np.float32))
 

@@ -153,7 +153,7 @@ def _measure(refined: _Refined, half_set: np.ndarray, seed: int) -> Subset:
 
 def _read(state: ProjectState) -> _Refined:
     """The newest refined particles, their series and the mask that their resolution was measured in."""
-    refined, finished = state.finished("refine"), state.finished("postprocess")
+    refined, finished = state.finished_giving("half_maps"), state.finished("postprocess")
     record: Mapping[str, Any] = read_record(refined) or {}
     particles = store.load("particles", refined, state.project)
     names = sorted(set(particles.tilt_series.tolist()))

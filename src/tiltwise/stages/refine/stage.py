@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 
 from tiltwise.data.errors import StageError
 from tiltwise.data.maps import HalfMaps
@@ -14,7 +13,13 @@ from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.ops.fsc import first_crossing
-from tiltwise.ops.half_maps import accumulate_halves, half_maps, maps_and_fsc, measured_weights
+from tiltwise.ops.half_maps import (
+    accumulate_halves,
+    half_maps,
+    maps_and_fsc,
+    measured_weights,
+    particles_at_rest,
+)
 from tiltwise.ops.half_sets import distinct_particles, well_explained
 from tiltwise.ops.handedness import decide_handedness, handedness_evidence, with_handedness
 from tiltwise.ops.particle_chunks import ImageSource, PosedParticles, initial_weights
@@ -278,14 +283,6 @@ def _frequency(setup: Setup, state: _State) -> torch.Tensor:
 
 def _result(setup: Setup, state: _State, particles: Particles, history: dict) -> RefineResult:
     alive = np.flatnonzero(state.particles.half_set > 0)
-    given = particles[alive]
-    refined = replace(
-        given,
-        position=state.particles.position[alive].cpu().numpy(),
-        rotation=Rotation.from_matrix(state.particles.rotation[alive].cpu().numpy()),
-        score=state.score[alive],
-        half_set=state.particles.half_set[alive],
-    )
     quality = history | {
         "box_size_px": setup.source.settings.box_size,
         "fsc_frequency": _frequency(setup, state).tolist(),
@@ -296,7 +293,7 @@ def _result(setup: Setup, state: _State, particles: Particles, history: dict) ->
         "tilt_amplitude": {name: w.scale.tolist() for name, w in state.weights.items()},
     }
     return RefineResult(
-        particles=refined,
+        particles=particles_at_rest(particles, state.particles, state.score),
         half_maps=half_maps(state.maps, setup.source.settings.pixel_size),
         tilt_series=dict(state.source.tilt_series),
         quality=quality,
