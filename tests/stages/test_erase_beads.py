@@ -44,3 +44,16 @@ def test_beads_are_erased_and_what_is_no_bead_stays(scene):
 def test_without_beads_there_is_nothing_to_erase(scene):
     with pytest.raises(StageError, match="erase_beads"):
         reconstruct(replace(scene, beads=None), PARAMS.model_copy(update={"erase_beads": True}))
+
+
+def test_beads_are_erased_from_both_halves_of_the_frames(scene):
+    rng = np.random.default_rng(5)
+    noise = rng.normal(0, 0.1 * np.abs(scene.images).max(), scene.images.shape).astype(np.float32)
+    filmed = replace(scene, half_images=(scene.images / 2 + noise, scene.images / 2 - noise))
+    params = PARAMS.model_copy(update={"half_tomograms": True})
+    plain, erased = (
+        reconstruct(filmed, params.model_copy(update={"erase_beads": erase})).half_tomograms for erase in (False, True)
+    )
+    for before, after in ((plain.half1, erased.half1), (plain.half2, erased.half2)):
+        assert (peaks(after, BEADS) < 0.35 * peaks(before, BEADS)).all()
+        assert peaks(after, MOLECULE[None]) == pytest.approx(peaks(before, MOLECULE[None]), rel=0.15)

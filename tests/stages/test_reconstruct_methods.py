@@ -73,6 +73,28 @@ def test_the_tomogram_is_the_mean_of_its_halves_which_share_no_noise(beads):
     assert abs(np.corrcoef(halves.half1.data.ravel(), halves.half2.data.ravel())[0, 1]) < 5 * independent
 
 
+@pytest.mark.parametrize("method", ["wbp", "cg"])
+def test_halves_are_of_frames_where_there_are_any(beads, method):
+    """Odd and even frames each hold all tilts: beads in both, noise in one; their mean is that of the whole images."""
+    rng, n = np.random.default_rng(2), len(TILTS)
+    noise = rng.normal(0, 0.2 * np.abs(beads.images).max(), (2, *beads.images.shape)).astype(np.float32)
+    odd, even = beads.images / 2 + noise
+    filmed = replace(beads, images=odd + even, half_images=(odd, even))
+    result, whole = run(filmed, half_tomograms=True, method=method), run(filmed, method=method)
+    assert (result.quality["halves"], result.quality["tilts"], whole.quality["halves"]) == ("frames", n, None)
+    assert run(beads, half_tomograms=True).quality["halves"] == "tilts"
+    halves = [half.data for half in (result.half_tomograms.half1, result.half_tomograms.half2)]
+    # clipping at 10 sd is of each part by itself, and cg takes steps of its own length for each
+    error = result.tomogram.data - whole.tomogram.data
+    assert error.std() < (0.1 if method == "cg" else 1e-3) * whole.tomogram.data.std()
+    r = agreement(whole.tomogram.data)  # were all that differs from the truth noise, a half would have twice of it
+    assert all(0.95 * r / np.sqrt(2 - r**2) < agreement(half) < r for half in halves)
+    blank = replace(filmed, half_images=tuple(noise))
+    independent = 1 / np.sqrt(halves[0].size / 8)  # neighbours within two voxels are alike
+    found = run(blank, half_tomograms=True, method=method).half_tomograms
+    assert abs(np.corrcoef(found.half1.data.ravel(), found.half2.data.ravel())[0, 1]) < 5 * independent
+
+
 @pytest.mark.parametrize("given", [{}, {"half_tomograms": True, "output": "float16"}, {"method": "cg"}])
 def test_slabs_within_a_bound_are_the_same_tomogram(beads, given, monkeypatch):
     """With the images and the program left out of the plan, the rows decide; x-tilt makes slabs reach into others."""

@@ -1,6 +1,7 @@
 """A tilt image made ready for reconstruction: cleaned, transformed once, and cropped to the voxel's resolution."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,24 +68,28 @@ def fast_even_length(n: int) -> int:
         m += 2
 
 
-def image_spectrum(image: torch.Tensor, grid: SpectrumGrid, high_pass: float) -> torch.Tensor:
-    """(y, x // 2 + 1) transform, cropped, of an image (y, x) of mean 0 and sd 1 without slow background.
+def image_spectra(parts: Sequence[torch.Tensor], grid: SpectrumGrid, high_pass: float) -> list[torch.Tensor]:
+    """(y, x // 2 + 1) transforms, cropped, of the parts of an image (y, x): the image itself, or sums of its odd and
+    of its even frames. Their mean is that of an image of mean 0 and sd 1 without slow background.
 
-    Clips outliers, fades the outer twentieth of each side out, takes off a Gaussian blur of sd high_pass (Å). Values
-    are those of samples, whatever the crop. A constant image gives zeros.
+    Each part by itself: clips outliers, fades the outer twentieth of each side out, takes off a Gaussian blur of sd
+    high_pass (Å). Values are those of samples, whatever the crop. Constant parts give zeros.
     """
-    cleaned = _fade(_clip(image))
-    power = float(cleaned.square().sum())
-    if not power > 0:
-        return torch.zeros(grid.cropped[0], grid.cropped[1] // 2 + 1, dtype=torch.complex64, device=image.device)
-    full = torch.fft.rfft2(cleaned, s=grid.padded)
-    scale = math.prod(grid.cropped) / math.prod(grid.padded)
-    spectrum = crop_spectrum(full, grid.padded, grid.cropped)
-    ky, kx = grid.frequencies(str(image.device))
+    ky, kx = grid.frequencies(str(parts[0].device))
     passed = 1 - torch.exp(-2 * (math.pi * high_pass) ** 2 * (ky[:, None] ** 2 + kx**2))
-    lost = _power((spectrum, grid.cropped)) - _power((spectrum * passed, grid.cropped))
+    spectra, image = [], None
+    for part in parts:
+        cleaned = _fade(_clip(part))
+        spectra.append(crop_spectrum(torch.fft.rfft2(cleaned, s=grid.padded), grid.padded, grid.cropped))
+        image = cleaned if image is None else image.add_(cleaned)
+    power = float(image.square().sum())
+    if not power > 0:
+        return [torch.zeros_like(spectrum) for spectrum in spectra]
+    whole = spectra[0] if len(spectra) == 1 else sum(spectra)
+    lost = _power((whole, grid.cropped)) - _power((whole * passed, grid.cropped))
     deviation = math.sqrt(max(power - lost / math.prod(grid.padded), 1e-12 * power) / image.numel())
-    return spectrum * (passed * (scale / deviation))
+    scale = math.prod(grid.cropped) / math.prod(grid.padded)
+    return [spectrum * (passed * (len(parts) * scale / deviation)) for spectrum in spectra]
 
 
 def _power(part: tuple[torch.Tensor, tuple[int, int]]) -> float:

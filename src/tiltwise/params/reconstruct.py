@@ -44,7 +44,10 @@ class ReconstructParams(Params):
     erase_beads: bool = Field(
         False, description="Fill the places of gold beads that align followed with what is around them."
     )
-    half_tomograms: bool = Field(False, description="Also give the tomograms of the odd and of the even tilts.")
+    half_tomograms: bool = Field(
+        False,
+        description="Also give the tomograms of the odd and of the even frames, or tilts where there are no frames.",
+    )
     output: Literal["float32", "float16", "int8"] = Field(
         "float32", description="Numbers in the files; the step of int8 is stated in the record."
     )

@@ -28,12 +28,13 @@ class ReconstructResult:
     tomogram: Volume
     """Density positive; mean about 0."""
     half_tomograms: HalfMaps | None
-    """The same from every other tilt, where asked for; the tomogram is their mean."""
+    """The same from the odd and the even frames, or from every other tilt where there are none, where asked for; the
+    tomogram is their mean."""
     pyramid: Volume | None
     """The tomogram once more, where OME-Zarr is asked for."""
     quality: dict
     """voxel_size_A, shape (z, y, x), kurtosis, tilts, ctf_correction, depth_levels, deformation_A,
-    planned_memory_GB, slabs, beads_erased, notes."""
+    halves (frames, tilts or None), planned_memory_GB, slabs, beads_erased, notes."""
 
 
 def reconstruct(
@@ -109,6 +110,7 @@ def _quality(setup: Setup, plan: MemoryPlan, tomogram: np.ndarray) -> dict:
         "ctf_correction": setup.correction,
         "depth_levels": max(len(d) for d in setup.geometry.depth),
         "deformation_A": round(setup.displaced, 2),
+        "halves": setup.halves,
         "planned_memory_GB": round(plan.bytes / 1e9, 3),
         "slabs": len(plan.slabs),
         "beads_erased": len(setup.tilt_series.beads.position) if setup.params.erase_beads else 0,

@@ -9,7 +9,7 @@ from tiltwise.ops.ctf import astigmatic_defocus, ctf
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.geometry import defocus_at_depth
-from tiltwise.ops.image_spectra import image_spectrum
+from tiltwise.ops.image_spectra import image_spectra
 from tiltwise.ops.slice_weights import slice_weight
 from tiltwise.ops.straight_deformation import plane_displacement
 from tiltwise.ops.straight_projection import plane_affine, resample, spline_prefilter, stored_rows
@@ -19,50 +19,53 @@ _HIGH_PASS = 400.0
 """Å, sd of the Gaussian whose blur is taken off each image: uneven ice and illumination, not specimen."""
 
 
-def straight_images(setup: Setup, rows: slice, weighted: bool, device: str, progress: Progress) -> torch.Tensor:
-    """(column, row) store of all planes for the rows of a slab; weighted for back projection, or not.
+def straight_images(setup: Setup, rows: slice, weighted: bool, device: str, progress: Progress) -> list[torch.Tensor]:
+    """(column, row) stores of all planes for the rows of a slab; weighted for back projection, or not.
 
-    Density is positive. Values are those of images of mean 0 and sd 1 before the filters.
+    One of the images, or one of the odd and one of the even frames, whose mean it is. Density is positive. Values are
+    those of images of mean 0 and sd 1 before the filters.
     """
-    samples = torch.empty(
-        int(setup.planes.start[-1]), stored_rows(setup.geometry, rows.stop - rows.start), device=device
-    )
+    shape = int(setup.planes.start[-1]), stored_rows(setup.geometry, rows.stop - rows.start)
+    stores = [torch.empty(shape, device=device) for _ in range(setup.parts)]
     filters = _Filters(setup, weighted, device)
     for t, i in enumerate(setup.tilts):
-        image = _read_image(setup, i, device)
-        spectrum = image_spectrum(image, setup.grid, _HIGH_PASS) * filters.of_tilt(t)
+        spectra, factor = image_spectra(_read_parts(setup, i, device), setup.grid, _HIGH_PASS), filters.of_tilt(t)
+        spectra = [spectrum * factor for spectrum in spectra]
         first, number = setup.planes.of_tilt[t]
         for plane in range(first, first + number):
             if plane == first or filters.by_depth:
-                made = spectrum * filters.transfer(t, float(setup.planes.depth[plane]))
-                coefficients = torch.fft.irfft2(made, s=setup.grid.cropped)
-            _straighten(setup, plane, rows.start, coefficients, samples)
+                transfer = filters.transfer(t, float(setup.planes.depth[plane]))
+                coefficients = [torch.fft.irfft2(spectrum * transfer, s=setup.grid.cropped) for spectrum in spectra]
+            _straighten(setup, plane, rows.start, coefficients, stores)
         progress((t + 1) / len(setup.tilts), "preparing images")
-    return samples
+    return stores
 
 
-def _straighten(setup: Setup, plane: int, first_row: int, coefficients: torch.Tensor, samples: torch.Tensor) -> None:
-    """Fill a plane of the store from the spline coefficients of its image, bent back where the specimen deforms."""
+def _straighten(
+    setup: Setup, plane: int, first_row: int, coefficients: list[torch.Tensor], stores: list[torch.Tensor]
+) -> None:
+    """Fill a plane of each store from the spline coefficients of its image, bent back where the specimen deforms."""
     geometry, planes, grid = setup.geometry, setup.planes, setup.grid
-    out = samples[planes.start[plane] : planes.start[plane + 1]]
-    displacement = None
+    columns, displacement = slice(planes.start[plane], planes.start[plane + 1]), None
     if setup.tilt_series.deformation is not None:
-        row = int(setup.tilts[planes.tilt[plane]])
-        displacement = plane_displacement(
-            setup.tilt_series, row, (geometry, planes), plane, first_row, tuple(out.shape)
-        ) / np.array(grid.spacing)
+        row, shape = int(setup.tilts[planes.tilt[plane]]), tuple(stores[0][columns].shape)
+        displacement = plane_displacement(setup.tilt_series, row, (geometry, planes), plane, first_row, shape)
+        displacement = displacement / np.array(grid.spacing)
     affine = plane_affine(geometry, planes, plane, first_row, (grid.spacing, grid.centre))
-    resample(coefficients, affine, out, displacement)
+    for own, store in zip(coefficients, stores, strict=True):
+        resample(own, affine, store[columns], displacement)
 
 
-def _read_image(setup: Setup, i: int, device: str) -> torch.Tensor:
-    """(y, x) float32 of row i of the tilt series: the one place where images are read, and beads are erased."""
+def _read_parts(setup: Setup, i: int, device: str) -> list[torch.Tensor]:
+    """(y, x) float32 of row i of the tilt series, or of its odd and its even frames: the one place where images are
+    read, and beads are erased."""
     series = setup.tilt_series
-    image = torch.as_tensor(np.array(series.images[i], dtype=np.float32), device=device)
+    stacks = [series.images] if setup.parts == 1 else series.half_images
+    images = [torch.as_tensor(np.array(stack[i], dtype=np.float32), device=device) for stack in stacks]
     if not setup.params.erase_beads:
-        return image
+        return images
     place, _ = specimen_in_images(series, series.beads.position, [i])
-    return erase_beads(image, place[0], series.beads.diameter, series.pixel_size)
+    return [erase_beads(image, place[0], series.beads.diameter, series.pixel_size) for image in images]
 
 
 class _Filters:

@@ -18,6 +18,8 @@ _IMAGE_COPIES = 9
 """Copies of one padded image in float32 while it is cleaned and transformed."""
 _SPECTRUM_COPIES = 12
 """Copies of one cropped image while its levels are filtered."""
+_MORE_IMAGES, _MORE_SPECTRA = 2, 5
+"""The same where an image comes in two parts: one read and one summed, two transforms of one and its coefficients."""
 _SOLVER_VOLUMES = {"wbp": 1, "cg": 5, "sirt": 6}
 """Slabs of float32 that each method holds at once; total variation takes 5 more."""
 
@@ -44,7 +46,9 @@ class MemoryPlan:
 def plan_memory(setup: Setup) -> MemoryPlan:
     """Rows of a slab as many as memory_GB allows, all of them without a bound; StageError if not even 64 fit."""
     bound = math.inf if setup.params.memory_GB is None else setup.params.memory_GB * 1e9
-    images = 4 * (_IMAGE_COPIES * math.prod(setup.grid.padded) + _SPECTRUM_COPIES * math.prod(setup.grid.cropped))
+    more = setup.parts - 1
+    images = (_IMAGE_COPIES + _MORE_IMAGES * more) * math.prod(setup.grid.padded)
+    images = 4 * (images + (_SPECTRUM_COPIES + _MORE_SPECTRA * more) * math.prod(setup.grid.cropped))
     volumes = _volumes(setup) * math.prod(setup.shape) * _dtype(setup).itemsize
     volumes += math.prod(setup.shape) * _volumes(setup) if setup.params.output == "int8" else 0
     whole = -(-setup.shape[1] // BLOCK)
@@ -94,7 +98,7 @@ def _slab_bytes(setup: Setup, rows: int) -> int:
     """Straightened images and volumes of a slab; a whole tomogram in float32 is back projected in its place."""
     depth, height, width = setup.shape
     halo = 0 if setup.params.method == "wbp" else 2 * setup.geometry.margin
-    stored = 4 * int(setup.planes.start[-1]) * stored_rows(setup.geometry, rows + halo)
+    stored = 4 * setup.parts * int(setup.planes.start[-1]) * stored_rows(setup.geometry, rows + halo)
     slabs = _SOLVER_VOLUMES[setup.params.method]
     if setup.params.method == "wbp":
         return stored + (0 if rows >= height and _dtype(setup) == np.float32 else 4 * 16 * rows * width)

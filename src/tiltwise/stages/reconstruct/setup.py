@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -47,12 +48,19 @@ class Setup:
     """Of the store of straightened images."""
     displaced: float
     """Largest distance from where a rigid specimen would appear, Å; 0 without a deformation."""
+    halves: Literal["frames", "tilts"] | None
+    """Of what the two half tomograms are made, where asked for: odd and even frames, or every other tilt."""
     correct: bool
     """Whether the contrast transfer is known and to be corrected."""
     correction: str
     """What is done about it, for the record."""
     notes: tuple[str, ...]
     """What a user should know of the input, one line each."""
+
+    @property
+    def parts(self) -> int:
+        """Stores of straightened images: one of the images, or two of their frames."""
+        return 2 if self.halves == "frames" else 1
 
 
 def set_up(tilt_series: TiltSeries, params: ReconstructParams) -> Setup:
@@ -94,6 +102,7 @@ def set_up(tilt_series: TiltSeries, params: ReconstructParams) -> Setup:
         geometry=geometry,
         planes=lay_out_planes(geometry),
         displaced=displaced,
+        halves=("tilts" if tilt_series.half_images is None else "frames") if params.half_tomograms else None,
         correct=correct,
         correction=f"{params.ctf_correction} {where}" if correct else "none",
         notes=tuple(notes),

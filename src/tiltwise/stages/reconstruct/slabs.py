@@ -1,6 +1,6 @@
 """One slab of rows, from its straightened images to its part of the tomogram, by each of the methods."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,40 +31,61 @@ def reconstruct_slab(
     return _solve(setup, rows, volumes, device, progress)
 
 
-def _shares(setup: Setup, volumes: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(volume, tilts) of everything, or of every other tilt in order of angle for the halves."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Share:
+    """What one volume is made from."""
+
+    volume: np.ndarray
+    """The tomogram, or one of the halves."""
+    tilts: np.ndarray
+    """(tilt,) of those used."""
+    samples: torch.Tensor
+    """The store of their straightened images."""
+    weight: int
+    """Of the back projection: such shares as it takes for all tilts."""
+
+
+def _shares(setup: Setup, volumes: list[np.ndarray], stores: list[torch.Tensor]) -> list[_Share]:
+    """Everything; or all tilts of the odd and of the even frames; or every other tilt in order of angle."""
     number = len(setup.tilts)
-    if len(volumes) == 1:
-        return [(volumes[0], np.arange(number))]
+    if setup.halves != "tilts":
+        halves = volumes if setup.halves is None else volumes[1:]
+        return [
+            _Share(volume=volume, tilts=np.arange(number), samples=samples, weight=1)
+            for volume, samples in zip(halves, stores, strict=True)
+        ]
     order = np.argsort(setup.tilt_series.geometry.tilt_angle[setup.tilts], kind="stable")
-    return [(volume, np.sort(order[half::2])) for half, volume in enumerate(volumes[1:])]
+    return [
+        _Share(volume=volume, tilts=np.sort(order[half::2]), samples=stores[0], weight=2)
+        for half, volume in enumerate(volumes[1:])
+    ]
 
 
 def _back_project(setup: Setup, rows: slice, volumes: list[np.ndarray], device: str, progress: Progress) -> None:
-    samples = straight_images(setup, rows, True, device, lambda f, message: progress(0.7 * f, message))
-    table, shares = kernel_table(setup.geometry, setup.planes), _shares(setup, volumes)
+    stores = straight_images(setup, rows, True, device, lambda f, message: progress(0.7 * f, message))
+    table, shares = kernel_table(setup.geometry, setup.planes), _shares(setup, volumes, stores)
     depth, height, width = setup.shape
     whole = rows == slice(0, height) and device == "cpu" and len(shares) == 1 and volumes[0].dtype == np.float32
     step = depth if whole else _DEPTH_AT_ONCE
-    for volume, tilts in shares:
+    for share in shares:
         for z in range(0, depth, step):
             planes = slice(z, min(z + step, depth))
             shape = (planes.stop - z, rows.stop - rows.start, width)
-            part = torch.from_numpy(volume) if whole else torch.zeros(shape, device=device)
-            gather(samples, tilts, table, part, (z, rows.start))
+            part = torch.from_numpy(share.volume) if whole else torch.zeros(shape, device=device)
+            gather(share.samples, share.tilts, table, part, (z, rows.start))
             if not whole:
-                volume[planes, rows] = (part * len(shares)).cpu().numpy()
+                share.volume[planes, rows] = (part * share.weight).cpu().numpy()
             progress(0.7 + 0.3 * planes.stop / depth, "back projection")
 
 
 def _solve(setup: Setup, rows: slice, volumes: list[np.ndarray], device: str, progress: Progress) -> list[float]:
     """Least squares in the rows of a slab and a margin on both sides, which rows of inclined axes reach into."""
     halo = slice(max(0, rows.start - setup.geometry.margin), min(setup.shape[1], rows.stop + setup.geometry.margin))
-    samples = straight_images(setup, halo, False, device, lambda f, message: progress(0.3 * f, message))
+    stores = straight_images(setup, halo, False, device, lambda f, message: progress(0.3 * f, message))
     residuals: list[float] = []
-    for volume, tilts in _shares(setup, volumes):
-        solved, found = _SlabProblem(setup, halo, tilts, device).solve(samples, progress)
-        volume[:, rows] = solved[:, rows.start - halo.start : rows.stop - halo.start].cpu().numpy()
+    for share in _shares(setup, volumes, stores):
+        solved, found = _SlabProblem(setup, halo, share.tilts, device).solve(share.samples, progress)
+        share.volume[:, rows] = solved[:, rows.start - halo.start : rows.stop - halo.start].cpu().numpy()
         residuals = residuals or found
     return residuals
 
