@@ -8,12 +8,6 @@ from tiltwise.plan import geometry
 from tiltwise.plan.sweet_spot import find_sweet_spot
 
 
-def test_wedge_and_elongation():
-    assert geometry.missing_wedge_fraction(-60, 60) == pytest.approx(0.333, abs=5e-4)
-    assert geometry.elongation(60) == pytest.approx(1.55, abs=0.005)
-    assert geometry.elongation(70) == pytest.approx(1.31, abs=0.005)
-
-
 def test_crowther():
     """200 nm at ±60°: 209 Å at 3°, 140 Å at 2°."""
     extent = geometry.sampled_extent("slab", 0.0, 2000.0, 60.0)

@@ -3,7 +3,18 @@
 import mrcfile
 import numpy as np
 import pytest
-from report_project import NUMBER, TILTS, align_quality, aligned, defocus_quality, density, fsc_quality, put, with_ctf
+from report_project import (
+    NUMBER,
+    TILTS,
+    align_quality,
+    aligned,
+    defocus_quality,
+    density,
+    fsc_quality,
+    put,
+    reconstruct_quality,
+    with_ctf,
+)
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -48,7 +59,7 @@ def finished(imported, tmp_path_factory):
             continue
         put(project, "defocus", name, defocus_quality(), {"tilt_series": with_ctf(series)})
         tomogram = Volume(data=rng.normal(size=(16, 40, 60)).astype(np.float32), voxel_size=10.0)
-        put(project, "reconstruct", name, {"voxel_size_A": 10.0}, {"tomogram": tomogram})
+        put(project, "reconstruct", name, reconstruct_quality(), {"tomogram": tomogram})
         particles = Particles(
             tilt_series=np.full(40, name), position=rng.uniform(-60, 60, (40, 3)), score=rng.random(40),
             rotation=Rotation.random(40, random_state=1), half_set=np.arange(40) % 2 + 1, region=np.full(40, -1),

@@ -101,6 +101,28 @@ def defocus_quality():
     }
 
 
+def reconstruct_quality():
+    return {
+        "voxel_size_A": 10.0,
+        "tilts": 8,
+        "ctf_correction": "phase_flip by depth",
+        "deformation_A": 17.26,
+        "halves": "frames",
+        "beads_erased": 0,
+        "bead_shape": {
+            "beads": 13,
+            "elongation": 1.538,
+            "elongation_expected": 1.546,
+            "lowest_angle_deg": -62.0,
+            "highest_angle_deg": 52.0,
+            "tilt_range_deg": [-63.61, 56.39],
+            "missing_wedge": 0.367,
+            "missing_wedge_expected": 0.333,
+        },
+        "notes": ["tilt 5: the image is constant and was left out"],
+    }
+
+
 def fsc_quality():
     k = np.arange(25) / (48 * 4.0)
     curve = 1 / (1 + np.exp(180 * (k - 0.07)))

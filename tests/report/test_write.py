@@ -54,6 +54,19 @@ def read(path):
     return " ".join(reader.text), content
 
 
+def test_the_tomogram_says_how_it_was_made(finished, tmp_path):
+    text, _ = read(write_report(finished, tmp_path / "report.html"))
+    for said in (
+        "From 8 tilts; CTF correction: phase_flip by depth.",
+        "of up to 17.3 Å, is undone",
+        "odd and even frames",
+        "13 beads are 1.54 times as long along the beam as across; the closed form for tilts of -64° to 56° is 1.55",
+        "Tilt 5: the image is constant and was left out.",
+    ):
+        assert said in text
+    assert "beads were erased" not in text
+
+
 def test_a_finished_project(finished, tmp_path):
     path = write_report(finished, tmp_path / "new folder" / "report.html")
     text, content = read(path)

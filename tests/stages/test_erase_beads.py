@@ -8,6 +8,7 @@ from test_reconstruct import series
 
 from tiltwise.data.errors import StageError
 from tiltwise.data.tilt_series import GoldBeads
+from tiltwise.ops.elongation import elongation
 from tiltwise.params.reconstruct import ReconstructParams
 from tiltwise.stages.reconstruct import reconstruct
 
@@ -39,6 +40,20 @@ def test_beads_are_erased_and_what_is_no_bead_stays(scene):
     assert (after < 0.35 * before[:2]).all()
     assert peaks(erased.tomogram, MOLECULE[None])[0] == pytest.approx(before[2], rel=0.15)
     assert (plain.quality["beads_erased"], erased.quality["beads_erased"]) == (0, 2)
+    assert erased.quality["bead_shape"] is None
+
+
+def test_the_record_says_how_long_beads_are_beside_the_closed_form():
+    """Two beads of 24 Å standard deviation, tilts of ±60° in steps of 5°: between the closed forms for ±60° and for
+    ±67.5°, of one step and a half more (tests/ops/test_elongation.py), in noise of a tenth."""
+    beads = np.array([[-150.0, 100.0, 30.0], [140.0, -110.0, -20.0]])
+    made = replace(series(beads, sd=24.0, shape=(170, 170)), beads=GoldBeads(position=beads, diameter=60.0))
+    shape = reconstruct(made, PARAMS.model_copy(update={"thickness": 500.0})).quality["bead_shape"]
+    assert shape["beads"] == 2 and shape["tilt_range_deg"] == [-60.0, 60.0]
+    assert shape["elongation_expected"] == pytest.approx(1.55, abs=0.01)
+    assert elongation(-67.5, 67.5) - 0.05 < shape["elongation"] < elongation(-60, 60) + 0.05
+    assert abs(shape["lowest_angle_deg"] + 60) <= 6 and abs(shape["highest_angle_deg"] - 60) <= 6
+    assert reconstruct(replace(made, beads=None), PARAMS).quality["bead_shape"] is None
 
 
 def test_without_beads_there_is_nothing_to_erase(scene):

@@ -1,12 +1,13 @@
 """How far a tomogram stretches what is round, and which angles it lacks: measured on beads, and in closed form.
 
-The transform of a round bead is round; a tilt range of ±a keeps its part within a of the xy plane (tilt axis along y).
-The curvature at the bead's peak is ∫ k² F along an axis, so that the ratio of its widths along z and x is Radermacher's
+The transform of a round bead is round; tilts from α to β keep its part at these angles to the xy plane (tilt axis along
+y). The curvature at the bead's peak is ∫ k² F along an axis, so that the ratio of its widths along z and x is
 
-    e = sqrt(∫ kx² F / ∫ kz² F) = sqrt[(a + sin a cos a) / (a - sin a cos a)]      (1.55 at 60°, 1.31 at 70°)
+    e² = ∫ kx² F / ∫ kz² F = ∫ cos²θ dθ / ∫ sin²θ dθ = (β - α + s) / (β - α - s),      s = (sin 2β - sin 2α) / 2,
 
-whatever the bead's profile. The same ratio is read here off the transform of the mean bead, with a round Gaussian
-weight against noise, which cancels in it.
+for ±a Radermacher's (a + sin a cos a) / (a - sin a cos a): 1.55² at 60°, 1.31² at 70°, whatever the bead's profile. The
+same ratio is read here off the transform of the mean bead, with a round Gaussian weight against noise, which cancels in
+it; as wide as a bead is, so that the curvature is not that of its flat middle.
 """
 
 import math
@@ -14,9 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
-_WEIGHT_VOXELS = 1.5
-"""sd in space, voxels, of the Gaussian weight."""
+_WEIGHT_VOXELS, _WEIGHT_RADII = 1.5, 0.6
+"""sd in space of the Gaussian weight: so many voxels, or radii of the bead where that is more."""
+_BOX_VOXELS, _BOX_DIAMETERS = 32, 4
+"""Side of the box cut about a bead: so many voxels, or diameters of the bead where that is more."""
 _DEGREES = 2
 """Width of the angular bins in which the missing wedge is looked for."""
 
@@ -33,11 +37,12 @@ class BeadShape:
     """How many were averaged."""
 
 
-def elongation(max_tilt: float) -> float:
-    """Closed form for even coverage of ±max_tilt degrees; infinite at 0, 1 at 90."""
-    a = math.radians(max_tilt)
-    product = math.sin(a) * math.cos(a)
-    return math.sqrt((a + product) / (a - product)) if a > 0 else math.inf
+def elongation(lowest_tilt: float, highest_tilt: float) -> float:
+    """Closed form for even coverage of a range of tilts in degrees; infinite for 0 alone, 1 from -90 to 90."""
+    low, high = math.radians(lowest_tilt), math.radians(highest_tilt)
+    swing = (math.sin(2 * high) - math.sin(2 * low)) / 2
+    across = high - low - swing
+    return math.sqrt((high - low + swing) / across) if across > 0 else math.inf
 
 
 def missing_wedge_fraction(lowest_tilt: float, highest_tilt: float) -> float:
@@ -45,19 +50,26 @@ def missing_wedge_fraction(lowest_tilt: float, highest_tilt: float) -> float:
     return 1 - (highest_tilt - lowest_tilt) / 180
 
 
-def measure_bead_shape(volume: np.ndarray, voxel_size: float, beads: np.ndarray, box: int) -> BeadShape | None:
-    """Shape of the mean bead of volume (z, y, x) at beads (bead, 3) x, y, z Å from its centre; None if none is inside.
+def measure_bead_shape(
+    volume: np.ndarray, voxel_size: float, positions: np.ndarray, diameter: float
+) -> BeadShape | None:
+    """Shape of the mean bead of volume (z, y, x) at positions (bead, 3) x, y, z Å from its centre; diameter in Å.
 
-    Each bead is cut in a box of so many voxels about its highest voxel near the place given, moved to the common centre
-    in Fourier space by the parabola through its peak, and weighted alike.
+    Each bead is cut in a box about its peak near the place given, seen through the weight, moved to the common centre
+    in Fourier space, and weighted alike. Only beads count whose box lies in the volume and that are half a box from any
+    other; None if there is none.
     """
-    mean, number = _mean_transform(volume, np.asarray(beads, float) / voxel_size, box)
+    places = np.asarray(positions, float).reshape(-1, 3) / voxel_size
+    box = max(_BOX_VOXELS, 2 * math.ceil(_BOX_DIAMETERS * diameter / voxel_size / 2))
+    distance = np.linalg.norm(places[:, None] - places, axis=-1) + np.diag(np.full(len(places), np.inf))
+    width = max(_WEIGHT_VOXELS, _WEIGHT_RADII * diameter / 2 / voxel_size)
+    mean, number = _mean_transform(volume, places[(distance > box / 2).all(axis=1)], box, width)
     if not number:
         return None
     k = torch.fft.fftfreq(box, dtype=torch.float64)
     kz, ky, kx = torch.meshgrid(k, k, k, indexing="ij")
     squared = kx**2 + ky**2 + kz**2
-    value = mean.real * torch.exp(-2 * (math.pi * _WEIGHT_VOXELS) ** 2 * squared)
+    value = mean.real * torch.exp(-2 * (math.pi * width) ** 2 * squared)
     ratio = float((kx**2 * value).sum() / (kz**2 * value).sum())
     low, high = _measured_range(kx, kz, ky, mean.abs() ** 2)
     return BeadShape(
@@ -65,32 +77,39 @@ def measure_bead_shape(volume: np.ndarray, voxel_size: float, beads: np.ndarray,
     )
 
 
-def _mean_transform(volume: np.ndarray, places: np.ndarray, box: int) -> tuple[torch.Tensor, int]:
+def _mean_transform(volume: np.ndarray, places: np.ndarray, box: int, width: float) -> tuple[torch.Tensor, int]:
     """(box, box, box) transform of the mean of the centred beads, and their number; places x, y, z in voxels."""
     total, number = torch.zeros((box,) * 3, dtype=torch.complex128), 0
     centre = np.array([n // 2 for n in volume.shape])
     k = torch.fft.fftfreq(box, dtype=torch.float64)
     for place in places:
-        near = np.round(place[::-1]).astype(int) + centre
-        peak = _highest(volume, near, box // 4)
-        if peak is None or (peak < box // 2 + 1).any() or (peak + box // 2 + 1 > np.array(volume.shape)).any():
+        peak = _peak(volume, np.round(place[::-1]).astype(int) + centre, box // 4, width)
+        if peak is None:
             continue
-        window = volume[tuple(slice(p - box // 2, p - box // 2 + box) for p in peak)].astype(float)
-        offset = [_vertex(volume, peak, axis) for axis in range(3)]
+        nearest = np.round(peak).astype(int)
+        first, last = nearest - box // 2, nearest - box // 2 + box
+        if (first < 0).any() or (last > np.array(volume.shape)).any():
+            continue
+        window = volume[tuple(slice(a, b) for a, b in zip(first, last, strict=True))].astype(float)
         spectrum = torch.fft.fftn(torch.as_tensor(np.fft.ifftshift(window - np.median(window))))
-        for axis in range(3):
-            phase = torch.exp(2j * math.pi * k * offset[axis])
+        for axis, offset in enumerate(peak - nearest):
+            phase = torch.exp(2j * math.pi * k * offset)
             spectrum = spectrum * phase.reshape([-1 if a == axis else 1 for a in range(3)])
         total, number = total + spectrum, number + 1
     return total / max(number, 1), number
 
 
-def _highest(volume: np.ndarray, near: np.ndarray, reach: int) -> np.ndarray | None:
-    """Index of the highest voxel within reach of a place; None where that leaves the volume."""
-    if (near < reach).any() or (near + reach >= np.array(volume.shape)).any():
+def _peak(volume: np.ndarray, near: np.ndarray, reach: int, width: float) -> np.ndarray | None:
+    """z, y, x of the highest place within reach of a voxel, seen through a Gaussian of sd width; None at the edge."""
+    margin = reach + math.ceil(3 * width)
+    if (near < margin).any() or (near + margin >= np.array(volume.shape)).any():
         return None
-    part = volume[tuple(slice(n - reach, n + reach + 1) for n in near)]
-    return near - reach + np.array(np.unravel_index(int(np.argmax(part)), part.shape))
+    part = volume[tuple(slice(n - margin, n + margin + 1) for n in near)].astype(float)
+    blurred = gaussian_filter(part, width)
+    inner = blurred[(slice(margin - reach, margin + reach + 1),) * 3]
+    highest = np.array(np.unravel_index(int(np.argmax(inner)), inner.shape)) + margin - reach
+    vertex = [_vertex(blurred, highest, axis) for axis in range(3)]
+    return near - margin + highest + np.array(vertex)
 
 
 def _vertex(volume: np.ndarray, peak: np.ndarray, axis: int) -> float:

@@ -1,23 +1,8 @@
-"""What a tilt range and step mean for a volume, whatever its noise: wedge, elongation, sampling, path, focus."""
+"""What a tilt range and step mean for a volume, whatever its noise: sampling, path, focus."""
 
 import numpy as np
 
 from tiltwise.ops.ctf import electron_wavelength
-
-
-def missing_wedge_fraction(tilt_min: float, tilt_max: float) -> float:
-    """Part of Fourier space that no tilt of the range (degrees) reaches: 1/3 for ±60°."""
-    return 1 - (tilt_max - tilt_min) / 180
-
-
-def elongation(largest_tilt: float) -> float:
-    """Length along the beam of what should be round, √((a + sin a cos a) / (a - sin a cos a)) (Radermacher 1988).
-
-    largest_tilt a in degrees, the same to both sides: 1.55 at 60°, 1.31 at 70°.
-    """
-    a = np.radians(largest_tilt)
-    sc = np.sin(a) * np.cos(a)
-    return float(np.sqrt((a + sc) / (a - sc)))
 
 
 def crowther_step(resolution: float, extent: float) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tiltwise.ops.elongation import elongation, missing_wedge_fraction
 from tiltwise.params.plan import PlanParams
 from tiltwise.plan import geometry
 from tiltwise.plan.dose import critical, information_fraction, optimum_exposure
@@ -101,10 +102,11 @@ def describe_geometry(plan: Plan) -> dict[str, float]:
     low, high = float(schedule.tilt_angle.min()), float(schedule.tilt_angle.max())
     slab, step, wanted = params.slab, params.tilting.tilt_step, params.target.resolution
     steepest = float(np.abs(schedule.tilt_angle - slab.pretilt).max())
+    even = min(abs(low), abs(high))
     path = geometry.path_length(schedule.tilt_angle, slab.thickness, slab.pretilt)
     return {
-        "missing_wedge_fraction": geometry.missing_wedge_fraction(low, high),
-        "elongation": geometry.elongation(min(abs(low), abs(high))) if min(abs(low), abs(high)) > 0 else float("inf"),
+        "missing_wedge_fraction": missing_wedge_fraction(low, high),
+        "elongation": elongation(-even, even),
         "crowther_particle_A": geometry.crowther_resolution(step, params.target.diameter),
         "crowther_slab_A": geometry.crowther_resolution(
             step, geometry.sampled_extent("slab", 0.0, slab.thickness, steepest)

@@ -93,9 +93,9 @@ def spectra(quality: Quality, tilt_angle: np.ndarray | None) -> "Figure":
     """Observed and fitted radial spectra of six tilts from one end of the series to the other."""
     observed, fitted = _rows(quality.get("spectrum_observed")), _rows(quality.get("spectrum_fitted"))
     frequency = _rows(quality.get("spectrum_frequency")) or [quality["spectrum_frequency"]]
-    order = (
-        np.arange(len(observed)) if tilt_angle is None or len(tilt_angle) != len(observed) else np.argsort(tilt_angle)
-    )
+    rows = np.array(quality.get("spectrum_tilt") or range(len(observed)), dtype=int)
+    named = tilt_angle is not None and len(rows) == len(observed) and max(rows, default=0) < len(tilt_angle)
+    order = np.argsort(np.asarray(tilt_angle)[rows]) if named else np.arange(len(observed))
     seen = [i for i in order if len(observed[i]) and len(fitted[i])]
     chosen = [seen[round(i)] for i in np.linspace(0, len(seen) - 1, min(6, len(seen)))]
     drawing, axes = new_figure(9.0, 3.9, columns=3, rows=2)
@@ -104,8 +104,7 @@ def spectra(quality: Quality, tilt_angle: np.ndarray | None) -> "Figure":
         for row, color, width, name in ((observed, GRAY, 0.9, "observed"), (fitted, ORANGE, 1.3, "fitted")):
             values = _floats(row[tilt])
             axis.plot(k[: len(values)], values[: len(k)], color=color, linewidth=width, label=name)
-        named = tilt_angle is not None and len(tilt_angle) == len(observed)
-        axis.set_title(f"{tilt_angle[tilt]:+.0f}°" if named else f"image {tilt + 1}")
+        axis.set_title(f"{tilt_angle[rows[tilt]]:+.0f}°" if named else f"image {tilt + 1}")
         axis.set_yticks([])
         axis.set_xlabel("spatial frequency (1/Å)")
     for axis in axes[len(chosen) :]:

@@ -135,7 +135,33 @@ def _tomogram(contents: Contents, name: str) -> Html:
     views = tomogram_views(tomogram, None if particles is None else np.asarray(particles.position), _spheres(pick))
     picked = "" if particles is None else f" {len(particles)} particles were picked; those near the slice are marked."
     caption = f"Central slices, density dark; voxels of {tomogram.voxel_size:.2f} Å.{picked}"
-    return join([title, tag("div", *views, class_="row"), tag("p", caption, class_="soft"), _scores(pick)])
+    notes = [tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in entry.quality.get("notes") or []]
+    made = tag("p", " ".join(tomogram_sentences(entry.quality)))
+    parts = [title, tag("div", *views, class_="row"), tag("p", caption, class_="soft"), made, *notes, _scores(pick)]
+    return join(parts)
+
+
+def tomogram_sentences(quality: dict[str, Any]) -> list[str]:
+    """How a tomogram was made, and what its beads show of the missing wedge, as far as the record says."""
+    said = []
+    if quality.get("ctf_correction"):
+        said.append(f"From {quality['tilts']} tilts; CTF correction: {quality['ctf_correction']}.")
+    if quality.get("deformation_A"):
+        said.append(f"The specimen's deformation, of up to {quality['deformation_A']:.1f} Å, is undone.")
+    if quality.get("halves"):
+        said.append(f"Half tomograms are of odd and even {quality['halves']}.")
+    if quality.get("beads_erased"):
+        said.append(f"{quality['beads_erased']} beads were erased.")
+    shape = quality.get("bead_shape")
+    if shape:
+        first, last, low, high = *shape["tilt_range_deg"], shape["lowest_angle_deg"], shape["highest_angle_deg"]
+        said += [
+            f"{shape['beads']} beads are {shape['elongation']:.2f} times as long along the beam as across;",
+            f"the closed form for tilts of {first:.0f}° to {last:.0f}° is {shape['elongation_expected']:.2f}.",
+            f"Their transform reaches from {low:.0f}° to {high:.0f}°: {shape['missing_wedge']:.0%} of it are missing,",
+            f"of the tilts {shape['missing_wedge_expected']:.0%}.",
+        ]
+    return said
 
 
 def _spheres(pick: Entry | None) -> np.ndarray:

@@ -11,6 +11,7 @@ from tiltwise.data.maps import HalfMaps
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
+from tiltwise.ops.elongation import elongation, measure_bead_shape, missing_wedge_fraction
 from tiltwise.ops.moments import kurtosis
 from tiltwise.params.reconstruct import ReconstructParams
 from tiltwise.stages.reconstruct.memory import MemoryPlan, new_volumes, plan_memory
@@ -34,7 +35,8 @@ class ReconstructResult:
     """The tomogram once more, where OME-Zarr is asked for."""
     quality: dict
     """voxel_size_A, shape (z, y, x), kurtosis, tilts, ctf_correction, depth_levels, deformation_A,
-    halves (frames, tilts or None), planned_memory_GB, slabs, beads_erased, notes."""
+    halves (frames, tilts or None), planned_memory_GB, slabs, bead_shape,
+    beads_erased, notes."""
 
 
 def reconstruct(
@@ -113,8 +115,31 @@ def _quality(setup: Setup, plan: MemoryPlan, tomogram: np.ndarray) -> dict:
         "halves": setup.halves,
         "planned_memory_GB": round(plan.bytes / 1e9, 3),
         "slabs": len(plan.slabs),
+        "bead_shape": _bead_shape(setup, tomogram),
         "beads_erased": len(setup.tilt_series.beads.position) if setup.params.erase_beads else 0,
         "notes": list(setup.notes),
+    }
+
+
+def _bead_shape(setup: Setup, tomogram: np.ndarray) -> dict | None:
+    """Elongation and missing wedge as beads show them, beside the closed forms for the tilts; None without beads."""
+    series = setup.tilt_series
+    if series.beads is None or setup.params.erase_beads:
+        return None
+    shape = measure_bead_shape(tomogram, setup.voxel_size, series.beads.position, series.beads.diameter)
+    if shape is None:
+        return None
+    angles = series.geometry.tilt_angle[setup.tilts]
+    covered = float(angles.min()), float(angles.max())
+    return {
+        "beads": shape.beads,
+        "elongation": round(shape.elongation, 3),
+        "elongation_expected": round(elongation(*covered), 3),
+        "lowest_angle_deg": shape.lowest_angle,
+        "highest_angle_deg": shape.highest_angle,
+        "tilt_range_deg": [round(a, 2) for a in covered],
+        "missing_wedge": round(missing_wedge_fraction(shape.lowest_angle, shape.highest_angle), 3),
+        "missing_wedge_expected": round(missing_wedge_fraction(*covered), 3),
     }
 
 
