@@ -154,3 +154,11 @@ def test_b_factors_that_say_nothing_are_replaced(tmp_path):
     assert b_factors(tmp_path, [*measured, 400.0]).max() == 200
     for nonsense in (np.zeros(20), np.full(20, 100.0), measured + 150, measured - 30):
         assert (b_factors(tmp_path, nonsense) == DEFAULT_B_FACTOR).all()
+
+
+def test_chains_by_name(shared_data):
+    path = shared_data / "models/ca_sp1_from_empiar10164.cif"
+    six = read_atoms(path, chains=("Af", "Ag", "Ah", "Ai", "Ak", "Al"))
+    assert len(six) == 1653 + 1643 + 1632 + 1625 + 1633 + 1618
+    with pytest.raises(InputError, match="has no chain Zz; it has Aa"):
+        read_atoms(path, chains=("Af", "Zz"))

@@ -39,7 +39,7 @@ def species():
     # of the other half: six particles would else meet their own noise, under the true CTF
     references = {3 - half: alignment_reference(one, mask, fsc, PIXEL) for half, one in maps.items()}
     weights = measured_weights(source, posed, references, weights=weights, radius=settings.radius_of(9.0))
-    return Species(source=source, particles=posed, references=references, weights=weights, resolution=9.0)
+    return Species.of(source, posed, references, weights=weights, resolution=9.0)
 
 
 def wrong_by(series, change, astigmatism=0.0):

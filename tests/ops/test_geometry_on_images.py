@@ -36,7 +36,7 @@ def species_of(made, members=slice(None)):
     weights, mask = initial_weights(source, posed), sphere_mask(BOX, PIXEL, DIAMETER / 2)
     maps, fsc = maps_and_fsc(accumulate_halves(source, posed, weights=weights), mask)
     references = {half: alignment_reference(one, mask, fsc, PIXEL) for half, one in maps.items()}
-    return Species(source=source, particles=posed, references=references, weights=weights, resolution=25.0)
+    return Species.of(source, posed, references, weights=weights, resolution=25.0)
 
 
 def shaken(series, shift=0.0, angle=0.0, seed=5):

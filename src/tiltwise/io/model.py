@@ -1,5 +1,6 @@
 """Atomic models: PDB and mmCIF files, gzipped or not."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gemmi
@@ -16,23 +17,27 @@ _GREATEST_B_FACTOR = 200.0
 _SAME = 0.9  # part of the atoms that have one value where it is a placeholder
 
 
-def read_atoms(path: str | Path, *, assembly: str | None = None) -> Atoms:
+def read_atoms(path: str | Path, *, assembly: str | None = None, chains: Sequence[str] | None = None) -> Atoms:
     """The atoms of the first model of a PDB or mmCIF file (.gz too), positions in the file's frame, Å.
 
     `assembly` names a biological assembly of the file, "1" as a rule, and gives all its copies; None gives what the
-    file lists. Waters are left out, and of a residue's alternative conformations all but the first. Hydrogens that
-    the file lists are atoms like others; where a residue lists none, its atoms carry those they have at pH 7
-    (io/hydrogens.py). B-factors are those of the file, at most 200 Å², unless they are evidently not measured (one
+    file lists; `chains` names those that are wanted. Waters are left out, and of a residue's alternative conformations
+    all but the first. Hydrogens that the file lists are atoms like others; where a residue lists none, its atoms carry
+    those they have at pH 7 (io/hydrogens.py). B-factors are those of the file, at most 200 Å², unless they are evidently not measured (one
     value for nine atoms in ten, a median outside 5 to 120 Å², a negative one): then all are DEFAULT_B_FACTOR.
 
-    Raises InputError for a file that cannot be read or holds no atoms, an atom of unknown element, and an assembly that
-    is not in the file.
+    Raises InputError for a file that cannot be read or holds no atoms, an atom of unknown element, and an assembly or a
+    chain that is not in the file.
     """
     path = Path(path)
     structure = _structure(path)
     if assembly is not None:
         structure = _assembled(path, structure, assembly)
-    residues = [residue for chain in structure[0] for residue in chain] if len(structure) else []
+    listed_chains = list(structure[0]) if len(structure) else []
+    missing = sorted(set(chains or ()) - {chain.name for chain in listed_chains})
+    if missing:
+        raise InputError(f"{path}: has no chain {missing[0]}; it has {', '.join(c.name for c in listed_chains)}")
+    residues = [residue for chain in listed_chains if chains is None or chain.name in chains for residue in chain]
     listed = [pair for residue in residues if not residue.is_water() for pair in _first_conformation(residue)]
     atoms = [atom for atom, _ in listed]
     if not atoms:

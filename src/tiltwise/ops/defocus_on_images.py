@@ -125,12 +125,11 @@ def defocus_terms(species: Sequence[Species], series: TiltSeries, *, searched: b
     result: dict[int, DefocusTerms] = {}
     for kind in species:
         own = kind.with_series(replace(series, ctf=None)).within(series.name)
-        grids = own.grids
         for _, half, index, images in particle_chunks(
             own.source, own.particles, weights=own.weights, resolution=own.resolution
         ):
             still = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
-            slices = reference_images(images, grids[half], own.particles.rotation[index], still)
+            slices = reference_images(images, own.grids[half], own.particles.rotation[index], still)
             terms = _chunk_terms(series, own.particles.position[index], images, slices, count)
             result[half] = result[half] + terms if half in result else terms
     return result

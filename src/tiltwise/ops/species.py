@@ -20,18 +20,26 @@ class Species:
     """The tilt series, and how crops of this kind are cut."""
     particles: PosedParticles
     """Poses and half sets; 0 where a particle is left out."""
-    references: Mapping[int, torch.Tensor]
-    """(n, n, n) by half set: masked, filtered."""
+    grids: Mapping[int, SpectralGrid]
+    """Spectra of the references (masked, filtered) by half set, at least to the finest spacing compared."""
     weights: Mapping[str, TiltWeights]
     """Of the tilts, by series."""
     resolution: float
     """Finest spacing compared, Å."""
 
-    @property
-    def grids(self) -> dict[int, SpectralGrid]:
-        """Spectra of the references by half set."""
-        radius = self.source.settings.radius_of(self.resolution)
-        return {half: volume_spectrum(reference, radius + 1) for half, reference in self.references.items()}
+    @staticmethod
+    def of(
+        source: ImageSource,
+        particles: PosedParticles,
+        references: Mapping[int, torch.Tensor],
+        *,
+        weights: Mapping[str, TiltWeights],
+        resolution: float,
+    ) -> "Species":
+        """From references (n, n, n) by half set."""
+        radius = source.settings.radius_of(resolution)
+        grids = {half: volume_spectrum(reference, radius + 1) for half, reference in references.items()}
+        return Species(source=source, particles=particles, grids=grids, weights=weights, resolution=resolution)
 
     @property
     def series(self) -> list[str]:

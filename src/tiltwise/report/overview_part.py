@@ -94,8 +94,8 @@ _METHODS = {
     "reconstruct": "Tomograms were reconstructed by weighted back projection.",
     "pick": "Particles were found in the tomograms.",
     "polish": (
-        "Tilt geometry, deformation, defocus and poses were refined on the particles against the raw tilt images; every "
-        "change raised the likelihood of the half set that had no part in it."
+        "Tilt geometry, deformation, defocus and poses were refined on the particles against the raw tilt images; "
+        "every change raised the likelihood of the half set that had no part in it."
     ),
     "refine": "Particles were aligned against the tilt images and averaged in two halves, independent throughout.",
     "classify": (

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from tiltwise.data.atoms import Atoms
+from tiltwise.data.deformation import Deformation
 from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
@@ -305,7 +306,9 @@ def _write_truth(part: Path, whole: SceneSeries) -> Particles:
     """Write geometry, CTF, motion, deformation and the poses of every body; gives the targets of the field."""
     name, truth = whole.series.name, part / "truth"
     stack = part / "data" / f"{name}.mrc"
-    series = replace(whole.series, image_names=stack_image_names(stack, whole.series.number))
+    bent = Deformation(sample=whole.disturbances.deformation)
+    names = stack_image_names(stack, whole.series.number)
+    series = replace(whole.series, image_names=names, deformation=bent)
     write_tilt_series(truth / f"{name}.star", series, root=part)
     write_motion(truth / f"{name}_motion.npz", whole.disturbances.frames, whole.disturbances.deformation)
     (truth / "bodies").mkdir(exist_ok=True)

@@ -124,10 +124,10 @@ def _cycle(setup: Setup, state: _State, params: PolishParams, progress: Progress
         resolution=resolution,
         allowed=setup.allowed,
     )
-    kind = Species(
-        source=state.source,
-        particles=aligned.particles,
-        references=state.references,
+    kind = Species.of(
+        state.source,
+        aligned.particles,
+        state.references,
         weights=state.weights,
         resolution=resolution,
     )

@@ -1,0 +1,142 @@
+"""A digital twin of EMPIAR-10164: the immature lattice of HIV-1 under geometry and defoci that another program found.
+
+TS_03 and TS_43 as the shared RELION-5 project has them after polishing: tilt angles, axes, exposure, defocus and hand; the poses of its refined particles, of the virions with most of them; at every pose a hexamer of CA-SP1 from the
+model that was built into that map. These answers ARE the truth put into the simulator (depth of field, damage, ice,
+counting, a specimen that deforms by 15 Å); what is then spoiled and measured stands at the head of polish_case.py. By
+default two virions of each series, images of 2.7 Å/px cut to 1024 × 1024 px about them; no membrane.
+TILTWISE_POLISH_VIRIONS and _SIDE make it larger. TILTWISE_SHARED names the folder of the data.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from polish_case import LADDER, climb, spoil_case
+
+from tiltwise.data.deformation import Deformation
+from tiltwise.data.particles import Particles
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.data.volume import Volume
+from tiltwise.io.model import read_atoms
+from tiltwise.io.relion import read_particles, read_tilt_series_set
+from tiltwise.ops.filters import low_pass
+from tiltwise.ops.geometry import tilt_rotations
+from tiltwise.ops.half_sets import spatial_blocks
+from tiltwise.ops.masks import soft_mask_from_map
+from tiltwise.params.microscope import MicroscopeParams, MotionParams
+from tiltwise.params.polish import PolishParams
+from tiltwise.params.presets import MICROSCOPES
+from tiltwise.project.store import join
+from tiltwise.project.threads import keep_freed_memory
+from tiltwise.simulate.disturbances import Disturbances, draw_deformation
+from tiltwise.simulate.image_scene import image_scene
+from tiltwise.simulate.potential import Scatterer, potential_map, scatterer_from_atoms
+from tiltwise.simulate.scene import IceSlab, Population, Scene
+from tiltwise.workflows.simulation import Truth
+
+SHARED = Path(os.environ.get("TILTWISE_SHARED", Path(__file__).parents[3] / "shared")) / "data"
+RELION = SHARED / "hiv_empiar10164" / "relion5"
+MODEL = SHARED / "models" / "ca_sp1_from_empiar10164.cif"
+PIXEL, BOX, DIAMETER, SEED = 2.7, 96, 150.0, 0
+"""Å, px, Å."""
+SIDE, VIRIONS = (int(os.environ.get(f"TILTWISE_POLISH_{n}", d)) for n, d in (("SIDE", 1024), ("VIRIONS", 2)))
+ROWS = tuple(os.environ.get("TILTWISE_POLISH_ROWS", ",".join(LADDER)).split(","))
+HEXAMER = ("Af", "Ag", "Ah", "Ai", "Ak", "Al")
+"""The chains of the model that are near complete; they lie about the six-fold axis, which is the particles' z."""
+_THICKNESS = 1400.0  # Å of ice
+_LINK = 110.0  # Å: neighbours in the lattice, 75 Å apart, hang together, virions do not
+
+
+def prepare():
+    """The spoiled case; None without the data."""
+    if not (RELION.exists() and MODEL.exists()):
+        return None
+    keep_freed_memory()
+    return spoil_case(make_truth(), "C6", SEED)
+
+
+def make_truth() -> Truth:
+    """Both series imaged, and all that was put into them."""
+    scatterer = hexamer()
+    everyone = read_particles(RELION / "Refine3D" / "job074" / "run_data.star")
+    sets = RELION / "Polish" / "job070" / "tomograms.star"
+    blank = {name: np.zeros((count, 8, 8), np.int16) for name, count in (("TS_03", 40), ("TS_43", 41))}
+    made, parts = {}, []
+    for number, (name, found) in enumerate(read_tilt_series_set(sets, root=RELION, images=blank).items()):
+        series, particles = cut_out(found, everyone[everyone.tilt_series == name])
+        rng = np.random.default_rng([SEED, 9, number])
+        made[name] = imaged(series, particles, scatterer, rng)
+        parts.append(particles)
+    density = potential_map(scatterer, PIXEL, BOX)
+    low = low_pass(torch.as_tensor(density.data), 20.0, PIXEL)
+    mask = soft_mask_from_map(low, 0.1 * float(np.percentile(low.numpy(), 99.9)), 8.0 / PIXEL, 5.0)
+    return Truth(
+        tilt_series=made,
+        particles=joined(parts),
+        map=density,
+        mask=Volume(data=mask.numpy(), voxel_size=PIXEL),
+        particle_diameter=DIAMETER,
+        reference_lowpass=40.0,
+    )
+
+
+def hexamer() -> Scatterer:
+    """Six chains, centred on their common axis."""
+    atoms = read_atoms(MODEL, chains=HEXAMER)
+    return scatterer_from_atoms(replace(atoms, position=atoms.position - atoms.position.mean(axis=0)))
+
+
+def cut_out(series: TiltSeries, particles: Particles) -> tuple[TiltSeries, Particles]:
+    """The virions with most particles near each other, and the series as images about them would have it."""
+    block = spatial_blocks(replace(particles, region=np.full(len(particles), -1)), _LINK)
+    sizes = np.bincount(block)
+    middles = np.array([particles.position[block == b].mean(axis=0) for b in range(len(sizes))])
+    first = int(sizes.argmax())
+    near = np.argsort(np.linalg.norm(middles - middles[first], axis=1) + 1e6 * (sizes < 0.4 * sizes[first]))
+    chosen = np.isin(block, near[:VIRIONS])
+    own = particles[chosen]
+    centre = (own.position.max(axis=0) + own.position.min(axis=0)) / 2
+    geometry = replace(series.geometry, shift=np.zeros((series.number, 2)))  # images are cut about the virions
+    ours = replace(own, position=own.position - centre, region=block[chosen])
+    depth = tilt_rotations(series.geometry).numpy()[:, 2] @ centre
+    change = (series.defocus_handedness or 0) * depth
+    ctf = replace(series.ctf, defocus_u=series.ctf.defocus_u + change, defocus_v=series.ctf.defocus_v + change)
+    images = np.zeros((series.number, SIDE, SIDE), np.int16)
+    return replace(series, geometry=geometry, ctf=ctf, images=images, pixel_size=PIXEL), ours
+
+
+def imaged(series: TiltSeries, particles: Particles, scatterer: Scatterer, rng: np.random.Generator) -> TiltSeries:
+    """The series with images of the particles in ice, and with the deformation that these were imaged under."""
+    motion = MotionParams(deformation=15.0)
+    preset: MicroscopeParams = MICROSCOPES["hiv-lattice"]
+    camera = preset.camera.model_copy(update={"image_size": SIDE, "pixel_size": PIXEL})
+    microscope = preset.model_copy(update={"camera": camera, "motion": motion})
+    deformation = draw_deformation(motion, series, rng)
+    target = Population(
+        name="target",
+        scatterer=scatterer,
+        position=particles.position,
+        rotation=particles.rotation,
+        half_extent=float(np.linalg.norm(scatterer.position, axis=1).max()),
+    )
+    scene = Scene(
+        populations=(target,), ice=IceSlab(thickness=_THICKNESS, incline=(0.0, 0.0), curvature=0.0), film=None
+    )
+    disturbed = Disturbances(deformation=deformation)
+    seed = (SEED, 11, int(rng.integers(1 << 30)))
+    images = np.stack(list(image_scene(scene, series, microscope, seed, disturbances=disturbed)))
+    return replace(series, images=images, deformation=Deformation(sample=deformation))
+
+
+def joined(parts: list[Particles]) -> Particles:
+    """Particles of both series in a row, without half sets."""
+    whole = join("particles", {str(n): part for n, part in enumerate(parts)})
+    return replace(whole, half_set=np.zeros(len(whole), dtype=int))
+
+
+def run(case) -> dict:
+    if case is None:
+        return {"skipped": f"no data at {RELION}; set TILTWISE_SHARED"}
+    return climb(case, PolishParams(box_size=BOX, particle_diameter=DIAMETER, symmetry="C6"), ROWS)
