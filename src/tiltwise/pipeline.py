@@ -23,6 +23,8 @@ class Stage:
     """One line for the command line."""
     given: str = ""
     """module:function that takes over what the user's import gives already; empty: the stage always works itself."""
+    given_takes: tuple[str, ...] = ()
+    """What that function takes."""
     version: int = 1
     """Raised whenever the stage gives other results: what an older version made is then outdated."""
 
@@ -36,6 +38,7 @@ def _stage(
     *,
     version: int = 1,
     given: str = "",
+    given_takes: tuple[str, ...] = (),
 ) -> Stage:
     return Stage(
         name=name,
@@ -47,6 +50,7 @@ def _stage(
         help=help,
         version=version,
         given=given,
+        given_takes=given_takes,
     )
 
 
@@ -66,6 +70,7 @@ STAGES: tuple[Stage, ...] = (
         "find shifts and tilt axis; flag bad tilts",
         version=2,
         given="tiltwise.stages.given:given",
+        given_takes=("tilt_series",),
     ),
     _stage(
         "defocus",
@@ -89,6 +94,8 @@ STAGES: tuple[Stage, ...] = (
         ("tomogram", "tilt_series", "reference?", "centres?"),
         ("particles",),
         "find particles by template, or on the surfaces of spheres",
+        given="tiltwise.stages.given:given_particles",
+        given_takes=("given_particles", "tilt_series"),
     ),
     _stage(
         "refine",

@@ -7,9 +7,12 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from tiltwise.data.errors import InputError
+from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltGeometry
+from tiltwise.data.volume import TomogramGrid
 from tiltwise.io.acquisition import read_acquisition
 from tiltwise.io.alignment_files import read_alignment
 from tiltwise.io.centres import read_centres
@@ -20,6 +23,8 @@ from tiltwise.io.imod_model import ImodObject, contour_at, model_indices, read_m
 from tiltwise.io.mdoc import acquisition_order, read_mdoc, tilt_axis_angle
 from tiltwise.io.model import read_atoms
 from tiltwise.io.mrc import read_mrc, read_volume
+from tiltwise.io.particle_files import read_particle_files, tell_format, write_particle_files
+from tiltwise.io.particle_list import read_tomogram_map
 from tiltwise.io.portal import to_portal, write_portal
 from tiltwise.io.relion import read_optimisation_set, read_particles, read_tilt_series, read_tilt_series_set
 from tiltwise.io.relion.alignment import read_relion_alignment
@@ -64,6 +69,20 @@ def beside_a_stack(path):
     return read_acquisition(path.parent / "TS_03.mrc")
 
 
+def as_particles(path):
+    """In the format that the file itself shows, or its suffix; what is read has finite places and proper rotations."""
+    form = tell_format(path)
+    series = [f"TS_{number}" for number in range(9)]
+    one = read_particle_files(path, form, series, lambda name: GRID)[0]
+    assert np.isfinite(one.position).all() and np.isfinite(one.rotation.as_quat()).all()
+
+
+def as_particles_of_many(path):
+    attempt(as_particles, path)
+    attempt(read_tomogram_map, path)
+
+
+GRID = TomogramGrid(shape=(100, 200, 300), voxel_size=10.0)
 SIZES = {"pixel_size": 2.0, "image_shape": (4096, 4096)}
 TOKENS = (
     b"nan inf -inf 1e999 1e308 -1 0 99999999999999999999 , = [ ] # \" ' True loop_ data_ <a> { } null 1,5 _rlnX".split()
@@ -76,6 +95,8 @@ READERS = {
     "hiv_empiar10164/relion5/Tomograms/job006/tomograms.star": (read_tilt_series_set, 20),
     "hiv_empiar10164/relion5/CtfRefine/job067/optimisation_set.star": (as_any_star, 10),
     "particle_tables/star/*.star": (as_any_star, 3),
+    "particle_tables/dynamo/*.tbl": (as_particles_of_many, 20),
+    "particle_tables/dynamo2m/relion_star_downgrade/*.star": (as_particles_of_many, 20),
     "hiv_empiar10164/relion5/AlignTiltSeries/job005/tilt_series/*.star": (as_an_alignment, 30),
     "alignment_text/*/*.aln": (as_an_alignment, 40),
     "alignment_text/warp2relion-tomo/test_data/*.xml": (as_an_alignment, 12),
@@ -142,6 +163,45 @@ def test_only_input_errors_of_one_line(shared_data, tmp_path, pattern):
         for _ in range(times):
             (tmp_path / path.name).write_bytes(broken(raw, rng, binary=path.suffix in (".map", ".mrc", ".tif")))
             attempt(reader, tmp_path / path.name)
+
+
+def write_made_particles(folder):
+    """The same few particles in every format, a folder each."""
+    particles = Particles(
+        tilt_series=np.array(["TS_1", "TS_2"] * 4),
+        position=np.arange(24.0).reshape(-1, 3) * 7,
+        rotation=Rotation.random(8, random_state=0),
+        score=np.linspace(0, 1, 8),
+        half_set=np.array([1, 2] * 4),
+        region=np.array([0, 0, 0, 0, 1, 1, 1, 1]),
+    )
+    grids = {"TS_1": GRID, "TS_2": GRID}
+    for form in ("warp", "dynamo", "stopgap", "em", "copick", "peet"):
+        (folder / form).mkdir()
+        write_particle_files(folder / form, particles, form, grids, {"TS_1": 2.0, "TS_2": 2.0})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "warp/particles.star",
+        "dynamo/particles.tbl",
+        "dynamo/particles.doc",
+        "stopgap/particles.star",
+        "em/particles.em",
+        "copick/ExperimentRuns/TS_1/Picks/tiltwise_0_particle.json",
+        "peet/TS_1.mod",
+        "peet/TS_1.csv",
+    ],
+)
+def test_made_particles_of_the_other_formats(tmp_path, name):
+    write_made_particles(tmp_path)
+    path, rng = tmp_path / name, random.Random(name)
+    raw, lead = path.read_bytes(), {".doc": ".tbl", ".csv": ".mod"}.get(path.suffix, path.suffix)
+    as_particles(path.with_suffix(lead))
+    for _ in range(150):
+        path.write_bytes(broken(raw, rng, binary=path.suffix in (".mod", ".em")))
+        attempt(as_particles, path.with_suffix(lead))
 
 
 def write_made_files(folder):

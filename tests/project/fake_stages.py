@@ -96,6 +96,12 @@ def fill(tilt_series, params, *, device, progress):
     return Result(tomogram=tomogram, particles=particles, quality={"particles": number})
 
 
+def given_particles(particles, tilt_series, params, *, device, progress):
+    """Take over imported particles."""
+    tomogram = Volume(data=np.zeros((4, 4, 4), np.float32), voxel_size=10.0)
+    return Result(tomogram=tomogram, particles=particles, quality={"given": True, "particles": len(particles)})
+
+
 def mean(tilt_series, particles, reference, params, *, device, progress):
     """Two halves filled with the sum of all positions and the seed."""
     progress(0.5, "averaging")

@@ -24,7 +24,10 @@ from tiltwise.project.state import project_status
 @pytest.fixture(autouse=True)
 def shift_can_be_given(monkeypatch):
     """The first fake stage stands for align, as in the table."""
-    stages = (replace(fake_stages.STAGES[0], given="tiltwise.stages.given:given"), *fake_stages.STAGES[1:])
+    stages = (
+        replace(fake_stages.STAGES[0], given="tiltwise.stages.given:given", given_takes=("tilt_series",)),
+        *fake_stages.STAGES[1:],
+    )
     monkeypatch.setattr(pipeline, "BY_NAME", {stage.name: stage for stage in stages})
 
 

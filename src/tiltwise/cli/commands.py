@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from tiltwise.cli.options import EXECUTION, IMPORTING, json_option, project_argument, with_params
+from tiltwise.cli.options import (
+    EXECUTION,
+    GRID,
+    IMPORTING,
+    PARTICLES,
+    given_grid,
+    json_option,
+    project_argument,
+    with_params,
+)
 from tiltwise.cli.plan_command import plan_command
 from tiltwise.data.errors import InputError
 
@@ -30,24 +39,48 @@ def new(project: str, recipe: str, **files: str | None) -> None:
 
 
 @click.command("import")
-@click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
+@click.argument("paths", nargs=-1, metavar="PATHS...")
 def import_(project: str, paths: tuple[str, ...], alignment: str | None, as_json: bool, **overrides: Any) -> None:
-    """Read tilt series into a project.
+    """Read tilt series, or particles, into a project.
 
     PATHS are stacks with an .mdoc or a .rawtlt beside them, .mdoc files with separate images, or folders of these. The
     images stay where they are. Options go before what the files say. A series that comes with its alignment (of IMOD,
-    AreTomo, Warp, RELION or the CryoET portal) is not aligned again: the step align takes over what is given.
+    AreTomo, Warp, RELION or the CryoET portal) is not aligned again: the step align takes over what is given. With
+    --particles the step pick takes over the particles of that file; no PATHS are needed for series that are there.
     """
-    from tiltwise.cli.tables import show_import
+    from tiltwise.cli.tables import show_import, show_imported_particles
     from tiltwise.project.importing import import_tilt_series
 
+    particles = {option().name: overrides.pop(option().name) for option in PARTICLES}
+    if not paths and particles["particles"] is None:
+        raise InputError("nothing to import: name stacks, .mdoc files or folders of these, or --particles FILE")
     files = [Path(path) for path in paths]
-    series = import_tilt_series(Path(project), files, alignment=Path(alignment) if alignment else None, **overrides)
+    found = Path(alignment) if alignment else None
+    series = import_tilt_series(Path(project), files, alignment=found, **overrides) if files else []
+    placed = _import_particles(Path(project), **particles) if particles["particles"] is not None else []
     if as_json:
-        for one in series:
+        for one in (*series, *placed):
             click.echo(json.dumps(asdict(one), ensure_ascii=False))
-    else:
+        return
+    if series:
         show_import(series)
+    if placed:
+        show_imported_particles(placed)
+
+
+def _import_particles(
+    project: Path,
+    particles: str,
+    particle_format: str | None,
+    particle_tomograms: str | None,
+    particle_voxel_size: float | None,
+    particle_tomogram_size: str | None,
+) -> list[Any]:
+    from tiltwise.project.particle_exchange import import_particles
+
+    tomograms = Path(particle_tomograms) if particle_tomograms else None
+    grid = given_grid(particle_voxel_size, particle_tomogram_size)
+    return import_particles(project, Path(particles), form=particle_format, tomograms=tomograms, grid=grid)
 
 
 @click.command()
@@ -116,15 +149,35 @@ def status(project: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--format", "form", required=True, metavar="FORMAT", help="imod, aretomo, warp, relion or portal.")
+@click.option("--format", "form", metavar="FORMAT", help="Of the alignment: imod, aretomo, warp, relion or portal.")
+@click.option(
+    "--particles", metavar="FORMAT", help="Particles: relion, warp, dynamo, stopgap, em, copick or peet (with .mod)."
+)
+@click.option("--box", type=click.IntRange(min=8), metavar="px", help="Side of the 2D stacks (--particles relion).")
+@click.option("--binning", type=click.IntRange(1, 16), default=1, show_default=True, help="Binning of the 2D stacks.")
 @click.option("--output", required=True, metavar="FOLDER", help="Where to write the files.")
 @click.option("--only", multiple=True, metavar="SERIES", help="Only this tilt series; may be repeated.")
-def export(project: str, form: str, output: str, only: tuple[str, ...]) -> None:
-    """Write the alignment as files of another program."""
-    from tiltwise.project.exporting import export_alignments
+def export(
+    project: str, form: str | None, particles: str | None, output: str, only: tuple[str, ...], **rest: Any
+) -> int:
+    """Write the alignment, or the particles, as files of another program.
 
-    for file in export_alignments(Path(project), form, Path(output), only=only or None):
-        click.echo(file)
+    Lists of particles count on the tomograms of the project; --particle-voxel-size-A and --particle-tomogram-size name
+    another. RELION's particles are an optimisation set, with 2D stacks of --box pixels if that is given.
+    """
+    from tiltwise.cli.exporting import export_and_show
+
+    if (form is None) == (particles is None):
+        raise InputError("export writes either the alignment (--format) or the particles (--particles)")
+    return export_and_show(
+        Path(project),
+        Path(output),
+        alignment=form,
+        particles=particles,
+        stacks=(rest["box"], rest["binning"]),
+        only=only or None,
+        grid=given_grid(rest["particle_voxel_size"], rest["particle_tomogram_size"]),
+    )
 
 
 @click.command()
@@ -260,11 +313,11 @@ def simulate(
 COMMANDS: tuple[click.Command, ...] = (
     with_params(project_argument())(new),
     with_params(json_option())(check),
-    with_params(project_argument(), *(option() for option in IMPORTING), json_option())(import_),
+    with_params(project_argument(), *(o() for o in (*IMPORTING, *PARTICLES)), json_option())(import_),
     with_params(project_argument(), *(o() for o in EXECUTION), *(o() for o in IMPORTING), json_option())(run),
     with_params(project_argument(), json_option())(status),
     with_params(project_argument())(report),
-    with_params(project_argument())(export),
+    with_params(project_argument(), *(o() for o in GRID))(export),
     with_params(project_argument())(history),
     with_params(json_option())(doctor),
     with_params(project_argument(), json_option())(evaluate),

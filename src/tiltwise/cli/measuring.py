@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from math import isinf
@@ -36,6 +36,20 @@ def bfactor_and_show(folder: Path, *, seed: int, as_json: bool) -> int:
         click.echo(f"\nB-factor {found.b_factor:.0f} ± {found.b_factor_error:.0f} Å²")
     _say_notes_and_files([found.note], files)
     return 0
+
+
+def export_relion_shown(
+    folder: Path, output: Path, stacks: tuple[int | None, int], only: Sequence[str] | None
+) -> list[Path]:
+    """Write RELION's optimisation set, with stacks of (box, binning) px where a box is given; the star files."""
+    from tiltwise.workflows.particle_stacks import export_relion
+
+    box_size, binning = stacks
+    work = partial(export_relion, folder, output, box_size=box_size, binning=binning, only=only)
+    files, note = _shown("export", False, lambda progress: work(progress=progress))
+    if note:
+        click.echo(note)
+    return files
 
 
 def model_fsc_and_show(folder: Path, model: Path, *, as_json: bool) -> int:

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import click
 
+from tiltwise.data.errors import InputError
+from tiltwise.data.volume import TomogramGrid
+
 
 def project_argument() -> click.Argument:
     """The folder of the project."""
@@ -47,6 +50,49 @@ IMPORTING: tuple[Callable[[], click.Option], ...] = (
     ),
 )
 """What import is told; goes before what the files say."""
+
+
+GRID: tuple[Callable[[], click.Option], ...] = (
+    lambda: click.Option(
+        ["--particle-voxel-size-A", "particle_voxel_size"],
+        type=float,
+        metavar="Å",
+        help="Voxel size of the tomograms that the list of particles counts on; with --particle-tomogram-size.",
+    ),
+    lambda: click.Option(
+        ["--particle-tomogram-size"], metavar="X,Y,Z", help="Their size in voxels; those of the project if not given."
+    ),
+)
+"""The tomograms that particles of another program count on."""
+
+PARTICLES: tuple[Callable[[], click.Option], ...] = (
+    lambda: click.Option(["--particles"], metavar="FILE", help="Particles of another program, for the step pick."),
+    lambda: click.Option(
+        ["--particle-format"],
+        metavar="FORMAT",
+        help="relion, warp, dynamo, stopgap, em, copick or peet; told from the file if not given.",
+    ),
+    lambda: click.Option(
+        ["--particle-tomograms"],
+        metavar="FILE",
+        help="Names of numbered tomograms: 'number series' a line, as Dynamo's .doc.",
+    ),
+    *GRID,
+)
+"""What import is told of particles."""
+
+
+def given_grid(voxel_size: float | None, size: str | None) -> TomogramGrid | None:
+    """The grid that two options name; None if neither is given, InputError if one is, or makes no sense."""
+    if voxel_size is None and size is None:
+        return None
+    words = (size or "").replace(",", " ").split()
+    if voxel_size is None or not voxel_size > 0 or len(words) != 3 or not all(word.isdigit() for word in words):
+        raise InputError("--particle-voxel-size-A (Å) and --particle-tomogram-size (X,Y,Z voxels) go together")
+    x, y, z = (int(word) for word in words)
+    if min(x, y, z) < 1:
+        raise InputError("--particle-tomogram-size: each number is 1 or more")
+    return TomogramGrid(shape=(z, y, x), voxel_size=voxel_size)
 
 
 def with_params(*params: click.Parameter) -> Callable[[click.Command], click.Command]:

@@ -9,6 +9,7 @@ from tiltwise.project.state import ItemStatus
 
 if TYPE_CHECKING:  # types only: status must not load what import needs
     from tiltwise.project.importing import ImportedSeries
+    from tiltwise.project.particle_exchange import ImportedParticles
 
 _COLOURS = {"done": "green", "outdated": "yellow", "failed": "red", "missing": None}
 
@@ -35,6 +36,23 @@ def show_import(series: Sequence["ImportedSeries"]) -> None:
         for note in one.notes:
             if note not in shared:
                 click.echo(f"{one.name}: {note}")
+
+
+def show_imported_particles(series: Sequence["ImportedParticles"]) -> None:
+    """What was read of the particles of each series."""
+    rows = [
+        (
+            one.name,
+            str(one.particles),
+            str(one.regions) if one.regions else "not stated",
+            f"{one.halves[0]} + {one.halves[1]}" if any(one.halves) else "not stated",
+            one.form,
+        )
+        for one in series
+    ]
+    show_table(("particles of", "number", "regions", "half sets", "format"), rows)
+    for note in dict.fromkeys(note for one in series for note in one.notes):
+        click.echo(note)
 
 
 def _import_row(one: "ImportedSeries") -> tuple[str, ...]:

@@ -13,3 +13,13 @@ class Volume:
     """Å."""
     step: float = 1.0
     """Density of one unit of data, where these are whole numbers that stand for others; 1 as a rule."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TomogramGrid:
+    """The voxels of a tomogram without their density."""
+
+    shape: tuple[int, int, int]
+    """(z, y, x) voxels."""
+    voxel_size: float
+    """Å."""

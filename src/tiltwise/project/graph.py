@@ -30,13 +30,16 @@ class Item:
     """Name of the tilt series, or 'all'."""
 
 
-def sources_of(recipe: Recipe, step: int) -> dict[str, Source | None]:
+def sources_of(recipe: Recipe, step: int, *, given: bool = False) -> dict[str, Source | None]:
     """The source of each kind that a step takes, in the order of its arguments; None where an optional one is absent.
+    given: what the step takes where it takes over what came with the import.
 
     A kind comes from the nearest step before that gives it, else from the project. InputError if nothing gives a kind
     that is needed.
     """
-    return {kind.rstrip("?"): _source(recipe, step, kind) for kind in recipe.steps[step].stage.takes}
+    stage = recipe.steps[step].stage
+    kinds = stage.given_takes if given else stage.takes
+    return {kind.rstrip("?"): _source(recipe, step, kind) for kind in kinds}
 
 
 def _source(recipe: Recipe, step: int, taken: str) -> Source | None:
@@ -44,7 +47,7 @@ def _source(recipe: Recipe, step: int, taken: str) -> Source | None:
     for before in range(step - 1, -1, -1):
         if kind in recipe.steps[before].stage.gives:
             return Source(kind=kind, step=before, path=None)
-    if kind == "tilt_series":
+    if kind in ("tilt_series", "given_particles"):
         return Source(kind=kind, step=None, path=None)
     path = getattr(recipe.inputs, kind, None)
     if path is not None:
@@ -66,10 +69,10 @@ def items_of(recipe: Recipe, step: int, series: tuple[str, ...]) -> Iterator[Ite
         yield Item(step, name)
 
 
-def items_before(recipe: Recipe, item: Item, series: tuple[str, ...]) -> dict[str, list[Item]]:
+def items_before(recipe: Recipe, item: Item, series: tuple[str, ...], *, given: bool = False) -> dict[str, list[Item]]:
     """By kind, the items that an item takes its inputs from; nothing for what comes with the project."""
     before: dict[str, list[Item]] = {}
-    for kind, source in sources_of(recipe, item.step).items():
+    for kind, source in sources_of(recipe, item.step, given=given).items():
         if source is None or source.step is None:
             continue
         if not per_series(recipe, source.step):

@@ -12,7 +12,7 @@ from typing import Any
 from tiltwise.project import graph
 from tiltwise.project.digests import ABSENT, Digests
 from tiltwise.project.graph import Item
-from tiltwise.project.layout import RECIPE, import_folder, resolve_path
+from tiltwise.project.layout import RECIPE, given_folder, import_folder, resolve_path
 from tiltwise.project.records import Record, read_record
 from tiltwise.project.state import ProjectState
 
@@ -47,6 +47,7 @@ def history_script(folder: Path) -> str:
     ]
     for names in _imported_alike(state):
         lines += ["", *_import_lines(state, names, digests)]
+    lines += _particle_lines(state)
     digests.save()
     lines += ["", "# What has been made so far:", *_made_lines(state), 'tiltwise run "$project"', ""]
     return "\n".join(lines)
@@ -95,6 +96,28 @@ def _import_lines(state: ProjectState, names: list[str], digests: Digests) -> li
         lines.append(f"check {given['sha256']} {shlex.quote(str(aligned))}")
         words += ["--alignment", shlex.quote(str(aligned))]
     return [*lines, " ".join(words)]
+
+
+def _particle_lines(state: ProjectState) -> list[str]:
+    """The imports of particles, one for each file they are from."""
+    lines: list[str] = []
+    done: set[str] = set()
+    for name in state.series:
+        record = read_record(given_folder(state.project, name))
+        if record is None or record["source"] in done:
+            continue
+        done.add(record["source"])
+        file = shlex.quote(str(resolve_path(record["source"], state.project)))
+        words = ["tiltwise", "import", '"$project"', "--particles", file, "--particle-format", record["format"]]
+        if record["tomograms"]:
+            words += ["--particle-tomograms", shlex.quote(str(resolve_path(record["tomograms"], state.project)))]
+        if record["grid"]:
+            size = ",".join(str(n) for n in reversed(record["grid"]["shape"]))
+            words += ["--particle-voxel-size-A", str(record["grid"]["voxel_size"]), "--particle-tomogram-size", size]
+        lines += ["", f"# particles of {name}, imported {record['imported']}"]
+        lines += [f"check {record['sha256']} {file}"] if record["sha256"] else []
+        lines.append(" ".join(words))
+    return lines
 
 
 def _option_words(record: Record, project: Path) -> list[str]:

@@ -8,6 +8,8 @@ from tiltwise.data.errors import InputError
 RECIPE = "project.toml"
 IMPORT = "import"
 """Folder of the imported tilt series, one folder a series."""
+GIVEN = "given_particles"
+"""Folder of imported particles, one folder a series."""
 ALL = "all"
 """The one item of a step that takes all series."""
 RECORD = "record.json"
@@ -17,7 +19,7 @@ PART = ".part"
 OLD = ".old"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_TAKEN = frozenset({IMPORT, "tilt_series", "report"})
+_TAKEN = frozenset({IMPORT, GIVEN, "tilt_series", "report"})
 
 
 def check_project(folder: Path) -> Path:
@@ -53,6 +55,11 @@ def item_folder(project: Path, step: str, item: str) -> Path:
 def import_folder(project: Path, series: str) -> Path:
     """The folder of one imported tilt series."""
     return project / IMPORT / series
+
+
+def given_folder(project: Path, series: str) -> Path:
+    """The folder of the imported particles of one tilt series."""
+    return project / GIVEN / series
 
 
 def list_series(project: Path) -> tuple[str, ...]:

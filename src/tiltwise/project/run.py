@@ -12,7 +12,17 @@ from tiltwise.project.commit import begin, commit, repair
 from tiltwise.project.events import Event, Listener, no_listener
 from tiltwise.project.executors import Executor, open_executor
 from tiltwise.project.graph import Item
-from tiltwise.project.layout import ALL, IMPORT, LOG, RECIPE, check_project, import_folder, resolve_path
+from tiltwise.project.layout import (
+    ALL,
+    GIVEN,
+    IMPORT,
+    LOG,
+    RECIPE,
+    check_project,
+    given_folder,
+    import_folder,
+    resolve_path,
+)
 from tiltwise.project.lock import project_lock
 from tiltwise.project.recipe import RunSettings, check_params, load_recipe
 from tiltwise.project.records import read_record
@@ -82,7 +92,7 @@ def run_project(
     folder = check_project(folder)
     recipe = load_recipe(folder)
     with project_lock(folder):
-        repair(folder, [IMPORT, *(step.name for step in recipe.steps)])
+        repair(folder, [IMPORT, GIVEN, *(step.name for step in recipe.steps)])
         state = ProjectState(folder)
         chosen = choose_items(state, only, steps)
         resources = share_out(recipe.run, executor, workers, len(only or state.series))
@@ -215,7 +225,7 @@ class _Run:
         return ready
 
     def _must_wait(self, item: Item) -> bool:
-        before = graph.items_before(self.state.recipe, item, self.state.series).values()
+        before = self.state.before(item).values()
         return any(source in self.running or source in self.waiting for sources in before for source in sources)
 
     def _obstacle(self, item: Item) -> str:
@@ -249,10 +259,7 @@ class _Run:
             function=step.stage.given if self.state.is_given(item) else step.stage.function,
             gives=step.stage.gives,
             params=step.params,
-            inputs={
-                kind: self._input(item, source)
-                for kind, source in graph.sources_of(self.state.recipe, item.step).items()
-            },
+            inputs={kind: self._input(item, source) for kind, source in self.state.takes(item).items()},
             fingerprint=self.state.fingerprint(item),
             input_fingerprints=self.state.input_fingerprints(item),
             project=self.state.project,
@@ -272,16 +279,15 @@ class _Run:
             return Input(path=resolve_path(source.path, state.project), series=series)
         if source.step is not None and not graph.per_series(state.recipe, source.step):
             return Input(path=state.folder(Item(source.step, ALL)), series=series)
-        inputs = {
-            name: Input(
-                path=import_folder(state.project, name)
-                if source.step is None
-                else state.folder(Item(source.step, name)),
-                series=None,
-            )
-            for name in state.taken_series(item)
-        }
+        inputs = {name: Input(path=self._place(source, name), series=None) for name in state.taken_series(item)}
         return inputs if series is None else inputs[series]
+
+    def _place(self, source: graph.Source, series: str) -> Path:
+        """The folder that holds one kind of one series."""
+        if source.step is not None:
+            return self.state.folder(Item(source.step, series))
+        folder = given_folder if source.kind == "given_particles" else import_folder
+        return folder(self.state.project, series)
 
     def _finish(self, task: Task, outcome: Outcome) -> None:
         item = next(item for item, running in self.running.items() if running is task)

@@ -15,13 +15,23 @@ from tiltwise.data.errors import InputError
 from tiltwise.project import graph
 from tiltwise.project.digests import Digests, text_digest
 from tiltwise.project.graph import Item
-from tiltwise.project.layout import ALL, check_project, import_folder, item_folder, list_series, resolve_path
+from tiltwise.project.layout import (
+    ALL,
+    RECORD,
+    check_project,
+    given_folder,
+    import_folder,
+    item_folder,
+    list_series,
+    resolve_path,
+)
 from tiltwise.project.recipe import Recipe, load_recipe
 from tiltwise.project.records import Record, outputs_present, read_record
 
 ItemState = Literal["done", "outdated", "failed", "missing"]
 
 TILTS = "tilts.star"
+PARTICLES = "particles.star"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +59,7 @@ class ProjectState:
         self._records: dict[Item, Record | None] = {}
         self._fingerprints: dict[Item, str] = {}
         self._series_fingerprints: dict[str, str] = {}
+        self._given: dict[Item, bool] = {}
 
     def items(self, steps: Iterable[int] | None = None) -> list[Item]:
         """All items, step by step."""
@@ -108,15 +119,23 @@ class ProjectState:
 
     def expected(self, item: Item) -> bool:
         """Whether an item gives a result, or may once it is run: not if it, or all that gives its input, failed."""
-        before = graph.items_before(self.recipe, item, self.series).values()
+        before = self.before(item).values()
         if not all(any(self.expected(source) for source in sources) for sources in before):
             return False
         record = self.record(item)
         return record is None or record.get("state") == "done" or record.get("fingerprint") != self.fingerprint(item)
 
+    def before(self, item: Item) -> dict[str, list[Item]]:
+        """By kind, all items that an item may take its inputs from."""
+        return graph.items_before(self.recipe, item, self.series, given=self.is_given(item))
+
+    def takes(self, item: Item) -> dict[str, graph.Source | None]:
+        """The source of each kind that an item takes, in the order of the arguments of its function."""
+        return graph.sources_of(self.recipe, item.step, given=self.is_given(item))
+
     def sources(self, item: Item) -> dict[str, list[Item]]:
         """By kind, the items that an item takes its inputs from; of several, those expected to give something."""
-        before = graph.items_before(self.recipe, item, self.series)
+        before = self.before(item)
         return {
             kind: [source for source in items if len(items) == 1 or self.expected(source)]
             for kind, items in before.items()
@@ -131,11 +150,18 @@ class ProjectState:
 
     def is_given(self, item: Item) -> bool:
         """Whether the series came with what this step would find, so that the step takes that over: the first step of a
-        stage that can, on a series imported with an alignment."""
+        stage that can, on a series imported with an alignment, or with particles."""
+        if item not in self._given:
+            self._given[item] = self._came_with_import(item)
+        return self._given[item]
+
+    def _came_with_import(self, item: Item) -> bool:
         stage = self.recipe.steps[item.step].stage
         earlier = any(step.stage.name == stage.name for step in self.recipe.steps[: item.step])
         if not stage.given or earlier or item.name not in self.series:
             return False
+        if "given_particles" in stage.given_takes:
+            return (given_folder(self.project, item.name) / RECORD).is_file()
         return bool((read_record(import_folder(self.project, item.name)) or {}).get("alignment"))
 
     def fingerprint(self, item: Item) -> str:
@@ -157,11 +183,13 @@ class ProjectState:
         """By kind and item, the fingerprints of what an item takes."""
         series = self.taken_series(item)
         prints: dict[str, dict[str, str]] = {}
-        for kind, source in graph.sources_of(self.recipe, item.step).items():
+        for kind, source in self.takes(item).items():
             if source is None:
                 prints[kind] = {}
             elif source.path is not None:
                 prints[kind] = {"file": self._digests.of(resolve_path(source.path, self.project))}
+            elif kind == "given_particles":
+                prints[kind] = {name: self._digests.of(given_folder(self.project, name) / PARTICLES) for name in series}
             elif source.step is None:
                 prints[kind] = {name: self.series_fingerprint(name) for name in series}
             elif graph.per_series(self.recipe, source.step):

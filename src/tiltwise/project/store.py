@@ -21,9 +21,8 @@ from tiltwise.io.mrc import read_volume, write_mrc, write_volume
 from tiltwise.io.ome_zarr import write_ome_zarr
 from tiltwise.io.relion import read_particles, read_tilt_series, write_particles, write_tilt_series
 from tiltwise.project.commit import final_place
-from tiltwise.project.state import TILTS
+from tiltwise.project.state import PARTICLES, TILTS
 
-PARTICLES = "particles.star"
 VOLUMES = {
     "tomogram": "tomogram.mrc",
     "map": "map.mrc",
@@ -55,6 +54,7 @@ KINDS = (
     "centres",
     "gain",
     "focus",
+    "given_particles",
 )
 
 
@@ -103,7 +103,7 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
     path = Path(path)
     if kind == "tilt_series":
         return _tilt_series(path, root, series)
-    if kind == "particles":
+    if kind in ("particles", "given_particles"):
         particles = read_particles(path / PARTICLES)
         return particles if series is None else particles[particles.tilt_series == series]
     if kind in HALVES:

@@ -131,7 +131,9 @@ def _method(contents: Contents, step: str, stage: str) -> str:
     given = [entry.item for entry in made if entry.quality.get("given")]
     own = _METHODS.get(stage, "") if len(given) < len(made) else ""
     which = "" if len(given) == len(made) else f" of {', '.join(given)}"
-    taken = f"The alignment{which} was made by another program and taken over at import." if given else ""
+    what = "The particles" if stage == "pick" else "The alignment"
+    verb = "were" if stage == "pick" else "was"
+    taken = f"{what}{which} {verb} made by another program and taken over at import." if given else ""
     return " ".join(sentence for sentence in (own, taken) if sentence)
 
 

@@ -1,13 +1,16 @@
-"""Take over an alignment that came with the import, in the place of finding one."""
+"""Take over an alignment, or particles, that came with the import, in the place of finding them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from tiltwise.data.errors import InputError
+from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.params.align import AlignParams
+from tiltwise.params.pick import PickParams
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -45,6 +48,56 @@ def given(
                 for tilt, reason in enumerate(tilt_series.why_not)
                 if reason
             ],
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class GivenParticlesResult:
+    particles: Particles
+    """The particles as they were imported."""
+    quality: dict
+    """particles, scores (those that are numbers), regions: how many spatial blocks they lie in, outside: how many no
+    used tilt shows."""
+
+
+def given_particles(
+    particles: Particles,
+    tilt_series: TiltSeries,
+    params: PickParams,
+    *,
+    device: str = "cpu",
+    progress: Progress = no_progress,
+) -> GivenParticlesResult:
+    """The particles that were imported for a series; of the parameters of pick only max_particles has a part in it.
+
+    Raises InputError where no used tilt shows any of them: they were placed with another size or origin.
+    """
+    if tilt_series.geometry is None:
+        raise InputError(f"{tilt_series.name}: not aligned yet; run align first")
+    if len(particles) == 0:
+        raise InputError(f"{tilt_series.name}: was imported with particles, but holds none; import them again")
+    kept = particles[np.arange(len(particles)) < (params.max_particles or len(particles))]
+    used = np.flatnonzero(tilt_series.use)
+    place, _ = specimen_in_images(tilt_series, kept.position, used)
+    half = np.array(tilt_series.image_shape[::-1]) * tilt_series.pixel_size / 2
+    seen = (np.abs(place) < half).all(-1).any(0)
+    if not seen.any():
+        raise InputError(
+            f"{tilt_series.name}: no tilt image shows any of the imported particles; "
+            "were they placed on another voxel size or tomogram size? import them again"
+        )
+    scores = kept.score[np.isfinite(kept.score)]
+    progress(1.0, f"{len(kept)} particles taken over")
+    return GivenParticlesResult(
+        particles=kept,
+        quality={
+            "given": True,
+            "particles": len(kept),
+            "outside": int((~seen).sum()),
+            "regions": len(np.unique(kept.region[kept.region >= 0])),
+            "scores": scores.tolist(),
+            "spheres": [],
         },
     )
 

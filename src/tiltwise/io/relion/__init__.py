@@ -1,6 +1,7 @@
 """RELION-5 STAR sets: tilt series, tomograms, particles and the optimisation set that names them."""
 
 from tiltwise.io.relion.particles import (
+    StackFiles,
     read_optimisation_set,
     read_particles,
     write_optimisation_set,
@@ -15,6 +16,7 @@ from tiltwise.io.relion.tilt_series import (
 )
 
 __all__ = [
+    "StackFiles",
     "TomogramFile",
     "read_optimisation_set",
     "read_particles",

@@ -6,6 +6,7 @@ reference to tomogram, and the centre is the centred coordinate minus A(rlnTomoS
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +32,32 @@ _FILES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StackFiles:
+    """The 2D stacks of particles, times the CTF (`ops.particle_stacks`), as particles.star lists them."""
+
+    names: tuple[str, ...]
+    """(particle,) file of each, relative to RELION's folder."""
+    visible: tuple[np.ndarray, ...]
+    """(particle,) of (used tilt,) bool: the tilts that its stack holds."""
+    box_size: int
+    """Side, px."""
+    binning: int
+    """Of the pixels."""
+
+
 def write_particles(
-    path: str | Path, particles: Particles, *, tilt_series: Mapping[str, TiltSeries] | None = None
+    path: str | Path,
+    particles: Particles,
+    *,
+    tilt_series: Mapping[str, TiltSeries] | None = None,
+    stacks: StackFiles | None = None,
 ) -> None:
     """Write a RELION-5 particles.star, from which `read_particles` gives the particles back.
 
     The whole orientation goes into rlnAngle*, the whole position into the centred coordinate. With `tilt_series` the
-    optics table is written too, one group for each different setting; RELION's own picks go without.
+    optics table is written too, one group for each different setting; RELION's own picks go without. With `stacks`,
+    which need it, also the columns of RELION's subtomo job.
     """
     count = len(particles)
     angles = _to_relion_angles(particles.rotation) if count else np.empty((0, 3))
@@ -58,8 +78,26 @@ def write_particles(
     if tilt_series is not None:
         optics, group = _optics_table(particles, tilt_series)
         table["rlnOpticsGroup"] = group
+        if stacks is not None:
+            _add_stacks(table, optics, stacks)
         blocks = {"general": {"rlnTomoSubTomosAre2DStacks": 1}, "optics": optics, "particles": table}
     write_star(path, blocks)
+
+
+def _add_stacks(table: dict[str, object], optics: dict[str, object], stacks: StackFiles) -> None:
+    """What RELION's subtomo job adds to the particles and to the optics."""
+    zeros = np.zeros(len(stacks.names))
+    table |= dict.fromkeys(_ORIGINS, zeros)
+    table["rlnImageName"] = list(stacks.names)
+    table["rlnTomoVisibleFrames"] = [f"[{','.join(str(int(seen)) for seen in one)}]" for one in stacks.visible]
+    groups = len(optics["rlnOpticsGroup"])
+    optics |= {
+        "rlnCtfDataAreCtfPremultiplied": [1] * groups,
+        "rlnImageDimensionality": [2] * groups,
+        "rlnTomoSubtomogramBinning": [float(stacks.binning)] * groups,
+        "rlnImagePixelSize": [size * stacks.binning for size in optics["rlnTomoTiltSeriesPixelSize"]],
+        "rlnImageSize": [stacks.box_size] * groups,
+    }
 
 
 def read_particles(path: str | Path, *, tomograms: str | Path | None = None) -> Particles:
