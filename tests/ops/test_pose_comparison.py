@@ -6,7 +6,8 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.ops.geometry import tilt_rotations
-from tiltwise.ops.pose_comparison import compare_poses, match_points, tomogram_motion
+from tiltwise.ops.pose_comparison import compare_poses, match_points, nearest_equivalent, tomogram_motion
+from tiltwise.ops.symmetry import symmetry_rotations
 
 
 def _geometry() -> TiltGeometry:
@@ -68,3 +69,13 @@ def test_reference_frame_is_removed_and_errors_are_found():
     assert np.allclose(found.reference_motion.shift, d, atol=1.5)
     perfect = compare_poses(true_position, true_rotation, true_position, true_rotation)
     assert perfect.angle.max() < 1e-5 and perfect.shift.max() < 1e-9
+
+
+def test_poses_that_a_point_group_cannot_tell_apart_are_the_same():
+    """R · g turned by 3° more comes back as R turned by 3°: half of the least angle of O, 90°, is far larger."""
+    rng = np.random.default_rng(5)
+    true = Rotation.random(40, random_state=rng)
+    mates = Rotation.from_matrix(symmetry_rotations("O").numpy()[rng.integers(24, size=40)])
+    error = Rotation.from_rotvec([3.0, 0, 0], degrees=True)
+    found = nearest_equivalent(error * true * mates, true, "O")
+    assert np.allclose((found * true.inv()).as_rotvec(degrees=True), [3.0, 0, 0], atol=1e-9)

@@ -150,15 +150,20 @@ def correlate_everywhere(
     spectrum = torch.fft.rfftn(filtered)
     best = torch.full(shape, -torch.inf, device=filtered.device)
     which = torch.zeros(shape, dtype=torch.int32, device=filtered.device)
-    padded = torch.zeros(shape, device=filtered.device)
     for i, template in enumerate(templates):
-        padded[:side, :side, :side] = template / norms[i]
-        score = torch.fft.irfftn(spectrum * torch.fft.rfftn(padded).conj(), s=shape)
-        better = score > best
-        best = torch.where(better, score, best)
-        which = torch.where(better, i, which)
+        score = torch.fft.irfftn(spectrum * _padded_spectrum(template / norms[i], shape).conj_physical_(), s=shape)
+        which.masked_fill_(score > best, i)
+        torch.maximum(best, score, out=best)
     half = (side // 2,) * 3
     return torch.roll(best, half, dims=(0, 1, 2)), torch.roll(which, half, dims=(0, 1, 2))
+
+
+def _padded_spectrum(box: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """rfftn of a small box (z, y, x) in the corner of zeros of a shape: axis by axis, rows of zeros are not
+    transformed."""
+    spectrum = torch.fft.rfft(box, n=shape[2], dim=2)
+    spectrum = torch.fft.fft(spectrum, n=shape[1], dim=1)
+    return torch.fft.fft(spectrum, n=shape[0], dim=0)
 
 
 def local_spread(white: torch.Tensor, side: int, radius: float) -> torch.Tensor:

@@ -17,6 +17,7 @@ from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.rotations import geodesic_angle
 from tiltwise.ops.superpose import RigidMotion
+from tiltwise.ops.symmetry import symmetry_rotations
 
 _ROUNDS = 10
 
@@ -71,6 +72,14 @@ def compare_poses(
     centre = _robust_mean(offset, angle)
     motion = RigidMotion(rotation=back.T, shift=back.T @ centre)
     return PoseErrors(angle=angle, shift=np.linalg.norm(offset - centre, axis=1), reference_motion=motion)
+
+
+def nearest_equivalent(rotation: Rotation, true_rotation: Rotation, symmetry: str) -> Rotation:
+    """Of the rotations R · g that a point group cannot tell apart, for every particle the one nearest to the true."""
+    group = symmetry_rotations(symmetry).numpy()
+    given = np.einsum("pij,gjk->pgik", rotation.as_matrix(), group)
+    distance = np.square(given - true_rotation.as_matrix()[:, None]).sum(axis=(2, 3))
+    return Rotation.from_matrix(given[np.arange(len(given)), distance.argmin(axis=1)])
 
 
 def _robust_rotation(matrices: np.ndarray) -> np.ndarray:

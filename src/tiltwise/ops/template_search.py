@@ -14,6 +14,7 @@ import torch
 from tiltwise.ops import matching
 from tiltwise.ops.filters import low_pass
 from tiltwise.ops.fourier import fourier_rescale
+from tiltwise.ops.kernels.template_search import score_around
 from tiltwise.ops.masks import soft_sphere
 from tiltwise.ops.peaks import keep_separate, local_maxima, parabola_offset
 from tiltwise.ops.rotations import rotation_grid
@@ -25,6 +26,8 @@ _BOX = 1.4
 _POWER_FLOOR = 0.02
 """Least noise power, as a part of its median over the band: the tomogram's own filters leave nothing to divide by."""
 _TEMPLATES_AT_ONCE = 512
+_STEPS = 2
+"""Of a climb, each to the best of 27 voxels."""
 _STARTS = 4
 """Places about a hit, each with its best turn, from which to climb."""
 _CANDIDATES = 4000
@@ -190,7 +193,7 @@ def scout(
     nearest = _nearest(first, points)
     turn = coarse.turns[coarse.which[tuple(nearest.T)].long()]
     places = _places_about(level, points)
-    places = torch.cat([places, _climb(level, places[:, 0], turn, oversampled)[:, None]], dim=1)
+    places = torch.cat([places, _climb(level, places[:, 0], turn, oversampled)[0][:, None]], dim=1)
     grid = rotation_grid(level.step, symmetry, reference[0].device)
     rotation, score = _best_rotation(level, places.flatten(0, 1), oversampled, grid)
     score, rows = score.reshape(places.shape[:2]).topk(_STARTS, dim=1)
@@ -205,8 +208,7 @@ def climb(level: Level, scouted: Scouted, chosen: torch.Tensor, reference: tuple
     """
     oversampled = _oversampled(level, *reference)
     rotation = scouted.rotation[chosen].flatten(0, 1)
-    index = _climb(level, scouted.index[chosen].flatten(0, 1), rotation, oversampled)
-    scores = _scores_around(level, index, rotation, oversampled)
+    index, scores = _climb(level, scouted.index[chosen].flatten(0, 1), rotation, oversampled)
     middle = scores[:, 1, 1, 1].reshape(len(chosen), _STARTS)
     end = middle.argmax(1) + _STARTS * torch.arange(len(chosen), device=index.device)
     index, rotation, scores = index[end], rotation[end], scores[end]
@@ -254,33 +256,39 @@ def _templates(level: Level, reference: torch.Tensor, voxel_size: float, rotatio
     return matching.rotated_templates(data, ratio, rotations, level.side, radius)
 
 
-def _scores_around(
-    level: Level, index: torch.Tensor, rotation: torch.Tensor, reference: tuple[torch.Tensor, float]
-) -> torch.Tensor:
-    """(hit, 3, 3, 3) scores of each hit's own rotation at its voxel and the 26 about it."""
-    result, values = torch.empty(len(index), 27, device=index.device), _Values(level)
-    radius = level.diameter / 2 / level.voxel_size
-    for start in range(0, len(index), _TEMPLATES_AT_ONCE):
-        rows = slice(start, start + _TEMPLATES_AT_ONCE)
-        templates = matching.rotated_templates(*reference, rotation[rows], level.side, radius)
-        norms = matching.template_norms(templates, level.weight)
-        flat = templates[:, values.inside] / norms[:, None]
-        for i in range(27):
-            shift = torch.tensor([i // 9 - 1, i // 3 % 3 - 1, i % 3 - 1], device=index.device)
-            result[rows, i] = (values.at(index[rows] + shift) * flat).sum(1)
-    return result.reshape(-1, 3, 3, 3)
-
-
 def _climb(
     level: Level, index: torch.Tensor, rotation: torch.Tensor, reference: tuple[torch.Tensor, float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each hit (hit, 3) moved twice to the best of 27 voxels, and (hit, 3, 3, 3) the scores about where it ends.
+
+    Hits that share a rotation share its template.
+    """
+    values, index = _Values(level), index.clone()
+    scores = torch.empty(len(index), 27, device=index.device)
+    shape = torch.tensor(level.filtered.shape, device=index.device)
+    turns, own = torch.unique(rotation.reshape(-1, 9), dim=0, return_inverse=True)
+    for start in range(0, len(turns), _TEMPLATES_AT_ONCE):
+        some = turns[start : start + _TEMPLATES_AT_ONCE].reshape(-1, 3, 3)
+        templates = _flat_templates(level, reference, some, values.inside)
+        rows = torch.nonzero((own >= start) & (own < start + len(some))).flatten()
+        place, which = index[rows], own[rows] - start
+        around = values.around(place, templates, which)
+        for _ in range(_STEPS):
+            best = around.argmax(1)
+            place = place + torch.stack([best // 9 - 1, best // 3 % 3 - 1, best % 3 - 1], dim=1)
+            place = torch.minimum(place.clamp_min(0), shape - 1)
+            around = values.around(place, templates, which)
+        index[rows], scores[rows] = place, around
+    return index, scores.reshape(-1, 3, 3, 3)
+
+
+def _flat_templates(
+    level: Level, reference: tuple[torch.Tensor, float], rotations: torch.Tensor, inside: torch.Tensor
 ) -> torch.Tensor:
-    """Move each hit to the best of the 27 voxels, twice."""
-    for _ in range(2):
-        best = _scores_around(level, index, rotation, reference).flatten(1).argmax(1)
-        index = index + torch.stack([best // 9 - 1, best // 3 % 3 - 1, best % 3 - 1], dim=1)
-        shape = torch.tensor(level.filtered.shape, device=index.device)
-        index = torch.minimum(index.clamp_min(0), shape - 1)
-    return index
+    """(rotation, point) templates over their norms, their points `inside` the box."""
+    radius = level.diameter / 2 / level.voxel_size
+    templates = matching.rotated_templates(*reference, rotations, level.side, radius)
+    return templates[:, inside] / matching.template_norms(templates, level.weight)[:, None]
 
 
 def _best_rotation(
@@ -291,13 +299,9 @@ def _best_rotation(
     data, inside = values.at(index), values.inside
     best = torch.full((len(index),), -torch.inf, device=index.device)
     which = torch.zeros(len(index), dtype=torch.long, device=index.device)
-    radius = level.diameter / 2 / level.voxel_size
     for start in range(0, len(rotations), _TEMPLATES_AT_ONCE):
-        templates = matching.rotated_templates(
-            *reference, rotations[start : start + _TEMPLATES_AT_ONCE], level.side, radius
-        )
-        norms = matching.template_norms(templates, level.weight)
-        score, row = (data @ (templates[:, inside] / norms[:, None]).T).max(1)
+        templates = _flat_templates(level, reference, rotations[start : start + _TEMPLATES_AT_ONCE], inside)
+        score, row = (data @ templates.T).max(1)
         which = torch.where(score > best, row + start, which)
         best = torch.maximum(best, score)
     return rotations[which], best
@@ -317,3 +321,20 @@ class _Values:
     def at(self, index: torch.Tensor) -> torch.Tensor:
         """(hit, point) samples about voxels (hit, 3), which may lie up to 2 outside."""
         return self._flat[((index + self._margin) @ self._strides)[:, None] + self._offsets]
+
+    def around(self, index: torch.Tensor, templates: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """(hit, 27) products of template `which` (hit,) of (template, point) with the samples about voxels (hit, 3) and
+        their neighbours, z slowest."""
+        if index.device.type != "cpu":
+            return self._around_plain(index, templates, which)
+        result = torch.empty(len(index), 27)
+        start = (index + self._margin) @ self._strides
+        arrays = (self._flat, start, self._offsets, self._strides, templates.contiguous(), which)
+        score_around(*(array.numpy() for array in arrays), result.numpy())
+        return result
+
+    def _around_plain(self, index: torch.Tensor, templates: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """The plain twin of kernels.template_search.score_around, on any device."""
+        steps = torch.cartesian_prod(*[torch.arange(-1, 2, device=index.device)] * 3)
+        own = templates[which]
+        return torch.stack([(self.at(index + step) * own).sum(1) for step in steps], dim=1)

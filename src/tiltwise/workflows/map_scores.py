@@ -116,12 +116,13 @@ def average_as(
     known: Truth,
     weighting: Literal["expected", "measured"],
 ) -> HalfMaps:
-    """Half maps of particles as they stand, in the box and mask of the truth."""
+    """Half maps of particles as they stand, in the box, mask and point group of the truth."""
     return average_particles(
         tilt_series,
         particles,
         box_size=known.map.data.shape[0],
         particle_diameter=known.particle_diameter,
+        symmetry=known.symmetry,
         weighting=weighting,
     )
 

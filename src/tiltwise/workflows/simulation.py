@@ -58,6 +58,8 @@ class Truth:
     """Å."""
     reference_lowpass: float
     """Low-pass of the reference that was given away, Å."""
+    symmetry: str = "C1"
+    """Point group of the molecule, which averages may impose."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
