@@ -1,9 +1,10 @@
 """A digital twin of EMPIAR-10164: the immature lattice of HIV-1 under geometry and defoci that another program found.
 
-TS_03 and TS_43 as the shared RELION-5 project has them after polishing: tilt angles, axes, exposure, defocus and hand; the poses of its refined particles, of the virions with most of them; at every pose a hexamer of CA-SP1 from the
-model that was built into that map. These answers ARE the truth put into the simulator (depth of field, damage, ice,
-counting, a specimen that deforms by 15 Å); what is then spoiled and measured stands at the head of polish_case.py. By
-default two virions of each series, images of 2.7 Å/px cut to 1024 × 1024 px about them; no membrane.
+TS_03 and TS_43 as the shared RELION-5 project has them after polishing: tilt angles, axes, exposure, defocus and hand;
+the poses of its refined particles, of the virions with most of them; at every pose a hexamer of CA-SP1 from the model
+that was built into that map. These answers ARE the truth put into the simulator (depth of field, damage, ice, counting,
+a specimen that deforms by 15 Å); what is then spoiled and measured stands at the head of polish_case.py. By default two
+virions of each series, images of 2.7 Å/px cut to 1024 × 1024 px about them; no membrane.
 TILTWISE_POLISH_VIRIONS and _SIDE make it larger. TILTWISE_SHARED names the folder of the data.
 """
 

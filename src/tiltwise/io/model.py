@@ -23,8 +23,9 @@ def read_atoms(path: str | Path, *, assembly: str | None = None, chains: Sequenc
     `assembly` names a biological assembly of the file, "1" as a rule, and gives all its copies; None gives what the
     file lists; `chains` names those that are wanted. Waters are left out, and of a residue's alternative conformations
     all but the first. Hydrogens that the file lists are atoms like others; where a residue lists none, its atoms carry
-    those they have at pH 7 (io/hydrogens.py). B-factors are those of the file, at most 200 Å², unless they are evidently not measured (one
-    value for nine atoms in ten, a median outside 5 to 120 Å², a negative one): then all are DEFAULT_B_FACTOR.
+    those they have at pH 7 (io/hydrogens.py). B-factors are those of the file, at most 200 Å², unless they are
+    evidently not measured (one value for nine atoms in ten, a median outside 5 to 120 Å², a negative one): then all are
+    DEFAULT_B_FACTOR.
 
     Raises InputError for a file that cannot be read or holds no atoms, an atom of unknown element, and an assembly or a
     chain that is not in the file.
