@@ -59,7 +59,23 @@ class Case:
     """Point group."""
 
 
-def make_case(session: SessionParams, number: int, model: Atoms, symmetry: str) -> Case:
+def small_session(preset: str, *, particles: int, side: int, pixel_size: float, thickness: float, seed: int):
+    """A preset's session on a field of side (px) with so many particles in it, without gold and lumps of ice."""
+    whole = SessionParams.preset(preset, seed)
+    scene, microscope = whole.scene, whole.microscope
+    camera = microscope.camera.model_copy(update={"image_size": side, "pixel_size": pixel_size})
+    changed = scene.model_copy(
+        update={
+            "target": scene.target.model_copy(update={"number": particles}),
+            "ice": scene.ice.model_copy(update={"thickness": thickness}),
+            "gold": scene.gold.model_copy(update={"number": 0}),
+            "contamination": scene.contamination.model_copy(update={"number": 0}),
+        }
+    )
+    return SessionParams(scene=changed, microscope=microscope.model_copy(update={"camera": camera}), seed=seed)
+
+
+def make_case(session: SessionParams, number: int, model: Atoms | None, symmetry: str) -> Case:
     """Simulate so many series, and spoil them."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +120,17 @@ def spoil(truth: TiltSeries, rng: np.random.Generator) -> TiltSeries:
     return replace(truth, geometry=geometry, ctf=fitted, deformation=None)
 
 
-def climb(case: Case, params: PolishParams, rows: tuple[str, ...] = tuple(LADDER)) -> dict:
+def setting(name: str, default: int) -> int:
+    """A whole number from the environment: TILTWISE_POLISH_name."""
+    return int(os.environ.get(f"TILTWISE_POLISH_{name}", default))
+
+
+def chosen_rows() -> tuple[str, ...]:
+    """The rows of the ladder that are asked for by TILTWISE_POLISH_ROWS; all if it is not set."""
+    return tuple(os.environ.get("TILTWISE_POLISH_ROWS", ",".join(LADDER)).split(","))
+
+
+def climb(case: Case, params: PolishParams, rows: tuple[str, ...]) -> dict:
     """Figures of every run of the ladder, and of the last one in full."""
     keep_freed_memory()
     figures: dict = {"gains": {}}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from polish_case import LADDER, climb, spoil_case
+from polish_case import chosen_rows, climb, setting, spoil_case
 
 from tiltwise.data.deformation import Deformation
 from tiltwise.data.particles import Particles
@@ -42,8 +42,7 @@ RELION = SHARED / "hiv_empiar10164" / "relion5"
 MODEL = SHARED / "models" / "ca_sp1_from_empiar10164.cif"
 PIXEL, BOX, DIAMETER, SEED = 2.7, 96, 150.0, 0
 """Å, px, Å."""
-SIDE, VIRIONS = (int(os.environ.get(f"TILTWISE_POLISH_{n}", d)) for n, d in (("SIDE", 1024), ("VIRIONS", 2)))
-ROWS = tuple(os.environ.get("TILTWISE_POLISH_ROWS", ",".join(LADDER)).split(","))
+SIDE, VIRIONS = setting("SIDE", 1024), setting("VIRIONS", 2)
 HEXAMER = ("Af", "Ag", "Ah", "Ai", "Ak", "Al")
 """The chains of the model that are near complete; they lie about the six-fold axis, which is the particles' z."""
 _THICKNESS = 1400.0  # Å of ice
@@ -140,4 +139,4 @@ def joined(parts: list[Particles]) -> Particles:
 def run(case) -> dict:
     if case is None:
         return {"skipped": f"no data at {RELION}; set TILTWISE_SHARED"}
-    return climb(case, PolishParams(box_size=BOX, particle_diameter=DIAMETER, symmetry="C6"), ROWS)
+    return climb(case, PolishParams(box_size=BOX, particle_diameter=DIAMETER, symmetry="C6"), chosen_rows())
