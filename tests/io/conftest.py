@@ -50,6 +50,7 @@ def make_tilt_series(tmp_path):
                 x_tilt=rng.normal(size=number),
                 shift=rng.normal(size=(number, 2)) * 50,
             ),
+            "specimen_thickness": 1234.5678,
             "beads": GoldBeads(position=rng.normal(size=(3, 3)) * 900, diameter=98.7),
             "ctf": Ctf(
                 defocus_u=rng.uniform(1e4, 4e4, number),

@@ -31,7 +31,15 @@ from tiltwise.io.relion import (
 from tiltwise.io.star import numbers, read_star, write_star
 
 NESTED = ("geometry", "beads", "ctf", "optics")
-MAY_BE_UNKNOWN = ["geometry", "beads", "ctf", "defocus_handedness", "nominal_defocus", "nominal_tilt_axis_angle"]
+MAY_BE_UNKNOWN = [
+    "geometry",
+    "specimen_thickness",
+    "beads",
+    "ctf",
+    "defocus_handedness",
+    "nominal_defocus",
+    "nominal_tilt_axis_angle",
+]
 
 
 def assert_same_series(found, expected, *, skip=()):

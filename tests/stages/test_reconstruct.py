@@ -15,6 +15,7 @@ from tiltwise.ops.fourier import frequency_norm, shift_phase
 from tiltwise.ops.geometry import project_points, tilt_rotations
 from tiltwise.params.reconstruct import ReconstructParams
 from tiltwise.stages.reconstruct import default_voxel_size, reconstruct, tomogram_shape
+from tiltwise.stages.reconstruct.setup import tomogram_thickness
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "hiv_empiar10164"
 TILTS = np.arange(-60, 61, 5.0)
@@ -144,6 +145,17 @@ def test_the_default_voxel_and_the_extent():
     assert default_voxel_size(4.0) == 12.0 and default_voxel_size(10.017) == 10.017 and default_voxel_size(5.0) == 10.0
     beads = series(np.array([[0.0, 0.0, 0.0]]), shape=(100, 140))
     assert tomogram_shape(beads, 400.0, 4.0) == (100, 140, 100)  # axis near image x: tomogram x runs along image y
+
+
+def test_the_tomogram_is_just_thick_enough():
+    """As asked for; else the measured slab, an eighth on either side and room for a particle; else 3000 Å."""
+    beads = series(np.array([[0.0, 0.0, 0.0]]), shape=(100, 140))
+    measured = replace(beads, specimen_thickness=1600.0)
+    assert tomogram_thickness(measured, ReconstructParams(thickness=500.0)) == 500.0
+    assert tomogram_thickness(measured, ReconstructParams()) == 1.25 * 1600.0 + 400.0
+    assert tomogram_thickness(replace(beads, specimen_thickness=100.0), ReconstructParams()) == 1000.0
+    assert tomogram_thickness(beads, ReconstructParams()) == 3000.0
+    assert reconstruct(measured, ReconstructParams(voxel_size=40.0)).quality["shape"][0] == 60
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared real data are not here")

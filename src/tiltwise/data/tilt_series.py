@@ -64,6 +64,8 @@ class TiltSeries:
     """Alignment; None until aligned."""
     deformation: Deformation | None = None
     """How the images differ from the geometry's rigid projections; None where they do not, or nobody looked."""
+    specimen_thickness: float | None = None
+    """Of the slab that the specimen fills, level and about z = 0 in the geometry, Å; None where none was looked for."""
     beads: GoldBeads | None = None
     """In the frame of the geometry; None where none were looked for or found."""
     ctf: Ctf | None = None

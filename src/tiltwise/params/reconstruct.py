@@ -29,7 +29,11 @@ class ReconstructParams(Params):
     voxel_size: Angstrom | None = Field(
         None, gt=0, description="Voxel size; the smallest multiple of the pixel size not below 10 Å if not set."
     )
-    thickness: Angstrom = Field(3000.0, gt=0, description="Extent of the tomogram along z.")
+    thickness: Angstrom | None = Field(
+        None,
+        gt=0,
+        description="Extent of the tomogram along z; the specimen found by align with a margin, or 3000 Å if not set.",
+    )
     method: Literal["wbp", "cg", "sirt"] = Field(
         "wbp", description="Weighted back projection, or least squares by conjugate gradients or simultaneous steps."
     )

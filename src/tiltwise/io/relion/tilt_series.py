@@ -36,6 +36,7 @@ _OPTICS_COLUMNS = {
     "amplitude_contrast": "rlnAmplitudeContrast",
 }
 _BEAD_COLUMNS = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
+_THICKNESS_COLUMN = "tiltwiseSpecimenThickness"
 _MOVIE_COLUMN = "rlnMicrographMovieName"
 _HALF_COLUMNS = ("rlnMicrographNameOdd", "rlnMicrographNameEven")
 _ANGSTROM_PER_UM = 1e4
@@ -80,6 +81,8 @@ def write_tilt_series(path: str | Path, tilt_series: TiltSeries, *, root: str | 
     tilts |= _geometry_columns(tilt_series.geometry) | _ctf_columns(tilt_series.ctf)
     if tilt_series.ctf is not None:
         tilts["tiltwiseDefocusError"] = tilt_series.ctf.defocus_error.astype(np.float64)
+    if tilt_series.specimen_thickness is not None:
+        series[_THICKNESS_COLUMN] = tilt_series.specimen_thickness
     of_series, of_tilts, more = deformation_columns(tilt_series.deformation)
     if tilt_series.beads is not None:
         series["tiltwiseBeadDiameter"] = tilt_series.beads.diameter
@@ -119,6 +122,7 @@ def read_tilt_series(path: str | Path, *, root: str | Path | None = None) -> Til
         why_not=tuple(texts(tilts, "tiltwiseWhyNot", path)),
         geometry=read_geometry(tilts, path),
         deformation=read_deformation(blocks, series, tilts, path),
+        specimen_thickness=_single_or_none(series, _THICKNESS_COLUMN, path),
         beads=_read_beads(blocks, path),
         ctf=ctf,
         defocus_handedness=_handedness(series, path),

@@ -60,12 +60,18 @@ def align(
     levelled, slab = level_specimen(matched, geometry, params)
     geometry = levelled if params.level_specimen else geometry
     gold = beads and GoldBeads(position=place_points(beads.observations, geometry), diameter=beads.size)
-    result = replace(series, geometry=_geometry_of_all(series, geometry), beads=gold)
+    specimen = slab_figures(slab, params.level_specimen)
+    result = replace(
+        series,
+        geometry=_geometry_of_all(series, geometry),
+        specimen_thickness=specimen["thickness_A"] if params.level_specimen else None,
+        beads=gold,
+    )
     quality = matching_figures(result, matched.found, matched.correlation) | {
         "method": method,
         "patches": track_figures(series, patches, "width_A"),
         "beads": track_figures(series, beads, "diameter_A"),
-        "specimen": slab_figures(slab, params.level_specimen),
+        "specimen": specimen,
     }
     if method != "projection":
         quality["residual_A"] = quality[method]["residual_A"]
