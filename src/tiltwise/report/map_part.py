@@ -113,6 +113,7 @@ def _refinement(contents: Contents, refined: Entry | None) -> Html:
         removed = sum(row.get("duplicates_removed") or 0 for row in rows)
         parts.append(tag("p", f"{len(rows)} iterations; {removed} duplicates removed across both halves."))
         parts.append(figure(as_svg(curves.iterations(rows)), "Resolution and changes of pose over the iterations."))
+    parts += _symmetry(refined.quality.get("rotational_symmetry"))
     particles = contents.load("particles", refined)
     if particles is not None and len(particles):
         directions = particles.rotation.inv().apply([0.0, 0.0, 1.0])
@@ -123,3 +124,17 @@ def _refinement(contents: Contents, refined: Entry | None) -> Html:
         )
         parts.append(figure(as_svg(curves.orientations(np.atleast_2d(directions))), caption))
     return join(parts)
+
+
+def _symmetry(shown: Any) -> list[Html]:
+    """What Cn the map shows that none was imposed on."""
+    if not isinstance(shown, dict):
+        return []
+    order, share = shown["order"], {int(n): value for n, value in shown["share"].items()}
+    rest = ", ".join(f"{value:.2f} of C{n}" for n, value in share.items() if n != order)
+    sentence = (
+        f"No symmetry was imposed. About an axis {np.hypot(*shown['point_A']):.0f} Å from the middle, leaning by "
+        f"{np.hypot(*shown['lean_deg']):.0f}°, C{order} leaves {share[order]:.2f} of what varies about it as it is; by "
+        f"chance it would be {1 / order:.2f}. The same part of other orders: {rest}."
+    )
+    return [tag("p", sentence)]

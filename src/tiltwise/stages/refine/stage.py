@@ -37,6 +37,7 @@ from tiltwise.ops.tilt_shifts import refine_tilt_shifts, shifted_series
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.bootstrap import bootstrap
 from tiltwise.stages.refine.setup import Setup, prepare
+from tiltwise.stages.refine.symmetry import symmetry_shown
 
 _SEARCH_FRACTION = 5.0  # the search compares spacings down to a fifth of the diameter, or the low-pass if coarser
 _THRESHOLD = 0.143
@@ -114,7 +115,8 @@ def refine(
         if _settled(records):
             break
     progress(1.0, f"{records[-1]['resolution_fsc_A']:.1f} Å between the halves")
-    return _result(setup, state, particles, {"iterations": records, "first_reference": origin})
+    shown = symmetry_shown(setup, state.maps, records[-1]["resolution_fsc_A"], params)
+    return _result(setup, state, particles, {"iterations": records, "first_reference": origin} | shown)
 
 
 def _start(setup: Setup, reference: Volume | None, params: RefineParams, progress: Progress) -> tuple[_State, dict]:
