@@ -7,8 +7,10 @@ estimate for a signal of power τ²(|k|).
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from tiltwise.ops.kernels import averaging as kernels
 from tiltwise.ops.particle_images import ParticleImages
 from tiltwise.ops.slices import SpectralGrid, empty_grid, grid_to_volume, hermitian_complete, insert_slices
 from tiltwise.ops.symmetry import symmetry_rotations
@@ -74,32 +76,69 @@ def average_map(total: Accumulator, ssnr: torch.Tensor | None = None) -> torch.T
     times 1 + 1 / ssnr in each shell, so that well and badly measured directions are weighted rightly while the fall-off
     of the shell as a whole is not touched. Without it the penalty is small and equal.
     """
-    numerator, denominator = hermitian_complete(total.numerator), hermitian_complete(total.denominator)
-    shells, inside = _grid_shells(total)
-    mean = _shell_means(denominator, shells, inside)
+    mean = shell_means(total)
     penalty = torch.full_like(mean, _LEAST_PENALTY)
     if ssnr is not None:
         penalty = (1 / ssnr.double().clamp_min(1e-6)).clamp(_LEAST_PENALTY, _LARGEST_PENALTY)
         penalty = torch.nn.functional.pad(penalty, (0, max(0, len(mean) - len(penalty))), value=_LARGEST_PENALTY)
     penalty = penalty[: len(mean)]
-    values = numerator * (1 + penalty)[shells] / (denominator + (penalty * mean)[shells]).clamp_min(1e-30)
-    values = torch.where(inside & (mean[shells] > 0), values, torch.zeros_like(values)).to(torch.complex64)
+    values = divided(total, (1 + penalty) * (mean > 0), penalty * mean)
     return grid_to_volume(SpectralGrid(values=values, step=total.step, box_size=total.box_size))
+
+
+def shell_means(total: Accumulator) -> torch.Tensor:
+    """(shell,) float64 mean of the denominator over the shells |k| · box that are whole on the grid."""
+    if total.denominator.device.type != "cpu":
+        return shell_means_plain(total)
+    shape = (len(total.denominator), _last_shell(total) + 1)
+    sums, counts = np.zeros(shape), np.zeros(shape)
+    plane = _first_plane(total.denominator).numpy()
+    kernels.shell_sums(total.denominator.numpy(), plane, total.step, _last_shell(total), sums, counts)
+    return torch.from_numpy(sums.sum(0) / np.maximum(counts.sum(0), 1))
+
+
+def divided(total: Accumulator, factor: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """(z, y, x) complex64 numerator · factor / (denominator + floor) in each shell, Hermitian on the plane x = 0."""
+    if total.denominator.device.type != "cpu":
+        return divided_plain(total, factor, floor)
+    values = np.empty(total.numerator.shape, np.complex64)
+    planes = (_first_plane(total.numerator).numpy(), _first_plane(total.denominator).numpy())
+    arrays = (total.numerator.numpy(), total.denominator.numpy(), planes)
+    kernels.divide(*arrays, total.step, factor.numpy(), floor.numpy(), values)
+    return torch.from_numpy(values)
+
+
+def shell_means_plain(total: Accumulator) -> torch.Tensor:
+    """The plain twin of `shell_means`, on any device."""
+    shells, inside = _grid_shells(total)
+    values, index = hermitian_complete(total.denominator)[inside].double(), shells[inside]
+    zero = torch.zeros(_last_shell(total) + 1, dtype=torch.float64, device=values.device)
+    return zero.index_add(0, index, values) / zero.index_add(0, index, torch.ones_like(values)).clamp_min(1)
+
+
+def divided_plain(total: Accumulator, factor: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """The plain twin of `divided`, on any device."""
+    shells, inside = _grid_shells(total)
+    numerator, denominator = hermitian_complete(total.numerator), hermitian_complete(total.denominator)
+    factor, floor = (v.to(numerator.device) for v in (factor, floor))
+    values = numerator * factor[shells] / (denominator + floor[shells]).clamp_min(1e-30)
+    return torch.where(inside & (factor > 0)[shells], values, torch.zeros_like(values)).to(torch.complex64)
+
+
+def _first_plane(values: torch.Tensor) -> torch.Tensor:
+    """(z, y) x = 0 of a half grid, completed by the conjugate of its mirror image."""
+    return hermitian_complete(values[:, :, :1])[:, :, 0].contiguous()
+
+
+def _last_shell(total: Accumulator) -> int:
+    return int((total.numerator.shape[2] - 2) / total.step)
 
 
 def _grid_shells(total: Accumulator) -> tuple[torch.Tensor, torch.Tensor]:
     """Shell |k| · box of each grid sample, clamped to the last, and whether it is in the last or before."""
-    centre = total.numerator.shape[0] // 2
-    axis = torch.arange(-centre, centre + 1, dtype=torch.float64) / total.step
-    half = torch.arange(total.numerator.shape[2], dtype=torch.float64) / total.step
-    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + half**2).sqrt()
-    last = int((total.numerator.shape[2] - 2) / total.step)
+    centre, device = total.numerator.shape[0] // 2, total.numerator.device
+    axis = torch.arange(-centre, centre + 1, dtype=torch.float64, device=device)
+    half = torch.arange(total.numerator.shape[2], dtype=torch.float64, device=device)
+    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + half**2).sqrt() / total.step
+    last = _last_shell(total)
     return radius.round().long().clamp_max(last), radius <= last + 0.5
-
-
-def _shell_means(values: torch.Tensor, shells: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    number = int(shells.max()) + 1
-    index, zero = shells[inside], torch.zeros(number, dtype=torch.float64)
-    return zero.index_add(0, index, values[inside].double()) / zero.index_add(
-        0, index, torch.ones(len(index), dtype=torch.float64)
-    ).clamp_min(1)
