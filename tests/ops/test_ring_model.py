@@ -18,7 +18,7 @@ from tiltwise.ops.ring_model import (
     ring_pattern,
     thickness_contrast,
 )
-from tiltwise.ops.ring_prior import RingFit
+from tiltwise.ops.ring_prior import SHARED, RingFit
 from tiltwise.ops.ring_search import score_defocus
 from tiltwise.ops.spectra import patch_centres, patch_layout, polar_bins
 
@@ -64,6 +64,7 @@ def spectra(seed: int = 0, tilts: int = 2) -> RingSpectra:
         position=centre.expand(tilts, -1, -1).clone(),
         rotations=rotations,
         tilt_angle=angle,
+        course=torch.tensor([[-1.0, 0.7], [1.0, -0.4]], dtype=torch.float64)[:tilts],
         damage=torch.linspace(0.9, 0.4, rings, dtype=torch.float64).expand(tilts, -1).clone(),
         coherence=torch.ones(tilts, rings, dtype=torch.float64),
         bins=bins,
@@ -102,21 +103,24 @@ def state(given: RingSpectra) -> RingFit:
         defocus=torch.tensor([25000.0, 27000.0], dtype=torch.float64)[:tilts],
         defocus_error=torch.full((tilts,), torch.nan, dtype=torch.float64),
         astigmatism=torch.tensor([150.0, -80.0], dtype=torch.float64),
+        drift=torch.tensor([[40.0, -25.0], [10.0, 30.0]], dtype=torch.float64),
+        drift_sd=100.0,
+        shared_error=torch.full((SHARED,), torch.nan, dtype=torch.float64),
         slope=torch.tensor([0.01, -0.02], dtype=torch.float64),
         thickness=900.0,
-        thickness_error=torch.nan,
         phase_shift=20.0,
         contrast=torch.tensor([1.1, 0.9], dtype=torch.float64)[:tilts],
         shape=torch.stack([torch.linspace(a, b, rings, dtype=torch.float64) for a, b in ((0.5, 0.2), (0.05, 0.1))]),
         background=torch.zeros(tilts, number, dtype=torch.float64),
         variation=(150.0, 150.0),
+        drift_evidence=math.nan,
         log_evidence=0.0,
     )
 
 
 def log_likelihood(given: RingSpectra, fit: RingFit, tilt: int, change: np.ndarray) -> float:
-    """Whittle's log likelihood at small changes of defocus, A, B, slopes, log thickness, phase shift, s(k), contrast,
-    background."""
+    """Whittle's log likelihood at small changes of defocus, A, B, slopes, log thickness, phase shift, drift, s(k),
+    contrast, background."""
     splines = shape_splines(given)
     number = 2 * splines.shape[1]
     moved = replace(
@@ -126,9 +130,10 @@ def log_likelihood(given: RingSpectra, fit: RingFit, tilt: int, change: np.ndarr
         slope=fit.slope + torch.as_tensor(change[3:5]),
         thickness=fit.thickness * math.exp(change[5]),
         phase_shift=fit.phase_shift + math.degrees(change[6]),
-        shape=fit.shape + torch.as_tensor(change[7 : 7 + number]).reshape(2, -1) @ splines.T,
-        contrast=fit.contrast + change[7 + number],
-        background=fit.background + torch.as_tensor(change[8 + number :]),
+        drift=fit.drift + torch.as_tensor(change[7:11]).reshape(2, 2),
+        shape=fit.shape + torch.as_tensor(change[11 : 11 + number]).reshape(2, -1) @ splines.T,
+        contrast=fit.contrast + change[11 + number],
+        background=fit.background + torch.as_tensor(change[12 + number :]),
     )
     pattern = ring_pattern(given, given.bins.frequency, local_defocus(given, moved, tilt), moved.phase_shift)[0]
     ratio, contrast, _ = signal_and_contrast(given, moved, tilt)
@@ -149,7 +154,7 @@ def test_score_of_the_joint_fit_is_the_slope_of_the_likelihood(monkeypatch):
         sides.append((patch_depth(given, fit.slope + offset) - patch_depth(given, fit.slope - offset)) / (2 * step))
     depth_slope = torch.stack(sides, -1)[tilt]
     information, score, _ = _normal_equations(given, fit, tilt, depth_slope)
-    sizes = np.array([1.0, 1.0, 1.0, *[1e-4] * (len(score) - 3)])
+    sizes = np.array([*[1.0] * 3, *[1e-4] * 4, *[1.0] * 4, *[1e-4] * (len(score) - 11)])
     for j in range(len(score)):
         change = np.zeros(len(score))
         change[j] = sizes[j]

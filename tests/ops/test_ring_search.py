@@ -7,7 +7,7 @@ import torch
 
 from tiltwise.data.optics import Optics
 from tiltwise.ops.ring_model import RingSpectra, background_basis, ring_pattern
-from tiltwise.ops.ring_prior import BELIEVED, RingFit
+from tiltwise.ops.ring_prior import BELIEVED, SHARED, RingFit
 from tiltwise.ops.ring_search import search_astigmatism, search_series
 from tiltwise.ops.spectra import patch_centres, patch_layout, polar_bins
 
@@ -26,6 +26,7 @@ def expected_spectra(defocus: float, astigmatism: tuple[float, float]) -> RingSp
         position=centre[None].clone(),
         rotations=torch.eye(3, dtype=torch.float64)[None],
         tilt_angle=torch.zeros(1, dtype=torch.float64),
+        course=torch.zeros(1, 2, dtype=torch.float64),
         damage=torch.ones(1, rings, dtype=torch.float64),
         coherence=torch.ones(1, rings, dtype=torch.float64),
         bins=bins,
@@ -46,14 +47,17 @@ def start(given: RingSpectra, defocus: float) -> RingFit:
         defocus=torch.tensor([defocus], dtype=torch.float64),
         defocus_error=torch.tensor([math.nan], dtype=torch.float64),
         astigmatism=torch.zeros(2, dtype=torch.float64),
+        drift=torch.zeros(2, 2, dtype=torch.float64),
+        drift_sd=100.0,
+        shared_error=torch.full((SHARED,), math.nan, dtype=torch.float64),
         slope=torch.zeros(2, dtype=torch.float64),
         thickness=BELIEVED.thickness,
-        thickness_error=math.nan,
         phase_shift=0.0,
         contrast=torch.ones(1, dtype=torch.float64),
         shape=torch.full((2, len(given.ring_frequency)), ratio, dtype=torch.float64),
         background=torch.zeros(1, background_basis(given.bins).shape[-1], dtype=torch.float64),
         variation=(150.0, 150.0),
+        drift_evidence=math.nan,
         log_evidence=0.0,
     )
 

@@ -54,6 +54,17 @@ def read(path):
     return " ".join(reader.text), content
 
 
+def test_the_defocus_comes_with_its_errors(finished, tmp_path):
+    text, _ = read(write_report(finished, tmp_path / "report.html"))
+    for said in (
+        "Astigmatism 200 ± 14 Å along 30 ± 2°.",
+        "tilts differ from it by 61 ± 17 Å (rms)",
+        "Thickness of the ice 1494 ± 23 Å.",
+        "Inclination against the alignment 0.03 ± 0.02° along x and -0.01 ± 0.04° along y.",
+    ):
+        assert said in text
+
+
 def test_the_tomogram_says_how_it_was_made(finished, tmp_path):
     text, _ = read(write_report(finished, tmp_path / "report.html"))
     for said in (

@@ -99,6 +99,9 @@ def test_defocus_astigmatism_and_handedness_are_recovered(handedness):
     assert result.tilt_series.defocus_handedness == quality["handedness"] == handedness
     assert quality["handedness_evidence"] * handedness >= 5
     assert np.all(np.abs(ctf.defocus_u - ctf.defocus_v - 300) <= 200)
+    assert abs(quality["astigmatism_A"] - 300) < 4 * quality["astigmatism_error_A"]
+    assert quality["astigmatism_drift_A"] == 0 and quality["astigmatism_drift_evidence"] < 2
+    assert np.all(np.abs(quality["specimen_slope_deg"]) < 4 * np.array(quality["specimen_slope_error_deg"]))
     assert abs((ctf.astigmatism_angle[0] - 30 + 90) % 180 - 90) <= 15
     # a tilt without rings has the others to lean on: an error at least as wide as their spread, and no wild value
     assert ctf.defocus_error[ringless] > max(100, 2 * np.median(ctf.defocus_error[middle]))
@@ -161,6 +164,15 @@ def test_three_tilts_are_enough():
     assert result.tilt_series.defocus_handedness in (-1, None)
 
 
+def test_a_pixel_size_that_was_never_set_is_named():
+    """Rings of 4 Å pixels lie nowhere in the band of 1 Å pixels; the reason says what to look at."""
+    random = np.random.default_rng(5)
+    images = random.standard_normal((3, SIDE, SIDE)).astype(np.float32)
+    tilt_series = series(images, np.zeros((3, 2)), angles=np.array([-30.0, 0.0, 30.0]))
+    result = defocus(replace(tilt_series, pixel_size=1.0), DefocusParams())
+    assert result.tilt_series.ctf is None and "pixel size is exactly 1 Å" in result.quality["reason"]
+
+
 def test_constant_images_are_named():
     tilt_series = series(np.full((len(ANGLES), SIDE, SIDE), 7.0, np.float32), np.zeros((len(ANGLES), 2)))
     result = defocus(tilt_series, DefocusParams())
@@ -191,6 +203,8 @@ def test_one_untilted_micrograph(phase_shift):
     assert abs(ctf.defocus_u[0] - ctf.defocus_v[0] - (u - v)) < 60
     assert abs(ctf.astigmatism_angle[0] - direction) < 2
     assert abs(ctf.phase_shift[0] - phase_shift) < 6
+    if phase_shift:
+        assert abs(ctf.phase_shift[0] - phase_shift) < 4 * result.quality["phase_shift_error_deg"] < 10
     assert result.tilt_series.defocus_handedness is None
     assert result.quality["handedness_reason"] == "no tilt shows depth"
     json.dumps(result.quality, allow_nan=False)

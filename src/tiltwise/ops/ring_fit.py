@@ -20,7 +20,17 @@ from tiltwise.ops.ring_model import (
     spline_basis,
     thickness_contrast,
 )
-from tiltwise.ops.ring_prior import BELIEVED, SHARED, RingFit, RingPrior, prior_precision, update_variation
+from tiltwise.ops.ring_prior import (
+    BELIEVED,
+    DRIFT,
+    SHARED,
+    RingFit,
+    RingPrior,
+    learn_drift,
+    prior_precision,
+    settle_drift,
+    update_variation,
+)
 
 _SHAPE_SPLINES = 6
 _CONTRAST_SD = 0.5  # contrast of a tilt about the series' curve
@@ -56,7 +66,8 @@ def shape_splines(spectra: RingSpectra) -> torch.Tensor:
 def local_defocus(spectra: RingSpectra, fit: RingFit, tilt: int) -> torch.Tensor:
     """(patch, sector, ring) defocus seen by each value of one tilt, Å."""
     depth = fit.handedness * patch_depth(spectra, fit.slope)[tilt]
-    astigmatic = fit.astigmatism[0] * spectra.bins.cosine + fit.astigmatism[1] * spectra.bins.sine
+    a, b = fit.astigmatism_of(spectra.course[tilt])
+    astigmatic = a * spectra.bins.cosine + b * spectra.bins.sine
     return fit.defocus[tilt] + depth[:, None, None] + astigmatic
 
 
@@ -104,10 +115,15 @@ def update_shape(spectra: RingSpectra, fit: RingFit) -> RingFit:
 
 
 def fit_rings(spectra: RingSpectra, start: RingFit, prior: RingPrior = BELIEVED, iterations: int = 8) -> RingFit:
-    """Fisher scoring over all parameters at once from a starting point within a ring of the truth."""
+    """Fisher scoring over all parameters at once from a starting point within a ring of the truth.
+
+    Astigmatism may drift until half of the steps are done, and goes on to where the evidence decides for it.
+    """
     fit = start
     for iteration in range(iterations):
         fit = _scoring_step(spectra, fit, prior)
+        if iteration == iterations // 2:
+            fit = settle_drift(fit)
         if iteration < iterations - 2:
             level = fit.contrast.mean()
             fit = update_shape(spectra, replace(fit, contrast=fit.contrast / level, shape=fit.shape * level))
@@ -144,13 +160,14 @@ def _scoring_step(spectra: RingSpectra, fit: RingFit, prior: RingPrior) -> RingF
     step = covariance @ gradient
     local = torch.stack([couple[:, -1] - couple[:, :-1] @ step[index] for couple, index in locals_])
     penalty = 0.5 * (deviation @ precision @ deviation + torch.logdet(normal) - torch.logdet(precision))
-    return replace(
+    moved = replace(
         _moved(fit, step, local),
         defocus_error=covariance.diagonal()[:tilts].sqrt(),
-        thickness_error=fit.thickness * float(covariance[tilts + 4, tilts + 4].sqrt()),
+        shared_error=covariance.diagonal()[tilts:].sqrt(),
         variation=update_variation(spectra.tilt_angle, fit, covariance[:tilts, :tilts]),
         log_evidence=gain - float(penalty),
     )
+    return learn_drift(moved, covariance[tilts:, tilts:][DRIFT, DRIFT])
 
 
 def _eliminate_shape(
@@ -180,6 +197,7 @@ def _moved(fit: RingFit, step: torch.Tensor, local: torch.Tensor) -> RingFit:
         slope=fit.slope + step[tilts + 2 : tilts + 4].clamp(-0.03, 0.03),
         thickness=fit.thickness * math.exp(float(step[tilts + 4].clamp(-0.4, 0.4))),
         phase_shift=fit.phase_shift + math.degrees(float(step[tilts + 5].clamp(-0.3, 0.3))),
+        drift=fit.drift + step[tilts:][DRIFT].reshape(2, 2).clamp(-300, 300) * (fit.drift_sd > 0),
         contrast=(fit.contrast + local[:, 0].clamp(-0.5, 0.5)).clamp(0.05, 3.0),
         background=fit.background + local[:, 1:].clamp(-1, 1),
     )
@@ -190,8 +208,9 @@ def _normal_equations(
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Fisher information (parameter, parameter) and score (parameter,) of one tilt, and the log likelihood gained.
 
-    Parameters: defocus, A, B, slope x, slope y, log thickness, phase shift (radians), coefficients of s_0 and of s_1,
-    contrast, background splines. The derivatives of s and contrast are one pattern times functions of frequency alone.
+    Parameters: defocus, A, B, slope x, slope y, log thickness, phase shift (radians), A and B of both terms of drift,
+    coefficients of s_0 and of s_1, contrast, background splines. The derivatives of s and contrast are one pattern
+    times functions of frequency alone.
     """
     bins, basis = spectra.bins, background_basis(spectra.bins)
     pattern, slope = ring_pattern(spectra, bins.frequency, local_defocus(spectra, fit, tilt), fit.phase_shift)
@@ -227,7 +246,19 @@ def _normal_equations(
     rows[1][2] = rows[2][1].T
     background = weighted.unflatten(0, (-1, sectors)).sum(0).flatten() @ smooth
     score = [(design * weighted).sum((1, 2)), (weighted * pattern).sum(0) @ signal, background]
-    return torch.cat([torch.cat(row, dim=1) for row in rows]), torch.cat(score), gain
+    full = torch.cat([torch.cat(row, dim=1) for row in rows])
+    return *_with_drift(full, torch.cat(score), spectra.course[tilt]), gain
+
+
+def _with_drift(full: torch.Tensor, score: torch.Tensor, course: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Information and score with A and B of each term of drift put in after the phase shift.
+
+    A_i = A + Σ_n p_n(i) A_n, so that ∂/∂A_n = p_n(i) ∂/∂A.
+    """
+    place = torch.tensor([*range(1 + DRIFT.start), 1, 2, 1, 2, *range(1 + DRIFT.start, len(score))])
+    factor = score.new_ones(len(place))
+    factor[1 + DRIFT.start : 1 + DRIFT.stop] = course.repeat_interleave(2)
+    return full[place[:, None], place] * factor[:, None] * factor, score[place] * factor
 
 
 def _depth_derivative(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:

@@ -13,7 +13,14 @@ from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.fourier import fourier_rescale
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.outliers import hide_outliers
-from tiltwise.ops.ring_model import RingSpectra, background_basis, depth_spread_loss, fit_background, spline_basis
+from tiltwise.ops.ring_model import (
+    RingSpectra,
+    background_basis,
+    depth_spread_loss,
+    drift_course,
+    fit_background,
+    spline_basis,
+)
 from tiltwise.ops.spectra import (
     PatchLayout,
     PolarBins,
@@ -79,6 +86,7 @@ def measure_rings(
         position=centre * pixel - torch.as_tensor(geometry.shift[rows], dtype=torch.float64)[:, None],
         rotations=tilt_rotations(geometry)[rows],
         tilt_angle=tilt_angle,
+        course=drift_course(torch.as_tensor(np.asarray(tilt_series.acquisition_order)[rows])),
         damage=exposure_amplitude(ring_frequency, before, during, voltage) ** 2,
         coherence=depth_spread_loss(ring_frequency, tilt_angle, patch_spread(layout) * pixel, voltage),
         bins=bins,

@@ -2,13 +2,14 @@
 
 Expected power of patch p of tilt i at frequency k, divided by a smooth background:
     mu = exp(b_i(k, az)) · [1 - r / (1 + r) · c_i(k) · cos 2 chi(k; dz_ip(az))],   r = a_i · [s_0(k) · q_i(k)² + s_1(k)]
-    dz_ip(az) = d_i + h · depth_ip + A cos 2az + B sin 2az,   depth_ip from ops.geometry.plane_depth.
+    dz_ip(az) = d_i + h · depth_ip + A_i cos 2az + B_i sin 2az,   depth_ip from ops.geometry.plane_depth.
 r is the power of the signal, averaged over a ring, to that of the noise: s(k) two smooth curves shared by all tilts, of
 molecules, of which exposure leaves the amplitude q, and of ice, which it moves but does not wear out; a_i the contrast
-of a tilt. sin² chi = (1 - cos 2 chi) / 2, so the mean over a period belongs to the background and what is left goes as
--cos 2 chi, weakened by c: finite patch, spread of depth in it, and the thickness t of the slab, whose layers have each
-their own defocus: the mean of cos 2 chi over a path of t / m_z is
-that of its middle times sinc(λ k² t / m_z), which changes sign. b_i is a smooth correction of the background.
+of a tilt. A_i = A + Σ_n p_n(i) A_n is shared but for a slow drift, p_n polynomials of the order of the tilts in time;
+B_i likewise. sin² chi = (1 - cos 2 chi) / 2, so the mean over a period belongs to the background and what is left goes
+as -cos 2 chi, weakened by c: finite patch, spread of depth in it, and the thickness t of the slab, whose layers have
+each their own defocus: the mean of cos 2 chi over a path of t / m_z is that of its middle times sinc(λ k² t / m_z),
+which changes sign. b_i is a smooth correction of the background.
 Powers are exponentially distributed (Whittle's likelihood): log p = - log mu - P / mu for each independent frequency.
 """
 
@@ -37,6 +38,8 @@ class RingSpectra:
     """(tilt, 3, 3) specimen to image frame."""
     tilt_angle: torch.Tensor
     """(tilt,) degrees."""
+    course: torch.Tensor
+    """(tilt, 2) linear and quadratic course over the tilts as they were taken, as `drift_course` gives it."""
     damage: torch.Tensor
     """(tilt, ring) power that exposure leaves, q²."""
     coherence: torch.Tensor
@@ -54,6 +57,18 @@ class RingSpectra:
     def ring_frequency(self) -> torch.Tensor:
         """(ring,) mean frequency over the sectors, 1/Å."""
         return self.bins.frequency.mean(0)
+
+
+def drift_course(order: torch.Tensor) -> torch.Tensor:
+    """(tilt, 2) polynomials of first and second degree of the tilts' rank in time (order (tilt,)): mean 0 and mean
+    square 1 over the tilts, orthogonal to each other; 0 where there are too few tilts."""
+    number = len(order)
+    course = order.new_zeros((number, 2), dtype=torch.float64)
+    if number > 1:
+        time = 2 * order.double().argsort().argsort().double() / (number - 1) - 1
+        powers = torch.stack([time**n for n in range(min(number, 3))], dim=1)
+        course[:, : powers.shape[1] - 1] = torch.linalg.qr(powers)[0][:, 1:] * number**0.5
+    return course
 
 
 def spline_basis(frequency: torch.Tensor, low: float, high: float, number: int) -> torch.Tensor:

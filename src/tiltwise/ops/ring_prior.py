@@ -1,7 +1,7 @@
 """What is fitted to the rings of a series, and what is believed of it before the data are seen."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -9,8 +9,15 @@ _SMOOTH_RANGE = 20.0  # degrees, over which defocus changes slowly
 _VARIATION = 150.0  # Å, expected standard deviation of slow change and of jitter; 50 to 300 in published fits
 _VARIATION_COUNT = 10  # components that this expectation counts for
 _LEVEL_SD = 1e5  # Å, the level is free
-SHARED = 6
-"""Numbers that all tilts share: A, B, two slopes, log thickness, phase shift."""
+_DRIFT, _DRIFT_COUNT = 30.0, 2  # Å, expected standard deviation of a term of drift, and the terms it counts for
+_NO_DRIFT = 1e-3  # Å
+_DECISIVE = 2.0  # log odds for a drift, 7 to 1: a series without one is not to be hurt
+DRIFT_START = 100.0
+"""Å, standard deviation of a term of drift before any is seen: wide enough for a drift to be seen through the prior."""
+SHARED = 10
+"""Numbers that all tilts share: A, B, two slopes, log thickness, phase shift; A, B of linear and of quadratic drift."""
+DRIFT = slice(SHARED - 4, SHARED)
+"""Where those of the drift stand among them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,13 +51,17 @@ class RingFit:
     defocus_error: torch.Tensor
     """(tilt,) standard error, Å."""
     astigmatism: torch.Tensor
-    """(2,) A and B of A cos 2az + B sin 2az, Å."""
+    """(2,) A and B of A cos 2az + B sin 2az, Å, the mean over the tilts."""
+    drift: torch.Tensor
+    """(2, 2) A and B, Å, of the linear and of the quadratic course over the series (RingSpectra.course)."""
+    drift_sd: float
+    """Standard deviation of the prior of each term of drift, Å, found from the data; 0 where there is no drift."""
+    shared_error: torch.Tensor
+    """(SHARED,) standard errors of what the tilts share, in the order and the units of the fit; nan before it."""
     slope: torch.Tensor
     """(2,) x, y of the specimen plane's normal (x, y, 1)."""
     thickness: float
     """Of the slab, Å."""
-    thickness_error: float
-    """Standard error, Å; near 0.7 × thickness where the rings say nothing of it."""
     phase_shift: float
     """Of a phase plate, degrees."""
     contrast: torch.Tensor
@@ -61,8 +72,24 @@ class RingFit:
     """(tilt, spline) b."""
     variation: tuple[float, float]
     """Standard deviations of the slow change of defocus with tilt angle and of its jitter from tilt to tilt, Å."""
+    drift_evidence: float
+    """Log odds of a drift against none, both as likely before; nan before the fit."""
     log_evidence: float
     """Log likelihood gained over the background alone, less prior and Occam factor (Laplace's approximation)."""
+
+    @property
+    def thickness_error(self) -> float:
+        """Standard error, Å; near 0.7 × thickness where the rings say nothing of it."""
+        return self.thickness * float(self.shared_error[4])
+
+    @property
+    def phase_shift_error(self) -> float:
+        """Standard error, degrees."""
+        return math.degrees(float(self.shared_error[5]))
+
+    def astigmatism_of(self, course: torch.Tensor) -> torch.Tensor:
+        """(..., 2) A and B, Å, of tilts with this course (..., 2)."""
+        return self.astigmatism + course @ self.drift
 
 
 def prior_precision(tilt_angle: torch.Tensor, fit: RingFit, prior: RingPrior) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,8 +102,9 @@ def prior_precision(tilt_angle: torch.Tensor, fit: RingFit, prior: RingPrior) ->
     precision[tilts + 4, tilts + 4] = prior.thickness_sd**-2
     precision[tilts + 5, tilts + 5] = math.radians(prior.phase_shift_sd) ** -2
     centred = fit.defocus - fit.defocus.median()
+    precision[tilts:, tilts:].diagonal()[DRIFT] = max(fit.drift_sd, _NO_DRIFT) ** -2
     last = fit.defocus.new_tensor([math.log(fit.thickness / prior.thickness), math.radians(fit.phase_shift)])
-    return precision, torch.cat([centred, fit.astigmatism, fit.slope, last])
+    return precision, torch.cat([centred, fit.astigmatism, fit.slope, last, fit.drift.flatten()])
 
 
 def _defocus_covariance(tilt_angle: torch.Tensor, variation: tuple[float, float]) -> torch.Tensor:
@@ -89,6 +117,28 @@ def _variation_parts(tilt_angle: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     """(tilt, tilt) correlations of slow change and of jitter."""
     slow = torch.exp(-0.5 * ((tilt_angle[:, None] - tilt_angle) / _SMOOTH_RANGE) ** 2)
     return slow, torch.eye(len(tilt_angle)).to(slow)
+
+
+def learn_drift(fit: RingFit, covariance: torch.Tensor) -> RingFit:
+    """The fit with the standard deviation of a term of drift, and the evidence for one; covariance (4, 4) of the terms.
+
+    MacKay's fixed point: variance = (sum of squares of the terms) / (number of them that the data determine), both with
+    the expectation's share added. Evidence by Savage and Dickey's ratio: the density of "no drift" under the prior over
+    that under the posterior, both normal. A drift held at 0 stays so.
+    """
+    if fit.drift_sd == 0:
+        return fit
+    terms = fit.drift.flatten()
+    determined = len(terms) - float(covariance.trace()) / fit.drift_sd**2
+    variance = (float(terms @ terms) + _DRIFT_COUNT * _DRIFT**2) / (determined + _DRIFT_COUNT)
+    fitted = float(terms @ torch.linalg.solve(covariance, terms) + torch.logdet(covariance))
+    evidence = 0.5 * fitted - len(terms) * math.log(fit.drift_sd)
+    return replace(fit, drift_sd=math.sqrt(variance), drift_evidence=evidence)
+
+
+def settle_drift(fit: RingFit) -> RingFit:
+    """The fit with its drift held at 0 where the evidence for it does not decide."""
+    return fit if fit.drift_evidence > _DECISIVE else replace(fit, drift=torch.zeros_like(fit.drift), drift_sd=0.0)
 
 
 def update_variation(tilt_angle: torch.Tensor, fit: RingFit, covariance: torch.Tensor) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import torch
 
 from tiltwise.ops.ring_fit import fit_rings, ring_dispersion, signal_to_noise, update_shape
 from tiltwise.ops.ring_model import RingSpectra, background_basis, background_splines, patch_depth, ring_pattern
-from tiltwise.ops.ring_prior import BELIEVED, RingFit, RingPrior
+from tiltwise.ops.ring_prior import BELIEVED, DRIFT_START, SHARED, RingFit, RingPrior
 
 _STEP = 250.0  # Å, of the search over defocus
 _ASTIGMATISM_STEP = 125.0  # Å, of the search over astigmatism and the defoci that go with it
@@ -52,7 +52,8 @@ def search_series(
     tried = [[search_rings(spectra, flat, hand, grid, phase) for hand in hands] for phase in phase_shifts]
     searches = max(tried, key=lambda some: max(s.significance for s in some))
     best = max(searches, key=lambda s: s.significance)
-    rough = fit_rings(spectra, search_astigmatism(spectra, best.fit), prior, iterations=_ROUGH)
+    steady = replace(search_astigmatism(spectra, best.fit), drift_sd=0.0)
+    rough = fit_rings(spectra, steady, prior, iterations=_ROUGH)
     common = ring_dispersion(spectra, rough)
     searched = replace(spectra, weight=spectra.weight / common)
     again = [
@@ -81,14 +82,17 @@ def search_rings(
         defocus=grid[path],
         defocus_error=torch.full_like(grid[path], torch.nan),
         astigmatism=grid.new_zeros(2),
+        drift=grid.new_zeros(2, 2),
+        drift_sd=DRIFT_START,
+        shared_error=grid.new_full((SHARED,), torch.nan),
         slope=grid.new_zeros(2),
         thickness=BELIEVED.thickness,
-        thickness_error=torch.nan,
         phase_shift=phase_shift,
         contrast=torch.ones_like(grid[path]),
         shape=shape * (total / spread).clamp_min(1e-3),
         background=grid.new_zeros(len(path), number),
         variation=(150.0, 150.0),
+        drift_evidence=torch.nan,
         log_evidence=0.0,
     )
     for _ in range(2):

@@ -114,7 +114,21 @@ def _defocus_sentence(quality: dict[str, Any]) -> str:
         said.append(f"Median defocus {np.nanmedian(value) / 1e4:.2f} µm.")
     astigmatism, direction = quality.get("astigmatism_A"), quality.get("astigmatism_angle_deg")
     if isinstance(astigmatism, int | float) and isinstance(direction, int | float):
-        said.append(f"Astigmatism {astigmatism:.0f} Å along {direction:.0f}°.")
+        errors = [_error(quality, key) for key in ("astigmatism_error_A", "astigmatism_angle_error_deg")]
+        said.append(f"Astigmatism {astigmatism:.0f}{errors[0]} Å along {direction:.0f}{errors[1]}°.")
+    if quality.get("astigmatism_drift_A"):
+        error = _error(quality, "astigmatism_drift_error_A")
+        said.append(f"It drifts: tilts differ from it by {quality['astigmatism_drift_A']:.0f}{error} Å (rms).")
+    if isinstance(quality.get("thickness_A"), int | float):
+        said.append(f"Thickness of the ice {quality['thickness_A']:.0f}{_error(quality, 'thickness_error_A')} Å.")
+    slope, slope_error = quality.get("specimen_slope_deg"), quality.get("specimen_slope_error_deg")
+    if slope and slope_error:
+        both = " and ".join(
+            f"{s:.2f} ± {e:.2f}° along {axis}" for s, e, axis in zip(slope, slope_error, "xy", strict=True)
+        )
+        said.append(f"Inclination against the alignment {both}.")
+    if quality.get("phase_shift_error_deg"):
+        said.append(f"Phase shift {quality['phase_shift_deg']:.0f}{_error(quality, 'phase_shift_error_deg')}°.")
     hand, evidence = quality.get("handedness"), quality.get("handedness_evidence")
     if hand in (1, -1):
         shown = f" (difference of log likelihood {evidence:.1f})" if isinstance(evidence, int | float) else ""
@@ -122,6 +136,12 @@ def _defocus_sentence(quality: dict[str, Any]) -> str:
     else:
         said.append("Handedness not determined from the rings alone.")
     return " ".join(said)
+
+
+def _error(quality: dict[str, Any], key: str) -> str:
+    """The standard error recorded under a key, as it is written behind a value; nothing where there is none."""
+    value = quality.get(key)
+    return f" ± {value:.0f}" if isinstance(value, int | float) else ""
 
 
 def _tomogram(contents: Contents, name: str) -> Html:

@@ -5,6 +5,7 @@ defocus(patch, i) = defocus_i + h · depth. The power spectra are compared with 
 that standard errors, and the evidence for h = +1 against -1, mean what they say. Model: ops.ring_model.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from tiltwise.ops.ctf import ctf_phase
 from tiltwise.ops.ring_fit import fit_rings
 from tiltwise.ops.ring_measure import measure_rings, usable_tilts
 from tiltwise.ops.ring_model import RingSpectra
-from tiltwise.ops.ring_prior import BELIEVED, RingFit, RingPrior
+from tiltwise.ops.ring_prior import BELIEVED, DRIFT, RingFit, RingPrior
 from tiltwise.ops.ring_report import fit_resolution, tilt_corrected_curves
 from tiltwise.ops.ring_search import RingSearch, search_series
 from tiltwise.params.defocus import DefocusParams
@@ -28,6 +29,16 @@ _FEWEST_PERIODS = 3.0  # of CTF² in the band: fewer could be the spectrum of be
 _PHASE_SHIFTS = (0.0, 30.0, 60.0, 90.0, 120.0, 150.0)  # degrees; rings are the same 180 further on
 _PHASE_PLATE = RingPrior(phase_shift_sd=180.0)
 _DECISIVE = 2.0  # difference of log likelihood, 7 to 1; one series of low exposure gives 4 to 6
+
+_ASTIGMATISM = (
+    "astigmatism_A",
+    "astigmatism_error_A",
+    "astigmatism_angle_deg",
+    "astigmatism_angle_error_deg",
+    "astigmatism_drift_A",
+    "astigmatism_drift_error_A",
+    "astigmatism_drift_evidence",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -41,7 +52,7 @@ class DefocusResult:
 def defocus(
     tilt_series: TiltSeries, params: DefocusParams, *, device: str = "cpu", progress: Progress = no_progress
 ) -> DefocusResult:
-    """Fit defocus per tilt, shared astigmatism and handedness; or say that they cannot be determined.
+    """Fit defocus per tilt, astigmatism that drifts slowly, and handedness; or say that they cannot be determined.
 
     Errors: StageError if the series is not aligned, or its band of frequencies is empty.
     """
@@ -96,7 +107,7 @@ def _determined(
     handedness = fit.handedness if abs(evidence) >= _DECISIVE else None
     undecided = f"log likelihoods differ by less than {_DECISIVE:g}" if len(fits) == 2 else "no tilt shows depth"
     phase_shift = fit.phase_shift % 180 if phase_plate else 0.0
-    ctf = _ctf(tilt_series, rows, fit, fit_resolution(spectra, fit), phase_shift)
+    ctf = _ctf(tilt_series, rows, spectra, fit, phase_shift)
     frequency, observed, fitted = tilt_corrected_curves(spectra, fit)
     quality = {
         "determined": True,
@@ -104,15 +115,16 @@ def _determined(
         "defocus_A": _json(ctf.mean_defocus),
         "defocus_error_A": _json(ctf.defocus_error),
         "fit_resolution_A": _json(ctf.fit_resolution),
-        "astigmatism_A": float(2 * fit.astigmatism.norm()),
-        "astigmatism_angle_deg": float(ctf.astigmatism_angle[0]),
+        **_astigmatism(fit),
         "phase_shift_deg": round(phase_shift, 2),
+        "phase_shift_error_deg": round(fit.phase_shift_error, 2) if phase_plate else None,
         "handedness": handedness,
         "handedness_evidence": float(evidence),
         "handedness_reason": "" if handedness else undecided,
         "thickness_A": round(fit.thickness, 1),
         "thickness_error_A": round(fit.thickness_error, 1),
-        "specimen_slope_deg": [float(torch.rad2deg(torch.atan(s))) for s in fit.slope],
+        "specimen_slope_deg": _json(torch.rad2deg(torch.atan(fit.slope)), 4),
+        "specimen_slope_error_deg": _json(torch.rad2deg(fit.shared_error[2:4] / (1 + fit.slope**2)), 4),
         "spectrum_frequency": [_json(frequency, 6)] * len(rows),
         "spectrum_observed": [_json(curve, 5) for curve in observed],
         "spectrum_fitted": [_json(curve, 5) for curve in fitted],
@@ -121,21 +133,47 @@ def _determined(
     return DefocusResult(tilt_series=replace(tilt_series, ctf=ctf, defocus_handedness=handedness), quality=quality)
 
 
-def _ctf(tilt_series: TiltSeries, rows: np.ndarray, fit: RingFit, resolution: torch.Tensor, phase_shift: float) -> Ctf:
-    """All rows: those not fitted are interpolated over the tilt angle, without error and resolution."""
+def _astigmatism(fit: RingFit) -> dict:
+    """u - v and its direction for the mean of the tilts, how far a tilt is from it (rms; 0 where there is no evidence
+    of a drift), with standard errors."""
+    half = float(fit.astigmatism.norm())
+    error, drift_error = fit.shared_error[:2], fit.shared_error[DRIFT]
+    component = float(error.pow(2).mean().sqrt())
+    values = (
+        2 * half,
+        2 * component,
+        math.degrees(0.5 * math.atan2(float(fit.astigmatism[1]), float(fit.astigmatism[0]))),
+        math.degrees(0.5 * math.atan2(component, half)),
+        2 * float(fit.drift.norm()),
+        2 * float(drift_error.pow(2).sum().sqrt()) if fit.drift_sd > 0 else math.nan,
+        fit.drift_evidence,
+    )
+    return dict(zip(_ASTIGMATISM, _json(np.array(values)), strict=True))
+
+
+def _over_time(tilt_series: TiltSeries, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(all tilts, column) values (row, column), between neighbours in time where a tilt was not fitted."""
+    time = tilt_series.acquisition_order
+    first = np.argsort(time[rows], kind="stable")
+    return np.stack([np.interp(time, time[rows][first], column[first]) for column in values.T], axis=1)
+
+
+def _ctf(tilt_series: TiltSeries, rows: np.ndarray, spectra: RingSpectra, fit: RingFit, phase_shift: float) -> Ctf:
+    """All rows: those not fitted are interpolated, defocus over the tilt angle and astigmatism over time, without error
+    and resolution."""
     number = tilt_series.number
     angle = tilt_series.geometry.tilt_angle
     order = np.argsort(angle[rows], kind="stable")
     mean = np.interp(angle, angle[rows][order], fit.defocus.numpy()[order])
     mean[rows] = fit.defocus.numpy()
-    half = float(fit.astigmatism.norm())
-    direction = float(torch.rad2deg(0.5 * torch.atan2(fit.astigmatism[1], fit.astigmatism[0])))
+    vectors = _over_time(tilt_series, rows, fit.astigmatism_of(spectra.course).numpy())
+    half = np.linalg.norm(vectors, axis=1)
     error, finest = np.full(number, np.nan), np.full(number, np.nan)
-    error[rows], finest[rows] = fit.defocus_error.numpy(), resolution.numpy()
+    error[rows], finest[rows] = fit.defocus_error.numpy(), fit_resolution(spectra, fit).numpy()
     return Ctf(
         defocus_u=mean + half,
         defocus_v=mean - half,
-        astigmatism_angle=np.full(number, direction),
+        astigmatism_angle=np.degrees(0.5 * np.arctan2(vectors[:, 1], vectors[:, 0])),
         phase_shift=np.full(number, phase_shift),
         defocus_error=error,
         fit_resolution=finest,
@@ -143,6 +181,8 @@ def _ctf(tilt_series: TiltSeries, rows: np.ndarray, fit: RingFit, resolution: to
 
 
 def _not_determined(tilt_series: TiltSeries, reason: str) -> DefocusResult:
+    if tilt_series.pixel_size == 1.0:
+        reason += "; the pixel size is exactly 1 Å, which headers say when it was never set"
     nothing = [None] * tilt_series.number
     quality = {
         "determined": False,
@@ -150,11 +190,13 @@ def _not_determined(tilt_series: TiltSeries, reason: str) -> DefocusResult:
         "defocus_A": nothing,
         "defocus_error_A": nothing,
         "fit_resolution_A": nothing,
-        "astigmatism_A": None,
-        "astigmatism_angle_deg": None,
+        **dict.fromkeys(_ASTIGMATISM),
         "phase_shift_deg": None,
+        "phase_shift_error_deg": None,
         "thickness_A": None,
         "thickness_error_A": None,
+        "specimen_slope_deg": None,
+        "specimen_slope_error_deg": None,
         "handedness": None,
         "handedness_evidence": None,
         "handedness_reason": "no rings, no handedness",

@@ -42,7 +42,7 @@ def defocus_of_strip(spectra: RingSpectra, handedness: int) -> np.ndarray:
 
 def one_tilt(spectra: RingSpectra, tilt: int) -> RingSpectra:
     """The spectra of one tilt."""
-    names = ("power", "weight", "position", "rotations", "tilt_angle", "damage", "coherence")
+    names = ("power", "weight", "position", "rotations", "tilt_angle", "course", "damage", "coherence")
     return replace(spectra, **{name: getattr(spectra, name)[tilt : tilt + 1] for name in names})
 
 

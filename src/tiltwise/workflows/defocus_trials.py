@@ -55,16 +55,15 @@ def compare(truth: TiltSeries, params: SimulateParams, *, baselines: bool) -> di
     found, true = result.tilt_series.ctf, truth.ctf
     if found is None:
         raise StageError(f"{truth.name}: {result.quality['reason']}")
-    vectors = [
-        (c.defocus_u - c.defocus_v)[0] * np.exp(2j * np.radians(float(c.astigmatism_angle[0]))) for c in (found, true)
-    ]
+    vectors = [(c.defocus_u - c.defocus_v) * np.exp(2j * np.radians(c.astigmatism_angle)) for c in (found, true)]
+    turn = np.angle(np.mean(vectors[0]) * np.conj(np.mean(vectors[1])))
     return {
         "error": found.mean_defocus - true.mean_defocus,
         "sd": found.defocus_error,
         "bound": defocus_bound(truth, params, _PROTEIN_FRACTION, _BAND),
-        "astigmatism": float(abs(vectors[0] - vectors[1])),
-        "u_less_v": float(abs(vectors[1])),
-        "angle": float(abs(np.degrees(np.angle(vectors[0] * np.conj(vectors[1]))) / 2)),
+        "astigmatism": float(abs(vectors[0] - vectors[1]).max()),
+        "u_less_v": float(abs(np.mean(vectors[1]))),
+        "angle": float(abs(np.degrees(turn)) / 2),
         "inclination": float(np.hypot(*result.quality["specimen_slope_deg"])),
         "hand": result.tilt_series.defocus_handedness == truth.defocus_handedness,
         "thickness": result.quality["thickness_A"],
