@@ -88,7 +88,7 @@ def measure_field(number: int) -> dict:
     tomogram = reconstruct(series, ReconstructParams(voxel_size=PIXEL, thickness=1600.0)).tomogram
     params = PickParams(particle_diameter=DIAMETER, false_discovery_rate=RATES[-1])
     before = time.process_time()
-    result = pick(tomogram, series, template(), None, params)
+    result = pick(tomogram, series, template(), None, None, params)
     seconds = time.process_time() - before
     margins, lost = (np.array(result.quality[key]) for key in ("margins", "decoy_margins"))
     contest = Competition(

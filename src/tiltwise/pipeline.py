@@ -91,9 +91,9 @@ STAGES: tuple[Stage, ...] = (
     _stage(
         "pick",
         "tilt_series",
-        ("tomogram", "tilt_series", "reference?", "centres?"),
+        ("tomogram", "tilt_series", "reference?", "centres?", "shapes?"),
         ("particles",),
-        "find particles by template, or on the surfaces of spheres",
+        "find particles by template, or on spheres, filaments, tubes, membranes",
         given="tiltwise.stages.given:given_particles",
         given_takes=("given_particles", "tilt_series"),
     ),

@@ -29,6 +29,7 @@ from tiltwise.io.portal import to_portal, write_portal
 from tiltwise.io.relion import read_optimisation_set, read_particles, read_tilt_series, read_tilt_series_set
 from tiltwise.io.relion.alignment import read_relion_alignment
 from tiltwise.io.session_folder import read_session
+from tiltwise.io.shapes import read_shapes
 from tiltwise.io.star import read_star
 from tiltwise.io.warp import Tomostar, read_tomostar, write_tomostar
 
@@ -222,6 +223,8 @@ def write_made_files(folder):
     local = "".join(f"{tilt} {patch} 1.0 2.0 3.0 4.0 1.0\n" for tilt in range(3) for patch in range(2))
     global_rows = "".join(f"{tilt + 1} 85.0 1.0 3.0 4.0 1.0 1.0 1.0 0.0 {3 * tilt}.0\n" for tilt in range(3))
     header = "# RawSize = 4096 4096 4\n# NumPatches = 2\n# DarkFrame = 3 4 9.0\n"
+    clicks = "".join(f"TS_03 mt{n % 2} {n}.5 {2 * n} -{n}\n" for n in range(20))
+    (folder / "clicks.txt").write_text(clicks)
     (folder / "local.aln").write_text(header + global_rows + local)
 
 
@@ -229,6 +232,8 @@ def write_made_files(folder):
     ("name", "reader", "times"),
     [
         ("beads.mod", every_point_of_a_model, 300),
+        ("beads.mod", lambda path: read_shapes(path, "TS_03"), 100),
+        ("clicks.txt", lambda path: read_shapes(path, "TS_03"), 150),
         ("portal.json", as_an_alignment, 150),
         ("a.tomostar", read_tomostar, 150),
         ("relion4.star", lambda path: read_relion_alignment(path, "TS_03", **SIZES), 200),

@@ -14,6 +14,7 @@ from tiltwise.data.particles import Particles
 from tiltwise.data.volume import TomogramGrid
 from tiltwise.io.particle_files import write_particle_files
 from tiltwise.project import store
+from tiltwise.project.create import new_project
 from tiltwise.project.history import history_script
 from tiltwise.project.layout import given_folder
 from tiltwise.project.particle_exchange import export_particles, import_particles
@@ -130,3 +131,15 @@ def test_command_line(project, tmp_path, capsys):
     assert code == 2 and "either the alignment (--format) or the particles" in said
     code, said = tiltwise("import", project, "--particles", path, *sizes[:2])
     assert code == 2 and "go together" in said
+
+
+def test_shapes_of_each_series_are_a_file_or_none(project, tmp_path):
+    """{series} in the name: a series without its file has none, and a file that changes marks its series alone."""
+    (tmp_path / "A.txt").write_text("A mt 0 0 0\nA mt 9 0 0\n")
+    place = str(tmp_path / "{series}.txt")
+    assert store.load("shapes", tmp_path / "A.txt", project, series="A").points.shape == (2, 3)
+    assert store.load("shapes", tmp_path / "B.txt", project, series="B") is None
+    text = (project / "project.toml").read_text()
+    assert "# shapes =" in text or "shapes" in text
+    recipe = new_project(tmp_path / "other", shapes=tmp_path / "{series}.txt")
+    assert place in (recipe / "project.toml").read_text()

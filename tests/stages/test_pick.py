@@ -89,7 +89,7 @@ PARAMS = PickParams(particle_diameter=220.0, angular_step=16.0)
 @pytest.fixture(scope="module")
 def picked(field):
     tilt_series, tomogram, reference, _, _ = field
-    return pick(tomogram, tilt_series, reference, None, PARAMS)
+    return pick(tomogram, tilt_series, reference, None, None, PARAMS)
 
 
 def test_template_matching_finds_places_and_turns(field, picked):
@@ -108,7 +108,7 @@ def test_template_matching_finds_places_and_turns(field, picked):
 
 def test_most_particles_are_the_best(field, picked):
     tilt_series, tomogram, reference, _, _ = field
-    result = pick(tomogram, tilt_series, reference, None, PARAMS.model_copy(update={"max_particles": 3}))
+    result = pick(tomogram, tilt_series, reference, None, None, PARAMS.model_copy(update={"max_particles": 3}))
     assert len(result.particles) == 3 and min(result.quality["margins"]) >= result.quality["threshold"]
     assert result.particles.score.tolist() == picked.particles.score[:3].tolist()
 
@@ -121,7 +121,7 @@ def test_nothing_is_found_in_noise(field):
         replace(tilt_series, images=images), ReconstructParams(voxel_size=12.0, thickness=480.0)
     ).tomogram
     try:
-        number = len(pick(noise, tilt_series, reference, None, PARAMS).particles)
+        number = len(pick(noise, tilt_series, reference, None, None, PARAMS).particles)
     except StageError as error:
         assert "decoys" in str(error)
         number = 0
@@ -131,11 +131,11 @@ def test_nothing_is_found_in_noise(field):
 def test_errors_name_the_series_and_the_remedy(field):
     tilt_series, tomogram, reference, _, _ = field
     with pytest.raises(InputError, match="TS_1: template matching needs a reference"):
-        pick(tomogram, tilt_series, None, None, PARAMS)
+        pick(tomogram, tilt_series, None, None, None, PARAMS)
     with pytest.raises(StageError, match="constant"):
-        pick(Volume(data=np.zeros((9, 9, 9)), voxel_size=10.0), tilt_series, reference, None, PARAMS)
+        pick(Volume(data=np.zeros((9, 9, 9)), voxel_size=10.0), tilt_series, reference, None, None, PARAMS)
     with pytest.raises(InputError, match="cube"):
-        pick(tomogram, tilt_series, Volume(data=np.zeros((9, 9, 8)), voxel_size=10.0), None, PARAMS)
+        pick(tomogram, tilt_series, Volume(data=np.zeros((9, 9, 8)), voxel_size=10.0), None, None, PARAMS)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ SPHERES = PickParams(method="spheres", radius_min=350.0, radius_max=600.0, surfa
 
 def test_spheres_are_found_among_gold(virions):
     tilt_series, tomogram, centres, radii = virions
-    result = pick(tomogram, tilt_series, None, None, SPHERES)
+    result = pick(tomogram, tilt_series, None, None, None, SPHERES)
     rows = result.quality["spheres"]
     assert len(rows) == 2
     found = np.array([[r["x_A"], r["y_A"], r["z_A"], r["radius_A"]] for r in rows])
@@ -171,8 +171,8 @@ def test_spheres_are_found_among_gold(virions):
 def test_points_lie_on_the_sphere_with_outward_normals(virions):
     tilt_series, tomogram, centres, radii = virions
     given = np.column_stack([centres + 15.0, [np.nan, 490.0]])
-    result = pick(tomogram, tilt_series, None, given, SPHERES)
-    again = pick(tomogram, tilt_series, None, given, SPHERES)
+    result = pick(tomogram, tilt_series, None, given, None, SPHERES)
+    again = pick(tomogram, tilt_series, None, given, None, SPHERES)
     points = result.particles
     assert np.array_equal(points.rotation.as_quat(), again.particles.rotation.as_quat())
     for i, row in enumerate(result.quality["spheres"]):
@@ -211,7 +211,7 @@ def test_real_virions_are_found_without_help():
         ),
     )
     tomogram = reconstruct(aligned, ReconstructParams(voxel_size=20.04, thickness=2400.0)).tomogram
-    result = pick(tomogram, aligned, None, None, PickParams(method="spheres"))
+    result = pick(tomogram, aligned, None, None, None, PickParams(method="spheres"))
     found = np.array([[s["x_A"], s["y_A"], s["z_A"]] for s in result.quality["spheres"]])
     distance, which = cKDTree(centres).query(found)
     assert len(set(which[distance < 120])) >= 7 and (distance >= 120).sum() <= 1

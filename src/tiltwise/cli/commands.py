@@ -27,6 +27,11 @@ from tiltwise.data.errors import InputError
 )
 @click.option("--reference", metavar="FILE", help="Density map (MRC) to search with and to start the refinement from.")
 @click.option("--centres", metavar="FILE", help="Sphere centres clicked in your own tomograms.")
+@click.option(
+    "--shapes",
+    metavar="FILE",
+    help="Points on filaments or membranes, or their segmentation; {series} for each series.",
+)
 @click.option("--gain", metavar="FILE", help="Gain reference of the camera, for movies.")
 @click.option("--focus", metavar="FILE", help="Mask (MRC) of the region in which classes may differ.")
 def new(project: str, recipe: str, **files: str | None) -> None:

@@ -9,9 +9,11 @@ from tiltwise.params.base import Params
 
 
 class PickParams(Params):
-    """Find particles in a tomogram, by template matching or on the surfaces of spheres."""
+    """Find particles in a tomogram, by template matching, or on spheres, filaments, tubes and membranes."""
 
-    method: Literal["template", "spheres"] = Field("template", description="How particles are found.")
+    method: Literal["template", "spheres", "filaments", "tubes", "membranes"] = Field(
+        "template", description="How particles are found; filaments, tubes and membranes are read from [inputs] shapes."
+    )
     particle_diameter: Angstrom = Field(
         250.0,
         gt=0,
@@ -27,5 +29,11 @@ class PickParams(Params):
     )
     radius_min: Angstrom = Field(300.0, gt=0, description="Smallest sphere searched (method spheres).")
     radius_max: Angstrom = Field(600.0, gt=0, description="Largest sphere searched (method spheres).")
-    surface_spacing: Angstrom = Field(45.0, gt=0, description="Distance of neighbouring points on a sphere.")
+    surface_spacing: Angstrom = Field(
+        45.0, gt=0, description="Distance of neighbouring points on a surface, or of subunits along a filament."
+    )
+    twist: Degree | None = Field(
+        None, ge=-360, le=360, description="Turn from one subunit to the next; at random if not set (method filaments)."
+    )
+    tube_radius: Angstrom = Field(110.0, gt=0, description="Radius of the tube's surface (method tubes).")
     seed: int = Field(0, ge=0, description="Seed of decoy templates and of the turns about the normals.")

@@ -7,7 +7,7 @@ from typing import Any
 from tiltwise import pipeline
 from tiltwise.data.errors import InputError
 from tiltwise.project.commit import write_file
-from tiltwise.project.layout import RECIPE, relative_path
+from tiltwise.project.layout import RECIPE, SERIES, relative_path
 from tiltwise.project.recipe import Inputs, Recipe, Step, check_params, params_class
 from tiltwise.project.recipe_text import write_recipe
 
@@ -39,6 +39,7 @@ def new_project(
     recipe: str = "template",
     reference: Path | None = None,
     centres: Path | None = None,
+    shapes: Path | None = None,
     gain: Path | None = None,
     focus: Path | None = None,
     params: Mapping[str, Mapping[str, Any]] | None = None,
@@ -53,7 +54,7 @@ def new_project(
         raise InputError(f"{folder}: there is already a project here")
     if recipe not in STARTS:
         raise InputError(f"no starting recipe {recipe!r}; there are {', '.join(STARTS)}")
-    given = {"reference": reference, "centres": centres, "gain": gain, "focus": focus}
+    given = {"reference": reference, "centres": centres, "shapes": shapes, "gain": gain, "focus": focus}
     inputs = Inputs(**{name: _input_file(path, folder) for name, path in given.items()})
     start = start_recipe(recipe, inputs, params or {})
     try:
@@ -83,6 +84,6 @@ def start_recipe(name: str, inputs: Inputs, overrides: Mapping[str, Mapping[str,
 def _input_file(path: Path | None, folder: Path) -> str | None:
     if path is None:
         return None
-    if not Path(path).is_file():
+    if SERIES not in str(path) and not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     return relative_path(Path(path), folder)

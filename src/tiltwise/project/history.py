@@ -12,7 +12,7 @@ from typing import Any
 from tiltwise.project import graph
 from tiltwise.project.digests import ABSENT, Digests
 from tiltwise.project.graph import Item
-from tiltwise.project.layout import RECIPE, given_folder, import_folder, resolve_path
+from tiltwise.project.layout import RECIPE, SERIES, given_folder, import_folder, resolve_path
 from tiltwise.project.records import Record, read_record
 from tiltwise.project.state import ProjectState
 
@@ -55,9 +55,8 @@ def history_script(folder: Path) -> str:
 
 def _recipe_lines(state: ProjectState, digests: Digests) -> list[str]:
     lines = []
-    for path in state.recipe.inputs.model_dump().values():
-        if path is None:
-            continue
+    named = [path for path in state.recipe.inputs.model_dump().values() if path is not None]
+    for path in dict.fromkeys(path.replace(SERIES, name) for path in named for name in state.series or ("",)):
         file = resolve_path(path, state.project)
         lines.append(_check(file, digests))
         if not Path(path).is_absolute():  # the recipe names it relative to the project, so it has to lie there again

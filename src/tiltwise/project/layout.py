@@ -80,6 +80,10 @@ def relative_path(path: Path, project: Path) -> str:
     return path.relative_to(project).as_posix() if path.is_relative_to(project) else path.as_posix()
 
 
+SERIES = "{series}"
+"""In a file of the recipe's [inputs]: the name of the tilt series."""
+
+
 def resolve_path(path: str, project: Path) -> Path:
     """The inverse of relative_path."""
     return Path(project) / path

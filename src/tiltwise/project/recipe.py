@@ -30,6 +30,11 @@ class Inputs(Params):
     centres: str | None = Field(
         None, description="Sphere centres clicked in your own tomograms (STAR, or text: series x y z in Å)."
     )
+    shapes: str | None = Field(
+        None,
+        description="Filaments or membranes: points (STAR, text: series shape x y z in Å, or IMOD models) or "
+        "segmentations (MRC); {series} in the name stands for that of each series.",
+    )
     gain: str | None = Field(
         None, description="Gain reference of the camera for movies (MRC, TIFF or .gain, in any orientation)."
     )

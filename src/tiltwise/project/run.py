@@ -18,6 +18,7 @@ from tiltwise.project.layout import (
     IMPORT,
     LOG,
     RECIPE,
+    SERIES,
     check_project,
     given_folder,
     import_folder,
@@ -144,7 +145,10 @@ def choose_items(state: ProjectState, only: Sequence[str] | None, steps: tuple[s
 def _check_sources(state: ProjectState, step: int) -> None:
     """InputError if nothing gives what a step takes, or a file of the recipe's [inputs] is not there."""
     for kind, source in graph.sources_of(state.recipe, step).items():
-        if source is not None and source.path is not None and not resolve_path(source.path, state.project).is_file():
+        if source is None or source.path is None:
+            continue
+        paths = (resolve_path(source.path.replace(SERIES, name), state.project) for name in state.series)
+        if not any(path.is_file() for path in paths):
             raise InputError(f"{state.project / RECIPE}: [inputs]: {kind}: {source.path}: no such file")
 
 
@@ -276,7 +280,7 @@ class _Run:
         if source is None:
             return None
         if source.path is not None:
-            return Input(path=resolve_path(source.path, state.project), series=series)
+            return Input(path=resolve_path(source.path.replace(SERIES, item.name), state.project), series=series)
         if source.step is not None and not graph.per_series(state.recipe, source.step):
             return Input(path=state.folder(Item(source.step, ALL)), series=series)
         inputs = {name: Input(path=self._place(source, name), series=None) for name in state.taken_series(item)}

@@ -18,6 +18,7 @@ from tiltwise.project.graph import Item
 from tiltwise.project.layout import (
     ALL,
     RECORD,
+    SERIES,
     check_project,
     given_folder,
     import_folder,
@@ -186,6 +187,9 @@ class ProjectState:
         for kind, source in self.takes(item).items():
             if source is None:
                 prints[kind] = {}
+            elif source.path is not None and SERIES in source.path:
+                paths = {name: resolve_path(source.path.replace(SERIES, name), self.project) for name in series}
+                prints[kind] = {name: self._digests.of(path) for name, path in paths.items()}
             elif source.path is not None:
                 prints[kind] = {"file": self._digests.of(resolve_path(source.path, self.project))}
             elif kind == "given_particles":

@@ -15,11 +15,12 @@ from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.io.centres import read_centres
-from tiltwise.io.images import stack_image_names
+from tiltwise.io.images import MRC_SUFFIXES, stack_image_names
 from tiltwise.io.movies import read_gain
 from tiltwise.io.mrc import read_volume, write_mrc, write_volume
 from tiltwise.io.ome_zarr import write_ome_zarr
 from tiltwise.io.relion import read_particles, read_tilt_series, write_particles, write_tilt_series
+from tiltwise.io.shapes import read_shapes
 from tiltwise.project.commit import final_place
 from tiltwise.project.state import PARTICLES, TILTS
 
@@ -52,6 +53,7 @@ KINDS = (
     "local_resolution",
     "reference",
     "centres",
+    "shapes",
     "gain",
     "focus",
     "given_particles",
@@ -94,7 +96,7 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
 
 
 def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any:
-    """Read a value from an item folder, or a user's file for the kinds `reference`, `centres`, `gain`, `focus`.
+    """Read a value from an item folder, or a user's file (`reference`, `centres`, `shapes`, `gain`, `focus`).
 
     `root` is the project, from which relative image names count. `series` keeps the part of one tilt series where the
     value holds several: of particles its own, of centres its own as (centre, 4) x, y, z, radius in Å, None where it has
@@ -122,6 +124,8 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
         return read_gain(path)[0]
     if kind == "centres":
         return read_centres(path) if series is None else read_centres(path).get(series)
+    if kind == "shapes":
+        return _shapes(path, series)
     raise ValueError(f"values of kind {kind!r} are not loaded; kinds are {', '.join(KINDS)}")
 
 
@@ -172,6 +176,15 @@ def _tilt_series(folder: Path, root: Path, series: str | None) -> Any:
     if not found:
         raise InputError(f"{folder}: holds no tilt series; run the step again")
     return {one.name: one for one in found}
+
+
+def _shapes(path: Path, series: str | None) -> Any:
+    """Shapes that a user pointed out: points, or a segmentation; None where the series has none."""
+    if not path.is_file():
+        return None
+    if path.suffix.lower() in MRC_SUFFIXES:
+        return read_volume(path)
+    return read_shapes(path, series or "")
 
 
 def _reference(path: Path) -> Volume:

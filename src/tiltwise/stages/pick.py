@@ -1,4 +1,4 @@
-"""Find particles: by template matching with the missing wedge in the score, or on the surfaces of spheres."""
+"""Find particles: by template matching with the missing wedge in the score, or on spheres, filaments, membranes."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,10 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.errors import InputError, StageError
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
+from tiltwise.data.shapes import Shapes
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
+from tiltwise.ops import shape_particles
 from tiltwise.ops import spheres as sphere_ops
 from tiltwise.ops.decoys import compete, margin_threshold, twisted_decoy
 from tiltwise.ops.geometry import tilt_rotations
@@ -33,11 +35,11 @@ _EXPECTED_FALSE_SPHERES = 1.0
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PickResult:
     particles: Particles
-    """Best first; half_set is 0. Template: rotation of the best template, region -1. Spheres: the reference's z on the
-    outward normal, region the sphere's number."""
+    """Best first; half_set is 0. Template: rotation of the best template, region -1. Spheres, tubes, membranes: the
+    reference's z on the outward normal; filaments: along their direction; region the number of each."""
     quality: dict
     """particles, scores; of a template margins, their threshold, decoys and decoy_margins; spheres [{x_A, y_A, z_A,
-    radius_A, score, coverage}]."""
+    radius_A, score, coverage}]; on_shape, the points on each filament, tube or membrane."""
 
 
 def pick(
@@ -45,6 +47,7 @@ def pick(
     tilt_series: TiltSeries,
     reference: Volume | None,
     centres: np.ndarray | None,
+    shapes: Shapes | Volume | None,
     params: PickParams,
     *,
     device: str = "cpu",
@@ -54,7 +57,10 @@ def pick(
 
     Template matching takes the tomogram as phase-flipped where a CTF is known and as exposure-weighted. centres are
     (sphere, 3 or 4) x, y, z from the tomogram centre and, if known (else nan), radius, Å; None searches for spheres.
+    shapes are the points of filaments or membranes, or a segmentation of membranes on the tomogram's grid.
     """
+    if params.method in ("filaments", "tubes", "membranes"):
+        return _pick_on_shapes(tomogram, tilt_series, shapes, params, progress)
     volume = torch.as_tensor(np.asarray(tomogram.data, dtype=np.float32), device=device)
     median = volume.median()
     spread = 1.4826 * (volume - median).abs().median()
@@ -251,6 +257,73 @@ def _surface_particles(spheres: sphere_ops.Spheres, tomogram: Volume, name: str,
         half_set=np.zeros(len(index), dtype=int)[order],
         region=index[order],
     )
+
+
+def _pick_on_shapes(
+    tomogram: Volume, tilt_series: TiltSeries, shapes: Shapes | Volume | None, params: PickParams, progress: Progress
+) -> PickResult:
+    """Points on what the user has pointed out, those within the tomogram, shape by shape in their order."""
+    if shapes is None:
+        raise InputError(
+            f"{tilt_series.name}: method {params.method} needs shapes: points clicked along or on them, or a "
+            "segmentation; name a file that holds them for this series"
+        )
+    placed = _placed(tomogram, tilt_series.name, shapes, params)
+    size = np.array(np.shape(tomogram.data)[::-1]) * tomogram.voxel_size / 2
+    kept = np.flatnonzero((np.abs(placed.position) < size).all(1))[: params.max_particles]
+    if len(kept) == 0:
+        raise StageError(
+            f"{tilt_series.name}: no point of the shapes lies in the tomogram; are they in its Å, or voxels?"
+        )
+    particles = Particles(
+        tilt_series=np.full(len(kept), tilt_series.name),
+        position=placed.position[kept],
+        rotation=placed.rotation[kept],
+        score=np.full(len(kept), np.nan),
+        half_set=np.zeros(len(kept), dtype=int),
+        region=placed.region[kept],
+    )
+    progress(1.0, f"{len(kept)} points")
+    numbers = np.unique(particles.region, return_counts=True)[1].tolist()
+    quality = {"particles": len(kept), "scores": [], "spheres": [], "on_shape": numbers}
+    return PickResult(particles=particles, quality=quality)
+
+
+def _placed(tomogram: Volume, name: str, shapes: Shapes | Volume, params: PickParams) -> shape_particles.Placed:
+    rng, spacing = np.random.default_rng(params.seed), params.surface_spacing
+    shape = tuple(np.shape(tomogram.data))
+    if isinstance(shapes, Volume):
+        if params.method != "membranes":
+            raise InputError(f"{name}: a segmentation is for method membranes; {params.method} needs clicked points")
+        if tuple(np.shape(shapes.data)) != shape:
+            sizes = (" × ".join(map(str, one[::-1])) for one in (np.shape(shapes.data), shape))
+            raise InputError(f"{name}: the segmentation has {' voxels, the tomogram '.join(sizes)}; make them alike")
+        return shape_particles.on_segmentation(np.asarray(shapes.data), tomogram.voxel_size, spacing=spacing, rng=rng)
+    points = _points_in_angstrom(shapes, shape, tomogram.voxel_size, name)
+    least = shape_particles.LEAST_POINTS if params.method == "membranes" else 2
+    few = [number for number in np.unique(shapes.shape) if (shapes.shape == number).sum() < least]
+    if few:
+        raise InputError(f"{name}: shape {few[0] + 1} has fewer than {least} points, too few for {params.method}")
+    if params.method == "filaments":
+        return shape_particles.on_filaments(points, shapes.shape, rise=spacing, twist=params.twist, rng=rng)
+    if params.method == "tubes":
+        return shape_particles.on_tubes(points, shapes.shape, radius=params.tube_radius, spacing=spacing)
+    return shape_particles.on_membranes(points, shapes.shape, spacing=spacing, rng=rng)
+
+
+def _points_in_angstrom(shapes: Shapes, shape: tuple[int, ...], voxel_size: float, name: str) -> np.ndarray:
+    """(point, 3) Å from the tomogram centre; InputError for points drawn on another tomogram, or twice at one place."""
+    if shapes.drawn_on is not None and shapes.drawn_on != shape[::-1]:
+        drawn, own = (" × ".join(map(str, one)) for one in (shapes.drawn_on, shape[::-1]))
+        raise InputError(f"{name}: the model was drawn on {drawn} voxels, the tomogram has {own}")
+    points = shapes.points
+    if shapes.unit == "voxel":
+        points = (points - np.array([n // 2 for n in shape[::-1]])) * voxel_size
+    for number in np.unique(shapes.shape):
+        own = points[shapes.shape == number]
+        if len(own) > 1 and not (np.linalg.norm(np.diff(own, axis=0), axis=1) > 0).all():
+            raise InputError(f"{name}: two points of shape {number + 1} that follow each other are one; take one away")
+    return points
 
 
 def _rows(spheres: sphere_ops.Spheres) -> list[dict]:
