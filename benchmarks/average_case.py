@@ -9,6 +9,7 @@ names the folder of the models.
 """
 
 import os
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,12 +104,17 @@ def run_case(case: Case) -> dict:
         symmetry=case.symmetry,
         reference_lowpass=case.lowpass,
     )
-    result = refine(known.tilt_series, picks, reference, params)
+    result = refine(known.tilt_series, picks, reference, params, progress=tell)
     clock.append(time.process_time())
     figures |= measure(case, known, result)
     clock.append(time.process_time())
     names = ("simulate_cpu_s", "pick_cpu_s", "refine_cpu_s", "measure_cpu_s")
     return figures | {name: round(seconds, 1) for name, seconds in zip(names, np.diff(clock), strict=True)}
+
+
+def tell(fraction: float, text: str) -> None:
+    """Say on stderr how far the refinement is; the figures alone go to stdout."""
+    sys.stderr.write(f"{100 * fraction:3.0f} %  {text}\n")
 
 
 def simulate(case: Case, atoms: Atoms) -> Truth:

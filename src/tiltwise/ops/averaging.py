@@ -5,7 +5,7 @@ and the denominator, Σ transfer², on an oversampled grid. The map is numerator
 estimate for a signal of power τ²(|k|).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch
 from tiltwise.ops.kernels import averaging as kernels
 from tiltwise.ops.particle_images import ParticleImages
 from tiltwise.ops.slices import SpectralGrid, empty_grid, grid_to_volume, hermitian_complete, insert_slices
-from tiltwise.ops.symmetry import symmetry_rotations
+from tiltwise.ops.symmetry import axis_turns
 
 _LEAST_PENALTY, _LARGEST_PENALTY = 0.02, 10.0  # of 1 / SSNR, relative to the mean of the denominator in its shell
 
@@ -30,21 +30,23 @@ class Accumulator:
     """Grid steps per 1 / (box_size · pixel size)."""
     box_size: int
     """Side of the map, voxels."""
+    symmetry: str
+    """Point group imposed. The turns that only swap the grid's axes are added when the map is made."""
 
 
-def empty_accumulator(box_size: int, radius: float, oversampling: int = 2) -> Accumulator:
+def empty_accumulator(box_size: int, radius: float, symmetry: str = "C1", oversampling: int = 2) -> Accumulator:
     """Zero sums for |k| <= radius, in 1 / (box · pixel)."""
     zeros = empty_grid(box_size, radius, torch.complex128, oversampling)
-    return Accumulator(numerator=zeros, denominator=zeros.real.clone(), step=float(oversampling), box_size=box_size)
+    return Accumulator(
+        numerator=zeros,
+        denominator=zeros.real.clone(),
+        step=float(oversampling),
+        box_size=box_size,
+        symmetry=symmetry,
+    )
 
 
-def accumulate(
-    total: Accumulator,
-    images: ParticleImages,
-    rotation: torch.Tensor,
-    shift: torch.Tensor,
-    symmetry: str = "C1",
-) -> None:
+def accumulate(total: Accumulator, images: ParticleImages, rotation: torch.Tensor, shift: torch.Tensor) -> None:
     """Add the images of particles in their poses to total, in place: rotation (particle, 3, 3), shift (.., 3) in Å."""
     plane = torch.einsum("tij,pj->pti", images.rotations[:, :2], shift).float()
     unit = 2 * torch.pi / (images.box_size * images.pixel_size) * images.points
@@ -52,7 +54,7 @@ def accumulate(
     values = images.transfer * images.data * torch.polar(torch.ones_like(angle), angle)
     weights = images.transfer**2
     layout = SpectralGrid(values=total.numerator, step=total.step, box_size=total.box_size)
-    for element in symmetry_rotations(symmetry):
+    for element in axis_turns(total.symmetry)[0]:
         turned = torch.einsum("tij,pjk->ptik", images.rotations, rotation.double() @ element)
         sums = insert_slices(values.flatten(0, 1), weights.flatten(0, 1), turned.flatten(0, 1), images.points, layout)
         total.numerator.add_(sums[0])
@@ -66,6 +68,7 @@ def merge(first: Accumulator, second: Accumulator) -> Accumulator:
         denominator=first.denominator + second.denominator,
         step=first.step,
         box_size=first.box_size,
+        symmetry=first.symmetry,
     )
 
 
@@ -76,6 +79,7 @@ def average_map(total: Accumulator, ssnr: torch.Tensor | None = None) -> torch.T
     times 1 + 1 / ssnr in each shell, so that well and badly measured directions are weighted rightly while the fall-off
     of the shell as a whole is not touched. Without it the penalty is small and equal.
     """
+    total = _whole_group(total)
     mean = shell_means(total)
     penalty = torch.full_like(mean, _LEAST_PENALTY)
     if ssnr is not None:
@@ -84,6 +88,36 @@ def average_map(total: Accumulator, ssnr: torch.Tensor | None = None) -> torch.T
     penalty = penalty[: len(mean)]
     values = divided(total, (1 + penalty) * (mean > 0), penalty * mean)
     return grid_to_volume(SpectralGrid(values=values, step=total.step, box_size=total.box_size))
+
+
+def _whole_group(total: Accumulator) -> Accumulator:
+    """The sums with the turns of the group that swap the grid's axes; its plane x = 0 is half of what is known there,
+    since `hermitian_complete` adds the mirror image."""
+    turns = axis_turns(total.symmetry)[1]
+    if len(turns) == 1:
+        return total
+    sums = [_swapped(hermitian_complete(values), turns) for values in (total.numerator, total.denominator)]
+    for values in sums:
+        values[:, :, 0] /= 2
+    return replace(total, numerator=sums[0], denominator=sums[1])
+
+
+def _swapped(half: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Sum over turns that swap and flip axes, g, of a Hermitian half grid (z, y, x >= 0): at p stand the values at g p.
+
+    A slice inserted in the pose R · g is the one of R with its frequencies turned by gᵀ. Trilinear weights are the same
+    for every axis and direction, so nothing is interpolated.
+    """
+    mirrored = torch.flip(half[:, :, 1:], (0, 1, 2))
+    whole = torch.cat([mirrored.conj() if half.is_complex() else mirrored, half], dim=2)
+    total, middle = torch.zeros_like(half), whole.shape[0] // 2
+    for turn in turns:
+        rows = turn.flip(0, 1)  # of z, y, x
+        source = rows.abs().argmax(dim=0).tolist()  # the axis of q = g p that runs along each axis of p
+        backward = [i for i, axis in enumerate(source) if rows[axis, i] < 0]
+        moved = torch.flip(whole.permute(source), backward)
+        total += moved[:, :, middle:]
+    return total
 
 
 def shell_means(total: Accumulator) -> torch.Tensor:

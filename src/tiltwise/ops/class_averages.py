@@ -45,20 +45,19 @@ def accumulate_classes(
     rotation: torch.Tensor,
     shift: torch.Tensor,
     posterior: torch.Tensor,
-    symmetry: str = "C1",
 ) -> FoldSums:
     """The sums with particles added (to the same tensors) to every class, by their posterior (particle, class).
 
     rotation (particle, class, 3, 3) and shift (particle, class, 3), Å, are the poses for each class.
     """
     for k, total in enumerate(sums.totals):
-        accumulate(total, weighted_images(images, posterior[:, k]), rotation[:, k], shift[:, k], symmetry)
+        accumulate(total, weighted_images(images, posterior[:, k]), rotation[:, k], shift[:, k])
     return replace(sums, members=sums.members + posterior.sum(0))
 
 
-def empty_sums(classes: int, box_size: int, radius: float) -> FoldSums:
+def empty_sums(classes: int, box_size: int, radius: float, symmetry: str) -> FoldSums:
     """Nothing of any class, for |k| <= radius in 1 / (box · pixel)."""
-    totals = tuple(empty_accumulator(box_size, radius) for _ in range(classes))
+    totals = tuple(empty_accumulator(box_size, radius, symmetry) for _ in range(classes))
     return FoldSums(totals=totals, members=torch.zeros(classes, dtype=torch.float64))
 
 

@@ -35,10 +35,10 @@ def accumulate_halves(
 ) -> dict[int, Accumulator]:
     """The sums of half sets 1 and 2; a half is made of its own particles only."""
     settings = source.settings
-    totals = {half: empty_accumulator(settings.box_size, settings.radius_of(0.1)) for half in (1, 2)}
+    totals = {half: empty_accumulator(settings.box_size, settings.radius_of(0.1), symmetry) for half in (1, 2)}
     for _, half, index, images in particle_chunks(source, particles, weights=weights):
         centred = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
-        accumulate(totals[half], images, particles.rotation[index], centred, symmetry)
+        accumulate(totals[half], images, particles.rotation[index], centred)
     return totals
 
 

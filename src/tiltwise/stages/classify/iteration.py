@@ -38,9 +38,9 @@ def sum_folds(band: Band, posterior: torch.Tensor, poses: ClassPoses, params: Cl
     """The sums of every fold, each particle added to the classes by its posterior (particle, class)."""
     sums: dict[int, FoldSums] = {}
     for fold, index, images in band.chunks():
-        own = sums.get(fold) or empty_sums(params.classes, band.box_size, band.radius)
+        own = sums.get(fold) or empty_sums(params.classes, band.box_size, band.radius, params.symmetry)
         pose = poses.rotation[index], poses.shift[index]
-        sums[fold] = accumulate_classes(own, images, *pose, posterior[index], params.symmetry)
+        sums[fold] = accumulate_classes(own, images, *pose, posterior[index])
     return sums
 
 

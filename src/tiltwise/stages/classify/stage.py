@@ -92,11 +92,11 @@ def _average(
 ) -> tuple[ClassMaps, list[float]]:
     """Maps of the classes, the mean of those of the half sets, and the resolution between these."""
     settings = setup.source.settings
-    empty = empty_sums(params.classes, settings.box_size, settings.radius_of(0.1))
+    empty = empty_sums(params.classes, settings.box_size, settings.radius_of(0.1), params.symmetry)
     sums = {1: empty, 2: deepcopy(empty)}
     for _, half, index, images in particle_chunks(setup.source, setup.particles, weights=weights):
         pose = state.poses.rotation[index], state.poses.shift[index]
-        sums[half] = accumulate_classes(sums[half], images, *pose, state.posterior[index], params.symmetry)
+        sums[half] = accumulate_classes(sums[half], images, *pose, state.posterior[index])
     maps, resolutions = [], []
     frequency = torch.arange(settings.box_size // 2 + 1) / (settings.box_size * settings.pixel_size)
     for k in range(params.classes):
