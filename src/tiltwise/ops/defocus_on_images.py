@@ -1,13 +1,18 @@
 """The defocus of every tilt refined on the images of its particles: searched exhaustively, then by gradient.
 
-A particle's image is CTF(k; Δz) a s(k), s the reference's slice at its place and a its amplitude over the noise, so
-that with c = Re(X* a s) and p = |a s|² the log likelihood at a change δ of the defocus is
+A particle's image is CTF(k; Δz) a s(k), s the reference's slice at its place and a its amplitude over the noise. With
+z = Re(X* a s) and d = |a s|², at a change δ of the defocus, χ being each particle's own at its depth,
 
-    L(δ) = Σ_k -sin(χ + π λ k² δ) c - sin²(χ + π λ k² δ) p / 2,
+    c(δ) = Σ_k -sin(χ + π λ k² δ) z,    q(δ) = Σ_k sin²(χ + π λ k² δ) d,
 
-one sum over all particles of a tilt, each with χ at its own depth. Three blocks, each behind the gate of
-`ops.geometry_refinement` (what the particles of one half set say must raise the likelihood of the other): one change
-for all tilts; one for each tilt; and astigmatism, A cos 2az + B sin 2az, one for the series, by Gauss-Newton.
+summed over all particles of a tilt, the log likelihood is c - q / 2. More defocus also means more contrast at low
+resolution, so that an amplitude which is a little wrong would pose as defocus: at 25 Å it moved the defocus of a series
+by more than 2000 Å. So the amplitude of each tilt is free in every band of k² in which χ runs through 2π or more, with
+a prior of 1 ± 0.5 (κ = 4), and eliminated: L(δ) = Σ_bands (c + κ)² / (q + κ) / 2. What is left is where the rings lie.
+
+Three blocks, each behind the gate of `ops.geometry_refinement` (what the particles of one half set say must raise the
+likelihood of the other): one change for all tilts; one for each tilt; and astigmatism, A cos 2az + B sin 2az, one for
+the series, by Gauss-Newton.
 """
 
 from collections.abc import Sequence
@@ -33,36 +38,64 @@ COMMON, OWN, ASTIGMATISM = 1000.0, 300.0, 200.0
 """Prior standard deviations of the change that all tilts share, of that of each tilt, of A and B, Å."""
 _REACH = 2.5
 """Standard deviations on either side that are searched."""
+_SURE = 4.0
+"""κ: information of the prior of an amplitude, 1 ± 0.5."""
+_MOST_BANDS = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DefocusTerms:
     """What the particles of a half set say of the defocus of each used tilt."""
 
-    profile: np.ndarray
-    """(tilt, step) log likelihood at changes of -count ... count times STEP."""
-    gradient: np.ndarray
-    """(tilt, 3) at no change, by 1, cos 2az, sin 2az of defocus, 1/Å."""
-    information: np.ndarray
-    """(tilt, 3, 3) Fisher information of these, 1/Å²."""
+    cross: np.ndarray
+    """(tilt, band, step) c at changes of -count ... count times STEP."""
+    power: np.ndarray
+    """(tilt, band, step) q."""
+    slope: np.ndarray
+    """(tilt, band, 3) Σ CTF' z at no change, CTF' by 1, cos 2az, sin 2az of defocus, 1/Å."""
+    square: np.ndarray
+    """(tilt, band, 3, 3) Σ CTF'² d of these, 1/Å²."""
+    mixed: np.ndarray
+    """(tilt, band, 3) Σ CTF' CTF d, 1/Å."""
 
     def __add__(self, other: "DefocusTerms") -> "DefocusTerms":
-        return DefocusTerms(
-            profile=self.profile + other.profile,
-            gradient=self.gradient + other.gradient,
-            information=self.information + other.information,
-        )
+        return DefocusTerms(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
     @property
     def change(self) -> np.ndarray:
         """(step,) Å."""
-        count = self.profile.shape[1] // 2
+        count = self.cross.shape[-1] // 2
         return STEP * np.arange(-count, count + 1)
+
+    @property
+    def profile(self) -> np.ndarray:
+        """(tilt, step) log likelihood, amplitudes at their best."""
+        return (0.5 * (self.cross + _SURE) ** 2 / (self.power + _SURE)).sum(axis=1)
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """(tilt, 3) of it at no change, 1/Å, amplitudes eliminated."""
+        amplitude = self._amplitude[..., None]
+        return (amplitude * (self.slope - amplitude * self.mixed)).sum(axis=1)
+
+    @property
+    def information(self) -> np.ndarray:
+        """(tilt, 3, 3) Fisher information at no change, 1/Å², amplitudes eliminated."""
+        power = self.power[..., self.power.shape[-1] // 2] + _SURE
+        lost = self.mixed[..., :, None] * self.mixed[..., None, :] / power[..., None, None]
+        return (self._amplitude[..., None, None] ** 2 * (self.square - lost)).sum(axis=1)
+
+    @property
+    def _amplitude(self) -> np.ndarray:
+        """(tilt, band) the best at no change."""
+        middle = self.cross.shape[-1] // 2
+        return (self.cross[..., middle] + _SURE) / (self.power[..., middle] + _SURE)
 
     def likelihood(self, change: np.ndarray) -> float:
         """Of a change (tilt,) of the defoci, Å, against none; linear between the steps."""
-        rows = [np.interp(c, self.change, row) for c, row in zip(change, self.profile, strict=True)]
-        return float(np.sum(rows) - self.profile[:, len(self.change) // 2].sum())
+        profile, steps = self.profile, self.change
+        rows = [np.interp(c, steps, row) for c, row in zip(change, profile, strict=True)]
+        return float(np.sum(rows) - profile[:, len(steps) // 2].sum())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -137,13 +170,13 @@ def defocus_terms(species: Sequence[Species], series: TiltSeries, *, searched: b
 
 def profile_plain(
     cross: torch.Tensor, power: torch.Tensor, phase: torch.Tensor, turn: torch.Tensor, count: int
-) -> torch.Tensor:
-    """(tilt, 2 count + 1) the plain twin of kernels.defocus.defocus_profile, on any device."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(tilt, 2 count + 1) c and q: the plain twin of kernels.defocus.defocus_profile, on any device."""
     rows = []
     for j in range(-count, count + 1):
         value = -torch.sin(phase + j * turn)
-        rows.append((value * cross - 0.5 * value**2 * power).double().sum((0, 2)))
-    return torch.stack(rows, dim=1)
+        rows.append(torch.stack([(value * cross).double().sum((0, 2)), (value**2 * power).double().sum((0, 2))]))
+    return tuple(torch.stack(rows, dim=-1))
 
 
 def _chunk_terms(
@@ -156,28 +189,46 @@ def _chunk_terms(
     frequency = images.points.norm(dim=-1) / (images.box_size * images.pixel_size)
     azimuth = torch.atan2(images.points[:, 1], images.points[:, 0])
     phase = _phase(series, position, frequency, azimuth)
-    slope = np.pi * electron_wavelength(series.optics.voltage) * frequency**2
-    profile = _profile(cross, power, phase, STEP * slope, count)
-    value, derivative = -torch.sin(phase), -torch.cos(phase) * slope
+    turn = np.pi * electron_wavelength(series.optics.voltage) * frequency**2
+    value, derivative = -torch.sin(phase), -torch.cos(phase) * turn
     basis = torch.stack([torch.ones_like(azimuth), torch.cos(2 * azimuth), torch.sin(2 * azimuth)])
-    gradient = torch.einsum("ptn,bn->tb", derivative * (cross - value * power), basis)
-    information = torch.einsum("ptn,bn,cn->tbc", derivative**2 * power, basis, basis)
-    return DefocusTerms(
-        profile=profile.cpu().numpy(),
-        gradient=gradient.double().cpu().numpy(),
-        information=information.double().cpu().numpy(),
-    )
+    mixed = derivative * value * power
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in DefocusTerms.__slots__}
+    for own in _bands(series, frequency):
+        part = _profile(cross[..., own], power[..., own], phase[..., own], STEP * turn[own], count)
+        of = basis[:, own]
+        found = {
+            "cross": part[0],
+            "power": part[1],
+            "slope": torch.einsum("ptn,bn->tb", (derivative * cross)[..., own], of),
+            "square": torch.einsum("ptn,bn,cn->tbc", (derivative**2 * power)[..., own], of, of),
+            "mixed": torch.einsum("ptn,bn->tb", mixed[..., own], of),
+        }
+        for name, values in found.items():
+            rows[name].append(values.double().cpu().numpy())
+    return DefocusTerms(**{name: np.stack(values, axis=1) for name, values in rows.items()})
+
+
+def _bands(series: TiltSeries, frequency: torch.Tensor) -> list[slice]:
+    """Points, |k| rising, of bands equally wide in k² in which χ runs through 2π or more; one where it does not."""
+    square = frequency**2
+    defocus = float(np.median(series.ctf.mean_defocus[series.use]))
+    turns = electron_wavelength(series.optics.voltage) * abs(defocus) * float(square.max()) / 2
+    number = int(np.clip(turns, 1, _MOST_BANDS))
+    edges = torch.searchsorted(square, torch.linspace(0, float(square.max()), number + 1)[1:-1].to(square))
+    ends = [0, *edges.tolist(), len(frequency)]
+    return [slice(first, last) for first, last in zip(ends[:-1], ends[1:], strict=True) if last > first]
 
 
 def _profile(
     cross: torch.Tensor, power: torch.Tensor, phase: torch.Tensor, turn: torch.Tensor, count: int
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     if cross.device.type != "cpu":
         return profile_plain(cross, power, phase, turn, count)
-    profile = np.zeros((cross.shape[1], 2 * count + 1))
+    sums = np.zeros((2, cross.shape[1], 2 * count + 1))
     arrays = (a.contiguous().numpy() for a in (cross, power, phase.float(), turn.float()))
-    kernels.defocus_profile(*arrays, count, profile)
-    return torch.from_numpy(profile)
+    kernels.defocus_profile(*arrays, count, sums)
+    return tuple(torch.from_numpy(sums))
 
 
 def _phase(series: TiltSeries, position: torch.Tensor, frequency: torch.Tensor, azimuth: torch.Tensor) -> torch.Tensor:
@@ -240,7 +291,8 @@ def _try_astigmatism(species: Sequence[Species], series: TiltSeries) -> tuple[Ti
     """A and B of the whole series, the tilts' own changes following as far as their prior lets them."""
     halves = defocus_terms(species, series, searched=False)
     reduced = {half: _reduced_astigmatism(terms) for half, terms in halves.items()}
-    fits = {half: part.fit() for half, part in reduced.items()}
+    unit = np.ones(2)
+    fits = {half: part.fit(unit) for half, part in reduced.items()}
     gain, chance = [], []
     for half in (1, 2):
         bent = defocus_terms(
@@ -251,7 +303,7 @@ def _try_astigmatism(species: Sequence[Species], series: TiltSeries) -> tuple[Ti
         gain.append(float(bent[half].profile.sum() - halves[half].profile.sum()))
         chance.append(chance_gain(float(fits[3 - half] @ reduced[half].information @ fits[3 - half])))
     gate = BlockGate(block="astigmatism", width=1.0, gain=tuple(gain), chance=tuple(chance))
-    joint = (reduced[1] + reduced[2]).fit()
+    joint = (reduced[1] + reduced[2]).fit(unit)
     return (_with_astigmatism(series, joint) if gate.accepted else series), gate
 
 

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 from tiltwise.ops.geometry_blocks import Block, Seen, pose_derivatives
 from tiltwise.ops.pose_terms import PoseTerms
@@ -45,16 +46,24 @@ class Reduced:
     information: np.ndarray
     """(parameter, parameter) H̃."""
 
-    def scaled(self, width: np.ndarray) -> "Reduced":
-        """In units of so many (parameter,) standard deviations; 0 leaves a parameter out."""
-        return Reduced(gradient=self.gradient * width, information=self.information * width[:, None] * width)
-
     def __add__(self, other: "Reduced") -> "Reduced":
         return Reduced(gradient=self.gradient + other.gradient, information=self.information + other.information)
 
-    def fit(self) -> np.ndarray:
-        """(parameter,) the most probable change under the unit prior."""
-        return np.linalg.solve(self.information + np.eye(len(self.gradient)), self.gradient)
+    def fit(self, width: np.ndarray) -> np.ndarray:
+        """(parameter,) the most probable change under priors of this width (parameter,); 0 leaves a parameter out."""
+        free, change = np.flatnonzero(width), np.zeros(len(width))
+        if len(free):
+            factor = cho_factor(self.information[np.ix_(free, free)] + np.diag(1 / width[free] ** 2))
+            change[free] = cho_solve(factor, self.gradient[free])
+        return change
+
+    def determined(self, width: np.ndarray) -> float:
+        """Parameters that the images determine under these priors: the trace of (H̃ + P)⁻¹ H̃, P of the prior."""
+        free = np.flatnonzero(width)
+        if not len(free):
+            return 0.0
+        own = self.information[np.ix_(free, free)]
+        return float(np.trace(cho_solve(cho_factor(own + np.diag(1 / width[free] ** 2)), own)))
 
     def gain(self, change: np.ndarray) -> float:
         """What the log likelihood gains by a change (parameter,), without the prior."""
@@ -91,7 +100,7 @@ class GeometryFit:
     gates: tuple[BlockGate, ...]
     """In the order in which blocks were tried."""
     effective: float
-    """Parameters that the images determine: the trace of (H̃ + 1)⁻¹ H̃."""
+    """Parameters that the images determine."""
 
     @property
     def predicted_gain(self) -> tuple[float, float]:
@@ -113,10 +122,10 @@ def reduce_over_poses(seen: Seen, terms: PoseTerms, blocks: Sequence[Block]) -> 
         gradient[index] += flat.T @ terms.gradient[:, tilt].reshape(-1)
         coupling[:, :, index] += np.einsum("ya,pyn->pan", pose_derivatives(seen, tilt), weighted)
     pull, curvature = _pose_system(seen, terms)
-    root = np.linalg.cholesky(curvature)
-    solved = np.linalg.solve(root, coupling).reshape(-1, number)
+    root = np.linalg.inv(np.linalg.cholesky(curvature))  # (particle, 6, 6): V⁻¹ = rootᵀ root
+    solved = (root @ coupling).reshape(-1, number)
     return Reduced(
-        gradient=gradient - solved.T @ np.linalg.solve(root, pull[..., None]).reshape(-1),
+        gradient=gradient - solved.T @ (root @ pull[..., None]).reshape(-1),
         information=information - solved.T @ solved,
     )
 
@@ -129,14 +138,12 @@ def fit_geometry(first: Reduced, second: Reduced, blocks: Sequence[Block]) -> Ge
         gates.append(max(tried, key=lambda gate: (gate.accepted, min(gate.gain))))
         if gates[-1].accepted:
             width[place] = gates[-1].width
-    scaled = [half.scaled(width) for half in halves]
-    both = scaled[0] + scaled[1]
-    spread = np.linalg.solve(both.information + np.eye(len(width)), both.information)
+    both = first + second
     return GeometryFit(
-        joint=width * both.fit(),
-        by_half={half: width * part.fit() for half, part in zip((1, 2), scaled, strict=True)},
+        joint=both.fit(width),
+        by_half={1: first.fit(width), 2: second.fit(width)},
         gates=tuple(gates),
-        effective=float(np.trace(spread)),
+        effective=both.determined(width),
     )
 
 
@@ -151,7 +158,7 @@ def _try_block(halves: tuple[Reduced, Reduced], width: np.ndarray, name: str, pl
     wider[place] = factor
     gain, chance = [], []
     for own, other in (halves, halves[::-1]):
-        before, after = (w * other.scaled(w).fit() for w in (width, wider))
+        before, after = (other.fit(w) for w in (width, wider))
         step = after - before
         square = float(step @ own.information @ step)
         gain.append(own.gain(after) - own.gain(before))

@@ -1,4 +1,4 @@
-"""Shell means and the Wiener division of an accumulator: kernels of ops/averaging.py, beside their plain twins there."""
+"""Shell means and the Wiener division of an accumulator: kernels of ops/averaging.py, with their twins there."""
 
 import numba
 import numpy as np

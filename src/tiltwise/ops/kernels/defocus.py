@@ -5,13 +5,13 @@ import numpy as np
 
 
 @numba.njit(cache=True, fastmath=True, parallel=True)
-def defocus_profile(cross, power, phase, turn, count, profile):
-    """Add Σ_pn [-sin(χ + jδ) cross - sin²(χ + jδ) power / 2] for j = -count ... count to profile (tilt, 2 count + 1).
+def defocus_profile(cross, power, phase, turn, count, sums):
+    """Add Σ_pn -sin(χ + jδ) cross and Σ_pn sin²(χ + jδ) power for j = -count ... count to sums (2, tilt, 2 count + 1).
 
     cross, power, phase (χ at no change) are (particle, tilt, point); turn (point,) is δ, radians a step.
     """
     for t in numba.prange(cross.shape[1]):
-        total = np.zeros(2 * count + 1)
+        total = np.zeros((2, 2 * count + 1))
         for n in range(cross.shape[2]):
             c1, s1 = np.cos(turn[n]), np.sin(turn[n])
             for p in range(cross.shape[0]):
@@ -21,7 +21,9 @@ def defocus_profile(cross, power, phase, turn, count, profile):
                 first = phase[p, t, n] - count * turn[n]
                 c, s = np.cos(first), np.sin(first)
                 for j in range(2 * count + 1):
-                    total[j] -= s * (z + 0.5 * s * d)
+                    total[0, j] -= s * z
+                    total[1, j] += s * s * d
                     c, s = c * c1 - s * s1, s * c1 + c * s1
         for j in range(2 * count + 1):
-            profile[t, j] += total[j]
+            sums[0, t, j] += total[0, j]
+            sums[1, t, j] += total[1, j]
