@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from tiltwise.data.errors import InputError
 from tiltwise.ops.interpolate import rotate_volume
-from tiltwise.ops.symmetry import symmetrise_volume, symmetry_rotations
+from tiltwise.ops.symmetry import symmetrise_volume, symmetry_operations, symmetry_rotations
 
 ORDERS = {"C1": 1, "C6": 6, "C13": 13, "D1": 2, "D2": 4, "D7": 14, "T": 12, "O": 24, "I": 60}
 
@@ -55,3 +56,53 @@ def test_symmetrised_volume_has_the_symmetry(n):
         for a, b in [(6, 1), (-1, 6), (-6, -1), (1, -6)]
     )
     assert torch.allclose(result, expected, atol=1e-6)
+
+
+RISE, TWIST = 24.0, 55.0
+"""Å and degrees of a helix of Gaussians."""
+
+
+def helix_blobs(first, last, seed=0):
+    """(blob, 3) Å: five places of a subunit, 20 to 50 Å from the axis, in each place of the helix."""
+    rng = np.random.default_rng(seed)
+    angle, radius = rng.uniform(0, 2 * np.pi, 5), rng.uniform(20, 50, 5)
+    unit = np.stack([radius * np.cos(angle), radius * np.sin(angle), rng.uniform(0, RISE, 5)], -1)
+    places = range(first, last + 1)
+    turned = [Rotation.from_euler("z", TWIST * i, degrees=True).apply(unit) + [0, 0, RISE * i] for i in places]
+    return np.concatenate(turned)
+
+
+def helix_map(box, pixel, sigma):
+    """(z, y, x) the helix in closed form, long enough that the box does not see its ends."""
+    axis = (np.arange(box) - box // 2) * pixel
+    factors = [np.exp(-((axis[:, None] - c) ** 2) / (2 * sigma**2)) for c in helix_blobs(-12, 12).T]
+    return torch.as_tensor(np.einsum("zb,yb,xb->zyx", *factors[::-1]).astype(np.float32))
+
+
+def test_a_helix_stays_itself_and_what_is_none_becomes_one():
+    truth = helix_map(32, 8.0, 14.0)
+    name = f"H({RISE},{TWIST},7)"
+    averaged = symmetrise_volume(truth, name, 8.0)
+    inner = (slice(3, -3),) * 3  # a cubic spline takes the volume as periodic near its faces
+    # cubic splines of order 3 leave (pixel / sigma)^4 / 720 or so of a Gaussian, 1.5e-4
+    assert (averaged - truth)[inner].abs().max() < 0.01 * truth.max()
+    noisy = truth + torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)) * truth.std()
+    left = (symmetrise_volume(noisy, name, 8.0) - truth)[10:-10, 8:-8, 8:-8].std() / truth.std()
+    assert left < 1 / np.sqrt(7) * 1.1
+    wrong = symmetrise_volume(truth, f"H({RISE},{-TWIST},7)", 8.0)
+    assert (wrong - truth)[inner].abs().max() > 0.3 * truth.max()
+
+
+def test_one_unit_of_a_helix_is_no_symmetry():
+    volume = torch.randn(8, 8, 8)
+    assert torch.equal(symmetrise_volume(volume, "H(10, 20, 1)"), volume)
+    turns, shifts = symmetry_operations("h(10,20,1)")
+    assert torch.equal(turns, torch.eye(3).double()[None]) and not shifts.any()
+    assert torch.equal(symmetry_rotations("H(10,20,5)"), torch.eye(3).double()[None])
+    assert symmetry_operations("H(10,20,4)")[1][:, 2].tolist() == [0, 10, -10, -20]
+
+
+@pytest.mark.parametrize("name", ["H", "H(1,2)", "H(0,10,3)", "H(10,400,3)", "H(10,20,0)", "H(10,20,2.5)", "H(a,b,c)"])
+def test_what_is_no_helix_is_said(name):
+    with pytest.raises(InputError, match="symmetry 'H"):
+        symmetry_operations(name)

@@ -13,7 +13,7 @@ import torch
 from tiltwise.ops.kernels import averaging as kernels
 from tiltwise.ops.particle_images import ParticleImages
 from tiltwise.ops.slices import SpectralGrid, empty_grid, grid_to_volume, hermitian_complete, insert_slices
-from tiltwise.ops.symmetry import axis_turns
+from tiltwise.ops.symmetry import axis_turns, inserted_operations
 
 _LEAST_PENALTY, _LARGEST_PENALTY = 0.02, 10.0  # of 1 / SSNR, relative to the mean of the denominator in its shell
 
@@ -31,7 +31,7 @@ class Accumulator:
     box_size: int
     """Side of the map, voxels."""
     symmetry: str
-    """Point group imposed. The turns that only swap the grid's axes are added when the map is made."""
+    """Symmetry imposed. The turns that only swap the grid's axes are added when the map is made."""
 
 
 def empty_accumulator(box_size: int, radius: float, symmetry: str = "C1", oversampling: int = 2) -> Accumulator:
@@ -48,17 +48,24 @@ def empty_accumulator(box_size: int, radius: float, symmetry: str = "C1", oversa
 
 def accumulate(total: Accumulator, images: ParticleImages, rotation: torch.Tensor, shift: torch.Tensor) -> None:
     """Add the images of particles in their poses to total, in place: rotation (particle, 3, 3), shift (.., 3) in Å."""
+    values, placed = _centred(images, shift), None
+    weights = images.transfer**2
+    layout = SpectralGrid(values=total.numerator, step=total.step, box_size=total.box_size)
+    for element, offset in zip(*inserted_operations(total.symmetry), strict=True):
+        turned = torch.einsum("tij,pjk->ptik", images.rotations, rotation.double() @ element)
+        if placed is None or offset.any():
+            placed = values if not offset.any() else _centred(images, shift + rotation.double() @ offset)
+        sums = insert_slices(placed.flatten(0, 1), weights.flatten(0, 1), turned.flatten(0, 1), images.points, layout)
+        total.numerator.add_(sums[0])
+        total.denominator.add_(sums[1])
+
+
+def _centred(images: ParticleImages, shift: torch.Tensor) -> torch.Tensor:
+    """(particle, tilt, point) weighted data, the particle's middle at shift (particle, 3) Å brought to phase 0."""
     plane = torch.einsum("tij,pj->pti", images.rotations[:, :2], shift).float()
     unit = 2 * torch.pi / (images.box_size * images.pixel_size) * images.points
     angle = torch.einsum("nc,ptc->ptn", unit, plane)
-    values = images.transfer * images.data * torch.polar(torch.ones_like(angle), angle)
-    weights = images.transfer**2
-    layout = SpectralGrid(values=total.numerator, step=total.step, box_size=total.box_size)
-    for element in axis_turns(total.symmetry)[0]:
-        turned = torch.einsum("tij,pjk->ptik", images.rotations, rotation.double() @ element)
-        sums = insert_slices(values.flatten(0, 1), weights.flatten(0, 1), turned.flatten(0, 1), images.points, layout)
-        total.numerator.add_(sums[0])
-        total.denominator.add_(sums[1])
+    return images.transfer * images.data * torch.polar(torch.ones_like(angle), angle)
 
 
 def merge(first: Accumulator, second: Accumulator) -> Accumulator:

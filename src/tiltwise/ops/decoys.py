@@ -61,7 +61,7 @@ def twisted_decoy(volume: torch.Tensor, voxel_size: float, diameter: float, symm
         source = torch.einsum("zyxij,zyxj->zyxi", turn, source)
     decoy = sample_volume(volume, source.to(volume.device))
     if symmetry.strip().upper() != "C1":
-        decoy = symmetrise_volume(decoy, symmetry)
+        decoy = symmetrise_volume(decoy, symmetry, voxel_size)
     wanted, there = shell_amplitude(volume), shell_amplitude(decoy)
     frequency = torch.arange(len(wanted), dtype=torch.float64) / (len(volume) * voxel_size)
     gain = (wanted / there.clamp_min(1e-12 * float(there.max()))).clamp(max=_MOST_GAIN)

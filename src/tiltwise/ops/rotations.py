@@ -119,6 +119,8 @@ def _asymmetric_directions(step: float, symmetry: str) -> np.ndarray:
     """
     group = symmetry_rotations(symmetry).numpy()
     kind, order = symmetry.strip().upper()[0], symmetry.strip()[1:]
+    if kind == "H":
+        kind, order = "C", "1"
     if kind in "CD":
         directions = direction_grid(step, int(order))
         azimuth = np.arctan2(directions[:, 1], directions[:, 0]) % (2 * np.pi)

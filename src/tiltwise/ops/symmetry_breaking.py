@@ -112,7 +112,7 @@ def average_vectors(
     numerator, denominator = (hermitian_complete(s) for s in sums)
     floor = _PENALTY * denominator[denominator > 0].mean()
     grid = SpectralGrid(values=numerator / (denominator + floor), step=1.0, box_size=vectors.layout.box_size)
-    average = symmetrise_volume(grid_to_volume(grid), symmetry)
+    average = symmetrise_volume(grid_to_volume(grid), symmetry, vectors.pixel_size)
     return masked_reference(low_pass(average, resolution, vectors.pixel_size), mask)
 
 

@@ -13,7 +13,9 @@ class RefineParams(Params):
         None, ge=16, le=1024, description="Box, px of the tilt images; from the diameter if not set."
     )
     particle_diameter: Angstrom = Field(250.0, gt=0, description="Diameter of the spherical mask.")
-    symmetry: str = Field("C1", description="Point group imposed: C1, C6, D2, T, O, I ...")
+    symmetry: str = Field(
+        "C1", description="Symmetry imposed: C1, C6, D2, T, O, I ..., or H(rise Å,twist °,units) of a helix about z."
+    )
     reference_lowpass: Angstrom = Field(40.0, gt=0, description="Low-pass of the first reference of each half.")
     iterations: int = Field(6, ge=1, le=50, description="Rounds of alignment and averaging at most.")
     search_cone: Degree = Field(
