@@ -25,7 +25,7 @@ def filament_pieces():
     series = particle_scene.tilts_of("TS_1", rng)
     position = np.array([[-220.0, -220, 0], [220, -220, 20], [-220, 220, -20], [220, 220, 0]])
     lying = Rotation.from_euler(
-        "zyz", [[a, 90, b] for a, b in zip((10, 75, 140, 200), (0, 80, 200, 300))], degrees=True
+        "zyz", [[a, 90, b] for a, b in zip((10, 75, 140, 200), (0, 80, 200, 300), strict=True)], degrees=True
     )
     images = particle_scene.project_blobs(series, position, lying, helix_blobs(-7, 6))
     series = replace(series, images=particle_scene.with_noise(images, 1.5, rng))

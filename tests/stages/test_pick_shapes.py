@@ -92,8 +92,8 @@ def test_membranes_of_a_segmentation_are_regions_of_their_own():
 
 @pytest.mark.skipif(not MICROTUBULE.is_file(), reason="the real microtubule is not here")
 def test_thirteen_protofilaments_of_a_real_microtubule():
-    """Tube points about five clicks on a tomogram of 10.52 Å voxels: the density of the wall, averaged along the tube at
-    each angle of the carried frame, has 13 waves. Two waves are the missing wedge's; of 7 to 20 the thirteenth leads
+    """Tube points about five clicks on a tomogram of 10.52 Å voxels: the density of the wall, averaged along the tube
+    at each angle of the carried frame, has 13 waves. Two waves are the missing wedge's; of 7 to 20 the thirteenth leads
     by far. A frame that turned about the line, or a centre line off by 2 voxels, would smear them out."""
     density = tifffile.imread(MICROTUBULE).astype(np.float32)
     clicks = np.array([[84.7, 2, 16.5], [67.4, 53, 16.9], [51.5, 103, 17.8], [35.5, 154, 17.4], [19.8, 203, 17.8]])

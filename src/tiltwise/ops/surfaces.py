@@ -1,8 +1,8 @@
 """Surfaces of membranes: the middle of a segmented sheet, or the smooth surface through clicked points, with normals.
 
 Of a segmentation, voxels of a connected part are moved along the normal (the direction of least spread of the voxels
-within a ball) onto the mean of those in a narrow column about it: onto the middle of the sheet. Normals get a common side
-along the edges of the minimal spanning tree of neighbours (Hoppe et al. 1992, SIGGRAPH 71), outwards of the centre for
+within a ball) onto the mean of those in a narrow column about it: onto the middle of the sheet. Normals get a common
+side along the edges of the minimal spanning tree of neighbours (Hoppe et al. 1992, SIGGRAPH 71), outwards of the centre for
 the greater part. Through clicked points goes a thin-plate spline: of the radius over directions where the points lie
 all around their centre, else of the height above their plane.
 """

@@ -85,8 +85,8 @@ def symmetrise_volume(volume: torch.Tensor, symmetry: str, voxel_size: float = 1
 
 
 def _along_helix(volume: torch.Tensor, turns: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
-    """Mean of V(h' (x - s)), the density that the pose (h, s) puts at x, over those whose place is in the volume; shifts
-    in voxels."""
+    """Mean of V(h' (x - s)), the density that the pose (h, s) puts at x, over those whose place is in the volume;
+    shifts in voxels."""
     points = centred_points(tuple(volume.shape), volume.device).double()
     low = torch.tensor([-(n // 2) for n in volume.shape[::-1]], dtype=torch.float64, device=volume.device)
     high = torch.tensor([n - n // 2 - 1 for n in volume.shape[::-1]], dtype=torch.float64, device=volume.device)
