@@ -103,6 +103,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles", "reference?"),
         ("particles", "half_maps", "tilt_series"),
         "align and average particles in two independent halves",
+        version=2,
     ),
     _stage(
         "classify",

@@ -15,8 +15,8 @@ import torch
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.particle_chunks import ImageSource, PosedParticles
 from tiltwise.ops.particle_images import TiltWeights
+from tiltwise.ops.pose_terms import collect_terms
 from tiltwise.ops.slices import volume_spectrum
-from tiltwise.ops.tilt_shifts import log_likelihood
 
 ENOUGH = 5.0
 """Log likelihood from which a hand is believed: odds of 150 to 1."""
@@ -39,9 +39,10 @@ def handedness_evidence(
             continue
         own = replace(particles, half_set=np.where(particles.tilt_series == name, particles.half_set, 0))
         plus, minus = (
-            log_likelihood(with_handedness(source, h, (name,)), own, grids, weights, resolution) for h in (1, -1)
+            collect_terms(with_handedness(source, h, (name,)), own, grids, weights=weights, resolution=resolution)
+            for h in (1, -1)
         )
-        evidence[name] = plus - minus
+        evidence[name] = float(plus[name].likelihood.sum() - minus[name].likelihood.sum())
     return evidence
 
 

@@ -13,6 +13,7 @@ from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.ops.fsc import first_crossing
+from tiltwise.ops.geometry_on_images import refine_geometry
 from tiltwise.ops.half_maps import (
     accumulate_halves,
     half_maps,
@@ -33,7 +34,7 @@ from tiltwise.ops.pose_alignment import (
 )
 from tiltwise.ops.references import alignment_radius, alignment_reference, masked_reference, resampled_reference
 from tiltwise.ops.rotations import geodesic_angle
-from tiltwise.ops.tilt_shifts import refine_tilt_shifts, shifted_series
+from tiltwise.ops.species import Species
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.bootstrap import bootstrap
 from tiltwise.stages.refine.setup import Setup, prepare
@@ -106,7 +107,7 @@ def refine(
         aligned, weak = _without_weak(
             aligned, 0.0 if iteration == 0 and reference is not None else params.least_amplitude
         )
-        state, shifts = _refine_shifts(state, aligned, params, first=iteration == 0)
+        state, aligned, shifts = _refine_shifts(state, aligned, params, first=iteration == 0)
         state, hand = _decide_handedness(state, aligned, first=iteration == 0)
         progress(done + 0.7 * share, f"{text}: average")
         previous, state = state, _average(setup, state, aligned, params)
@@ -193,24 +194,27 @@ def _weak(aligned: Alignment, least: float) -> np.ndarray:
     return weak & (posed.half_set > 0) & (least > 0)
 
 
-def _refine_shifts(state: _State, aligned: Alignment, params: RefineParams, *, first: bool) -> tuple[_State, dict]:
-    """New shifts of the tilts where both halves agree on them; not on the first reference, which is too coarse."""
+def _refine_shifts(
+    state: _State, aligned: Alignment, params: RefineParams, *, first: bool
+) -> tuple[_State, Alignment, dict]:
+    """New shifts of the tilts where both halves agree on them, the poses having followed; not on the first reference,
+    which is too coarse."""
     if first or not params.refine_tilt_shifts:
-        return state, {}
-    fits = refine_tilt_shifts(
+        return state, aligned, {}
+    kind = Species.of(
         state.source, aligned.particles, state.references, weights=state.weights, resolution=state.resolution
     )
-    series = dict(state.source.tilt_series)
-    series |= {name: shifted_series(series[name], fit) for name, fit in fits.items() if fit.accepted}
-    record = {
-        name: {
-            "accepted": fit.accepted,
-            "likelihood_gain": list(fit.gain),
-            "rms_A": float(np.sqrt((fit.shift**2).mean())),
+    record = {}
+    for name in kind.series:
+        found = refine_geometry([kind], name, ("shift",))
+        kind = found.species[0]
+        record[name] = {
+            "accepted": found.accepted,
+            "likelihood_gain": list(found.gain),
+            "rms_A": found.moved,
         }
-        for name, fit in fits.items()
-    }
-    return replace(state, source=state.source.with_series(series)), {"tilt_shifts": record}
+    aligned = replace(aligned, particles=kind.particles)
+    return replace(state, source=kind.source), aligned, {"tilt_shifts": record}
 
 
 def _decide_handedness(state: _State, aligned: Alignment, *, first: bool) -> tuple[_State, dict]:
