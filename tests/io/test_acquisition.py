@@ -95,6 +95,13 @@ def test_a_stack_with_angles_alone(tmp_path):
     assert any("voltage 300" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(("angles", "said"), [((0, 20, 40, 60), True), ((-3, 20, 40, 60), True), ((-30, 0, 30), False)])
+def test_tilts_of_one_side_are_said(tmp_path, angles, said):
+    write_mrc(tmp_path / "A.mrc", np.ones((len(angles), 4, 4), np.float32), 2.0, stack=True)
+    (tmp_path / "A.rawtlt").write_text("".join(f"{angle}\n" for angle in angles))
+    assert any("all tilts are on one side" in note for note in read_acquisition(tmp_path / "A.mrc").notes) is said
+
+
 def test_a_stack_with_an_mdoc_alone(tmp_path):
     assert read_acquisition(series(tmp_path, rows=sections(), rawtlt=False)).tilt_series.use.all()
 

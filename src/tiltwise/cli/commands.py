@@ -23,7 +23,10 @@ from tiltwise.data.errors import InputError
 
 @click.command()
 @click.option(
-    "--recipe", default="template", show_default=True, help="Starting recipe: template, spheres, movies, classes or polished."
+    "--recipe",
+    default="template",
+    show_default=True,
+    help="Starting recipe: template, spheres, movies, classes or polished.",
 )
 @click.option("--reference", metavar="FILE", help="Density map (MRC) to search with and to start the refinement from.")
 @click.option("--centres", metavar="FILE", help="Sphere centres clicked in your own tomograms.")

@@ -26,6 +26,8 @@ from tiltwise.io.mdoc import Mdoc, MdocSection, read_mdoc
 from tiltwise.io.movies import MOVIE_SUFFIXES, open_movies, unmoved_images
 from tiltwise.io.mrc import read_header
 
+_ONE_SIDED = 0.1
+"""The lesser of the two sides, of the larger, below which a series counts as of one side."""
 _STACK_SUFFIXES = (".mrc", ".st", ".mrcs", ".ali")
 _SAME_ANGLE = 0.1
 _ANGLE_AGREEMENT = 0.5
@@ -102,6 +104,7 @@ def read_acquisition(
     )
     if movies is not None:
         notes.append("the files are movies: the recipe must begin with the step motion")
+    notes += _one_sided(rows.angles)
     notes += [f"tilt {index + 1} is left out: {reason}" for index, reason in enumerate(why_not) if reason]
     return Acquisition(tilt_series=series, notes=tuple(notes))
 
@@ -113,6 +116,17 @@ def series_name(path: str | Path) -> str:
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
     return name
+
+
+def _one_sided(angles: np.ndarray) -> list[str]:
+    """A note where all tilts lie on one side of the untilted image, or nearly."""
+    low, high = float(angles.min()), float(angles.max())
+    if len(angles) < 2 or min(-low, high) > _ONE_SIDED * max(-low, high):
+        return []
+    return [
+        f"all tilts are on one side ({low:.0f}° to {high:.0f}°): the missing wedge is larger, tilt axis and the hand of "
+        "the defocus are less certain"
+    ]
 
 
 def _rows(path: Path, folder: Path | None, notes: list[str]) -> _Rows:

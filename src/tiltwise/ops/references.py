@@ -10,6 +10,9 @@ from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.masks import soft_sphere
 
 _SIGNIFICANT = 0.143
+_MOST = 0.95
+_SMALLEST, _LARGEST = 0.4, 1.3
+"""Extents of a reference, in particle diameters, that pass: thin bodies hold their density near the centre."""
 
 
 def resampled_reference(reference: Volume, box_size: int, pixel_size: float, lowpass: float) -> torch.Tensor:
@@ -21,6 +24,33 @@ def resampled_reference(reference: Volume, box_size: int, pixel_size: float, low
     points = centred_points((box_size,) * 3) * (pixel_size / reference.voxel_size)
     placed = sample_volume(given, points, method="cubic")
     return low_pass(placed.float(), lowpass, pixel_size)
+
+
+def size_notes(reference: Volume, diameter: float) -> tuple[str, ...]:
+    """What to say of a reference of another size than the particle, of `diameter` Å; nothing where they fit.
+
+    Its extent is the diameter of the ball about the centre that holds 95 % of the squared density, less the mean of the
+    box's faces.
+    """
+    data = np.array(reference.data, dtype=np.float64)
+    width = min(data.shape) * reference.voxel_size
+    if width < diameter:
+        return (
+            f"the reference's box is {width:.0f} Å wide, less than the particle_diameter of {diameter:.0f} Å: its "
+            "particle may be cut; is the voxel size right?",
+        )
+    faces = np.concatenate([data[[0, -1]].ravel(), data[:, [0, -1]].ravel(), data[:, :, [0, -1]].ravel()])
+    square = ((data - faces.mean()) ** 2).ravel()
+    radius = centred_points(data.shape).norm(dim=-1).numpy().ravel() * reference.voxel_size
+    order = np.argsort(radius)
+    inside = np.searchsorted(square[order].cumsum(), _MOST * square.sum())
+    extent = 2 * float(radius[order][min(inside, len(order) - 1)])
+    if _SMALLEST * diameter <= extent <= _LARGEST * diameter:
+        return ()
+    return (
+        f"the reference's density is {extent:.0f} Å across, but particle_diameter is {diameter:.0f} Å: is it the right "
+        "map, its voxel size right?",
+    )
 
 
 def sphere_mask(box_size: int, pixel_size: float, radius: float) -> torch.Tensor:

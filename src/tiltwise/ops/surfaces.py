@@ -2,9 +2,9 @@
 
 Of a segmentation, voxels of a connected part are moved along the normal (the direction of least spread of the voxels
 within a ball) onto the mean of those in a narrow column about it: onto the middle of the sheet. Normals get a common
-side along the edges of the minimal spanning tree of neighbours (Hoppe et al. 1992, SIGGRAPH 71), outwards of the centre for
-the greater part. Through clicked points goes a thin-plate spline: of the radius over directions where the points lie
-all around their centre, else of the height above their plane.
+side along the edges of the minimal spanning tree of neighbours (Hoppe et al. 1992, SIGGRAPH 71), outwards of the
+centre for the greater part. Through clicked points goes a thin-plate spline: of the radius over directions where the
+points lie all around their centre, else of the height above their plane.
 """
 
 import numpy as np

@@ -113,6 +113,7 @@ def _refinement(contents: Contents, refined: Entry | None) -> Html:
         removed = sum(row.get("duplicates_removed") or 0 for row in rows)
         parts.append(tag("p", f"{len(rows)} iterations; {removed} duplicates removed across both halves."))
         parts.append(figure(as_svg(curves.iterations(rows)), "Resolution and changes of pose over the iterations."))
+    parts += [tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in refined.quality.get("notes") or []]
     parts += _symmetry(refined.quality.get("rotational_symmetry"))
     particles = contents.load("particles", refined)
     if particles is not None and len(particles):

@@ -19,6 +19,7 @@ from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.matching import TiltTransfer, tilt_amplitudes
 from tiltwise.ops.peaks import expected_above, keep_separate, noise_tail
 from tiltwise.ops.projection import tilt_widths
+from tiltwise.ops.references import size_notes
 from tiltwise.ops.template_search import Hits, Level, candidates, climb, match_everywhere, prepare_level, scout
 from tiltwise.params.pick import PickParams
 
@@ -119,6 +120,7 @@ def _pick_by_template(
         "threshold": threshold,
         "decoys": contest.decoys,
         "decoy_margins": contest.margin[decoy_won].tolist(),
+        "notes": list(size_notes(reference, params.particle_diameter)),
         "spheres": [],
     }
     return PickResult(particles=particles, quality=quality)

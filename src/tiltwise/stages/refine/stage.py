@@ -37,6 +37,7 @@ from tiltwise.ops.rotations import geodesic_angle
 from tiltwise.ops.species import Species
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.bootstrap import bootstrap
+from tiltwise.stages.refine.reference import reference_shown
 from tiltwise.stages.refine.setup import Setup, prepare
 from tiltwise.stages.refine.symmetry import symmetry_shown
 
@@ -115,8 +116,10 @@ def refine(
         records.append(record | {"weak_removed": weak} | shifts | hand)
         if _settled(records):
             break
-    progress(1.0, f"{records[-1]['resolution_fsc_A']:.1f} Å between the halves")
-    shown = symmetry_shown(setup, state.maps, records[-1]["resolution_fsc_A"], params)
+    resolution = records[-1]["resolution_fsc_A"]
+    shown = symmetry_shown(setup, state.maps, resolution, params)
+    shown |= reference_shown(setup, state.maps, reference, resolution, params)
+    progress(1.0, "; ".join([f"{resolution:.1f} Å between the halves", *shown.get("notes", ())]))
     return _result(setup, state, particles, {"iterations": records, "first_reference": origin} | shown)
 
 

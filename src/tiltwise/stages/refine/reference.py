@@ -1,0 +1,30 @@
+"""What the average says of the reference that it began with: its hand, its scale, its size."""
+
+from collections.abc import Mapping
+
+import torch
+
+from tiltwise.data.volume import Volume
+from tiltwise.ops.reference_check import check_reference
+from tiltwise.ops.references import resampled_reference, size_notes
+from tiltwise.params.refine import RefineParams
+from tiltwise.stages.refine.setup import Setup
+
+_FINEST = 2.0  # in resolutions of the average
+_PER_DIAMETER = 5.0  # spacings to a diameter at most: finer ones tell no more of the hand, and cost
+
+
+def reference_shown(
+    setup: Setup, maps: Mapping[int, torch.Tensor], reference: Volume | None, resolution: float, params: RefineParams
+) -> dict:
+    """reference_check, its figures, and notes on what is wrong; nothing where none was given. resolution in Å."""
+    if reference is None:
+        return {}
+    settings = setup.source.settings
+    finest = max(_FINEST * resolution, setup.diameter / _PER_DIAMETER)
+    given = resampled_reference(reference, settings.box_size, settings.pixel_size, finest)
+    average = (maps[1] + maps[2]).cpu()
+    found = check_reference(given, average, setup.mask.cpu(), voxel_size=settings.pixel_size, resolution=finest)
+    figures = {"as_given": found.as_given, "mirrored": found.mirrored, "scale": found.scale, "scaled": found.scaled}
+    notes = [*size_notes(reference, params.particle_diameter), *found.notes]
+    return {"reference_check": figures, "notes": notes}
