@@ -7,6 +7,8 @@ each axis.
 
 `before` are the poses alone, refined under that; each further row adds a block. `shift_rmse_A` is how far the images of
 particles lie from the true ones, in length, a shift of each particle free; `defocus_rmse_A` that of all used tilts.
+`noise_fsc` is the mean FSC of the half maps, unmasked, where even the oracle holds nothing: what the shared geometry
+lets leak.
 """
 
 import os
@@ -24,6 +26,7 @@ from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.geometry import tilt_rotations
+from tiltwise.ops.fsc import fourier_shell_correlation
 from tiltwise.ops.half_sets import assign_half_sets
 from tiltwise.ops.masked_fsc import measure_masked_fsc
 from tiltwise.ops.pose_comparison import compare_poses
@@ -166,12 +169,21 @@ def measure(case: Case, result: PolishResult) -> dict:
     return {
         **{key: scores[key] for key in keys},
         "resolution_fsc_A": curves.resolution,
+        "noise_fsc": noise_correlation(maps, np.array(scores["fsc_oracle"])),
         "shift_rmse_A": motion,
         "defocus_rmse_A": defocus_error(case, result),
         "pose_error_median_deg": float(np.median(errors.angle)),
         "cycles": len(result.quality["cycles"]) - 1,
         "particles": len(result.particles),
     }
+
+
+def noise_correlation(maps: list[torch.Tensor], oracle: np.ndarray) -> float:
+    """Mean FSC of the half maps, unmasked, over the shells where even the oracle holds nothing: 0 if nothing leaks."""
+    empty = np.flatnonzero(np.abs(oracle) < 0.05)
+    shells = np.arange(empty[0], len(oracle) - 1) if len(empty) else np.array([], int)
+    fsc = fourier_shell_correlation(*maps).numpy()
+    return float(fsc[shells].mean()) if len(shells) else float("nan")
 
 
 def common_motion(case: Case, result: PolishResult) -> float:
