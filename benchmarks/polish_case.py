@@ -25,8 +25,8 @@ from tiltwise.data.atoms import Atoms
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.deformation import specimen_in_images
-from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.fsc import fourier_shell_correlation
+from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.half_sets import assign_half_sets
 from tiltwise.ops.masked_fsc import measure_masked_fsc
 from tiltwise.ops.pose_comparison import compare_poses

@@ -5,10 +5,11 @@ z = Re(X* a s) and d = |a s|², at a change δ of the defocus, χ being each par
 
     c(δ) = Σ_k -sin(χ + π λ k² δ) z,    q(δ) = Σ_k sin²(χ + π λ k² δ) d,
 
-summed over all particles of a tilt, the log likelihood is c - q / 2. More defocus also means more contrast at low
-resolution, so that an amplitude which is a little wrong would pose as defocus: at 25 Å it moved the defocus of a series
-by more than 2000 Å. So the amplitude of each tilt is free in every band of k² in which χ runs through 2π or more, with
-a prior of 1 ± 0.5 (κ = 4), and eliminated: L(δ) = Σ_bands (c + κ)² / (q + κ) / 2. What is left is where the rings lie.
+summed over all particles of a tilt, the log likelihood is c - q / 2. But more defocus also means more contrast at low
+resolution, and a reference whose amplitudes fall off a little differently than the images' would pose as defocus: at 25
+Å it moved the defocus of a series by more than 2000 Å, to the gain of both halves. So the amplitude of each tilt is
+free in every half turn of χ (a lobe of the CTF), with a prior of 1 ± 0.5 (κ = 4), and eliminated:
+L(δ) = Σ_bands (c + κ)² / (q + κ) / 2. What is left is where the rings lie; with fewer than two lobes nothing is tried.
 
 Three blocks, each behind the gate of `ops.geometry_refinement` (what the particles of one half set say must raise the
 likelihood of the other): one change for all tilts; one for each tilt; and astigmatism, A cos 2az + B sin 2az, one for
@@ -40,7 +41,9 @@ _REACH = 2.5
 """Standard deviations on either side that are searched."""
 _SURE = 4.0
 """κ: information of the prior of an amplitude, 1 ± 0.5."""
-_MOST_BANDS = 6
+_MOST_BANDS = 12
+_LEAST_LOBES = 2.0
+"""Of the CTF down to the finest spacing compared; with fewer there are no rings to speak of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -131,7 +134,8 @@ def refine_defocus(species: Sequence[Species], name: str) -> DefocusRefinement:
     series = species[0].source.tilt_series[name]
     used = int(np.count_nonzero(series.use))
     nothing = DefocusRefinement(tilt_series=series, change=np.zeros(used), error=np.full(used, np.nan), gates=())
-    if series.ctf is None:
+    resolution = min(kind.resolution for kind in species)
+    if series.ctf is None or _lobes(series, resolution**-2) < _LEAST_LOBES:
         return nothing
     halves = defocus_terms(species, series, searched=True)
     if len(halves) < 2:
@@ -210,14 +214,18 @@ def _chunk_terms(
 
 
 def _bands(series: TiltSeries, frequency: torch.Tensor) -> list[slice]:
-    """Points, |k| rising, of bands equally wide in k² in which χ runs through 2π or more; one where it does not."""
+    """Points, |k| rising, of bands equally wide in k²: the lobes of the CTF."""
     square = frequency**2
-    defocus = float(np.median(series.ctf.mean_defocus[series.use]))
-    turns = electron_wavelength(series.optics.voltage) * abs(defocus) * float(square.max()) / 2
-    number = int(np.clip(turns, 1, _MOST_BANDS))
+    number = int(np.clip(_lobes(series, float(square.max())), 1, _MOST_BANDS))
     edges = torch.searchsorted(square, torch.linspace(0, float(square.max()), number + 1)[1:-1].to(square))
     ends = [0, *edges.tolist(), len(frequency)]
     return [slice(first, last) for first, last in zip(ends[:-1], ends[1:], strict=True) if last > first]
+
+
+def _lobes(series: TiltSeries, square: float) -> float:
+    """Half turns of χ up to a squared frequency, 1/Å², at the median defocus: λ Δz k²."""
+    defocus = float(np.median(series.ctf.mean_defocus[series.use]))
+    return electron_wavelength(series.optics.voltage) * abs(defocus) * square
 
 
 def _profile(
