@@ -124,8 +124,8 @@ def _one_sided(angles: np.ndarray) -> list[str]:
     if len(angles) < 2 or min(-low, high) > _ONE_SIDED * max(-low, high):
         return []
     return [
-        f"all tilts are on one side ({low:.0f}° to {high:.0f}°): the missing wedge is larger, tilt axis and hand of the "
-        "defocus are less certain"
+        f"all tilts are on one side ({low:.0f}° to {high:.0f}°): the missing wedge is larger, tilt axis and hand of "
+        "the defocus are less certain"
     ]
 
 
