@@ -180,7 +180,7 @@ def find(case: Case, known: Truth, reference: Volume) -> tuple[Particles, dict]:
     picks, good = {}, 0
     for name, series in known.tilt_series.items():
         volume = ReconstructParams(voxel_size=case.voxel_size, thickness=case.thickness + 400.0)
-        picks[name] = pick(reconstruct(series, volume).tomogram, series, reference, None, params).particles
+        picks[name] = pick(reconstruct(series, volume).tomogram, series, reference, None, None, params).particles
         own = known.particles.position[known.particles.tilt_series == name]
         good += len(match_points(picks[name].position, own, case.diameter / 4)[0])
     joined = join("particles", picks)

@@ -98,7 +98,7 @@ def test_template_matching_finds_places_and_turns(field, picked):
     found = result.particles
     distance, which = cKDTree(position).query(found.position)
     assert len(set(which[distance < 55])) >= 8  # recall 0.89 at least: the coarse steps may lose one of nine
-    assert (distance >= 55).sum() <= 1
+    assert (distance >= 55).sum() <= 2  # of 11 picks at a rate of 5 % three or more are false once in 65 fields
     right = distance < 55
     angle = np.degrees((found.rotation[right].inv() * rotation[which[right]]).magnitude())
     assert np.median(distance[right]) < 8 and np.median(angle) < 24

@@ -24,7 +24,6 @@ from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.peaks import keep_separate
 from tiltwise.ops.rotations import rotation_vector_to_matrix
 from tiltwise.ops.sharpening import shell_amplitude
-from tiltwise.ops.symmetry import symmetrise_volume
 
 _BANDS, _TURN = 3, 120.0
 """Shells that turn about one axis each, and by how many degrees from the inside of one to its outside."""
@@ -49,23 +48,65 @@ class Competition:
     """Number of decoys, K."""
 
 
-def twisted_decoy(volume: torch.Tensor, voxel_size: float, diameter: float, symmetry: str, seed: int) -> torch.Tensor:
-    """A decoy of a template (cube, voxel_size Å) of a particle of this diameter (Å), with the template's symmetry."""
+def twisted_decoy(
+    volume: torch.Tensor, voxel_size: float, diameter: float, seed: int, *, moved: float = 0.0
+) -> torch.Tensor:
+    """A decoy of a template (cube, voxel_size Å) of a particle of this diameter (Å).
+
+    Of a symmetric template it has no symmetry, and is to be turned through the same part of all rotations: every turn
+    of that part looks different, of the template as of the decoy, so that both try as many patterns on the noise. A
+    decoy made symmetric would be an average over the group, near to a ball, and try hardly more than one.
+
+    moved is the part of the ball's volume by which every shell is moved outwards, the outermost coming in: r³ -> r³ +
+    moved R³ modulo R³, which keeps volumes and so density values. It makes decoys of a template that is little more
+    than its radial profile, a hollow shell above all.
+
+    Mean over all turns and rest have the template's power in every Fourier shell, each by itself: a twist shears the
+    rest out of the band, and a decoy that varies less with its turn finds less in noise.
+    """
     generator = torch.Generator().manual_seed(seed)
     axes = torch.nn.functional.normalize(torch.randn(_BANDS, 3, generator=generator, dtype=torch.float64), dim=1)
     points = centred_points(tuple(volume.shape))
-    part = points.norm(dim=-1) * (2 * voxel_size / diameter * _BANDS)
-    source = points
+    rim = diameter / (2 * voxel_size)
+    part = points.norm(dim=-1) / rim * _BANDS
+    source = _moved_in(points, rim, moved)
     for band, axis in enumerate(axes):
         turn = rotation_vector_to_matrix((part - band).clamp(0, 1)[..., None] * (_TURN * axis))
         source = torch.einsum("zyxij,zyxj->zyxi", turn, source)
     decoy = sample_volume(volume, source.to(volume.device))
-    if symmetry.strip().upper() != "C1":
-        decoy = symmetrise_volume(decoy, symmetry, voxel_size)
-    wanted, there = shell_amplitude(volume), shell_amplitude(decoy)
+    mean, other = radial_part(volume), radial_part(decoy)
+    both = _with_amplitude(other, mean, voxel_size) + _with_amplitude(decoy - other, volume - mean, voxel_size)
+    return _with_amplitude(both, volume, voxel_size)
+
+
+def radial_part(volume: torch.Tensor) -> torch.Tensor:
+    """(z, y, x) mean of a cube over all turns about its centre, linear between shells a voxel apart."""
+    radius = centred_points(tuple(volume.shape)).norm(dim=-1).to(volume.device)
+    low, number = radius.long(), int(radius.max()) + 2
+    high = (radius - low).to(volume)
+    sums, counts = volume.new_zeros(number), volume.new_zeros(number)
+    for shell, weight in ((low, 1 - high), (low + 1, high)):
+        sums.index_add_(0, shell.flatten(), (weight * volume).flatten())
+        counts.index_add_(0, shell.flatten(), weight.flatten())
+    means = sums / counts.clamp_min(1e-6)
+    return means[low] * (1 - high) + means[low + 1] * high
+
+
+def _with_amplitude(volume: torch.Tensor, like: torch.Tensor, voxel_size: float) -> torch.Tensor:
+    """The volume with the mean amplitude of another in every Fourier shell, but raised no more than `_MOST_GAIN`."""
+    wanted, there = shell_amplitude(like), shell_amplitude(volume)
     frequency = torch.arange(len(wanted), dtype=torch.float64) / (len(volume) * voxel_size)
     gain = (wanted / there.clamp_min(1e-12 * float(there.max()))).clamp(max=_MOST_GAIN)
-    return radial_filter(decoy, frequency, gain, voxel_size)
+    return radial_filter(volume, frequency, gain, voxel_size)
+
+
+def _moved_in(points: torch.Tensor, rim: float, part: float) -> torch.Tensor:
+    """Points (..., 3) of a ball of radius rim at (r³ - part rim³ modulo rim³)^(1/3) in their own direction."""
+    if part == 0:
+        return points
+    r = points.norm(dim=-1, keepdim=True)
+    there = rim * ((r / rim) ** 3 - part).remainder(1.0) ** (1 / 3)
+    return torch.where(r < rim, points * (there / r.clamp_min(0.5)), points)
 
 
 def compete(hits: list[tuple[np.ndarray, np.ndarray]], distance: float) -> Competition:

@@ -143,6 +143,21 @@ def match_everywhere(level: Level, reference: torch.Tensor, voxel_size: float, s
     return CoarseMap(score=score, which=which, turns=turns)
 
 
+def resemblance(level: Level, first: torch.Tensor, second: torch.Tensor, voxel_size: float) -> float:
+    """Correlation of two references (cubes of voxel_size Å) as they stand, as the level weighs them: a particle that
+    scores s with the first scores this part of s with the second."""
+    inside, unturned = _Values(level).inside, torch.eye(3, dtype=torch.float64, device=first.device)[None]
+    boxes = []
+    for reference in (first, second):
+        box = torch.zeros((level.side,) * 3, device=first.device)
+        box[inside] = _flat_templates(level, _oversampled(level, reference, voxel_size), unturned, inside)[0]
+        boxes.append(box)
+    total, difference = (
+        float(matching.template_norms(b[None], level.weight)) for b in (sum(boxes), boxes[0] - boxes[1])
+    )
+    return (total**2 - difference**2) / 4
+
+
 def candidates(level: Level, coarse: CoarseMap) -> tuple[np.ndarray, np.ndarray]:
     """(place, 3) Å from the centre and (place,) scores of a template's peaks that are worth a second look.
 
