@@ -10,6 +10,7 @@ from report_project import (
     aligned,
     defocus_quality,
     density,
+    exposure_curves,
     fsc_quality,
     put,
     reconstruct_quality,
@@ -79,7 +80,8 @@ def finished(imported, tmp_path_factory):
     ]
     volume = Volume(data=density(), voxel_size=4.0)
     halves = HalfMaps(half1=volume, half2=volume)
-    put(project, "refine", "all", {"iterations": iterations}, {"particles": particles, "half_maps": halves})
+    quality = {"iterations": iterations, "exposure_curves": exposure_curves()}
+    put(project, "refine", "all", quality, {"particles": particles, "half_maps": halves})
     mask = Volume(data=(ndimage.gaussian_filter(density(), 3) > 1e-3).astype(np.float32), voxel_size=4.0)
     put(project, "postprocess", "all", fsc_quality(), {"map": volume, "mask": mask})
     return project

@@ -148,6 +148,22 @@ def fsc_quality():
     }
 
 
+def exposure_curves():
+    exposure = np.arange(1.5, 120, 3.0)
+    left = np.exp(-exposure[:, None] * np.array([0.005, 0.01, 0.02, 0.04]))
+    return {
+        "spacing_A": [40.0, 20.0, 13.3, 10.0],
+        "exposure": exposure.tolist(),
+        "tilt_angle_deg": np.linspace(0, 60, len(exposure)).tolist(),
+        "images": [3] * len(exposure),
+        "critical": left.tolist(),
+        "published": left.tolist(),
+        "measured": (1.1 * left).tolist(),
+        "error": (0.1 + 0 * left).tolist(),
+        "ssnr": (0.01 * left**2).tolist(),
+    }
+
+
 def density(n=48):
     rng = np.random.default_rng(2)
     points = rng.normal(0, 7, (60, 3)) + n // 2

@@ -88,7 +88,7 @@ def test_a_finished_project(finished, tmp_path):
         "no <rings> in any tilt", "40 particles were picked", "3 iterations; 3 duplicates", "not sharpened",
         "absolute hand of the map is not determined", "defocus of 1 tilt is not determined",
         "Fourier shell correlation",
-        "Chen et al. 2013", "numpy 2.4", "1 is an even spread",
+        "Chen et al. 2013", "numpy 2.4", "1 is an even spread", "Signal left over the exposure",
     ):  # fmt: skip
         assert said in text, said
     assert content.count("<figure") >= 8

@@ -10,6 +10,7 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.particle_images import (
     ParticleImages,
     TiltWeights,
+    critical_decay,
     crop_transforms,
     cut_particles,
     image_positions,
@@ -87,7 +88,8 @@ class ImageSource:
 
 
 def initial_weights(source: ImageSource, particles: PosedParticles) -> dict[str, TiltWeights]:
-    """Weights before any reference: the signal follows the cosine of the tilt, the noise is the power of the crops."""
+    """Weights before any reference: the signal follows the cosine of the tilt and the critical-exposure curve, the
+    noise is the power of the crops."""
     settings = source.settings
     points = band_points(settings.box_size, settings.radius_of(0.1), settings.device)
     result = {}
@@ -100,7 +102,8 @@ def initial_weights(source: ImageSource, particles: PosedParticles) -> dict[str,
         inside = inside_image(place, series.image_shape, radius).T
         data = crop_transforms(source.images(name), place, points, settings.box_size)
         noise = noise_power(data, inside, points, settings.box_size)
-        result[name] = TiltWeights(scale=rotations[:, 2, 2].abs(), noise=noise)
+        decay = critical_decay(series, settings.box_size, settings.device)
+        result[name] = TiltWeights(scale=rotations[:, 2, 2].abs(), decay=decay, noise=noise)
     return result
 
 

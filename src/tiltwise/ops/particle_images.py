@@ -3,6 +3,7 @@
 The forward model (methods.md section 1): the transform of the crop of particle p in tilt i is
 F(k) = s_i q_i(k) CTF_i(k; defocus_i + h depth_p) V̂(A_pᵀ R_iᵀ [k, 0]) exp(-2 pi i k·t) + noise, of power σ²_i(k) in each
 of its real and imaginary parts. Divided by σ_i it reads data = transfer · V̂ · phase + unit noise, as all sums use it.
+q_i is the critical-exposure curve, or what takes its place (ops/exposure_weights.py).
 """
 
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ class TiltWeights:
 
     scale: torch.Tensor
     """(tilt,) float64 amplitude s_i of the signal, in units of the reference."""
+    decay: torch.Tensor
+    """(tilt, shell) float64 amplitude q_i(k) that exposure, or all that was measured, leaves at |k| = shell / box."""
     noise: torch.Tensor
     """(tilt, shell) float64 noise power σ² of each real component at |k| = shell / box."""
 
@@ -139,20 +142,26 @@ def inside_image(position: torch.Tensor, image_shape: tuple[int, int], margin: f
     return ((position >= margin) & (position <= limit)).all(-1)
 
 
-def ctf_values(tilt_series: TiltSeries, depth: torch.Tensor, points: torch.Tensor, box_size: int) -> torch.Tensor:
-    """(particle, tilt, point) float32 CTF times exposure amplitude q at each particle's depth (tilt, particle), Å.
-
-    Without a fitted CTF the transfer is the constant -1: density is dark.
-    """
+def critical_decay(tilt_series: TiltSeries, box_size: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """(tilt, shell) float64 amplitude that the critical curve leaves in each used tilt at |k| = shell / box."""
     used = np.flatnonzero(tilt_series.use)
-    frequency = points.norm(dim=-1) / (box_size * tilt_series.pixel_size)
+    shells = torch.arange(box_size // 2 + 1, dtype=torch.float64, device=device)
     pre, dose = (
-        torch.as_tensor(v[used], dtype=torch.float32, device=points.device)[:, None]
+        torch.as_tensor(v[used], dtype=torch.float64, device=device)[:, None]
         for v in (tilt_series.pre_exposure, tilt_series.exposure)
     )
-    damage = exposure_amplitude(frequency, pre, dose, tilt_series.optics.voltage)
+    return exposure_amplitude(shells / (box_size * tilt_series.pixel_size), pre, dose, tilt_series.optics.voltage)
+
+
+def ctf_values(tilt_series: TiltSeries, depth: torch.Tensor, points: torch.Tensor, box_size: int) -> torch.Tensor:
+    """(particle, tilt, point) float32 CTF at each particle's depth (tilt, particle), Å.
+
+    Without a fitted CTF it is the constant -1: density is dark.
+    """
+    used = np.flatnonzero(tilt_series.use)
     if tilt_series.ctf is None:
-        return (-damage).expand(depth.shape[1], -1, -1)
+        return -torch.ones(1, device=points.device).expand(depth.shape[1], len(used), len(points))
+    frequency = points.norm(dim=-1) / (box_size * tilt_series.pixel_size)
     fitted = tilt_series.ctf
     u, v, angle, phase = (
         torch.as_tensor(values[used], dtype=torch.float32, device=points.device)[:, None]
@@ -161,7 +170,7 @@ def ctf_values(tilt_series: TiltSeries, depth: torch.Tensor, points: torch.Tenso
     azimuth = torch.atan2(points[:, 1], points[:, 0])
     handedness = 0 if tilt_series.defocus_handedness is None else tilt_series.defocus_handedness
     defocus = astigmatic_defocus(azimuth, u, v, angle) + handedness * depth.T.float()[..., None]
-    return ctf(frequency, defocus, tilt_series.optics, phase) * damage
+    return ctf(frequency, defocus, tilt_series.optics, phase)
 
 
 def cut_particles(
@@ -182,8 +191,8 @@ def cut_particles(
     data = crop_transforms(images, place, points, box_size)
     inside = inside_image(place, tilt_series.image_shape, particle_radius / tilt_series.pixel_size).T
     deviation = spread_shells(weights.noise, points).sqrt().float()
-    transfer = ctf_values(tilt_series, depth, points, box_size)
-    transfer = transfer * (weights.scale[:, None].float() / deviation) * inside[..., None]
+    amplitude = spread_shells(weights.scale[:, None] * weights.decay, points).float()
+    transfer = ctf_values(tilt_series, depth, points, box_size) * (amplitude / deviation) * inside[..., None]
     return ParticleImages(
         data=data / deviation,
         transfer=transfer.contiguous(),

@@ -1,7 +1,7 @@
 """Signal amplitude and noise spectrum of each tilt, measured against a reference."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -85,15 +85,22 @@ def updated_weights(
         information = s.model[:, band].sum(1)
         factor = (s.cross[:, band].sum(1) + _PRIOR) / (information + _PRIOR)
         factor = factor.clamp(_LEAST, _LARGEST)
-        residual = s.observed - 2 * factor[:, None] * s.cross + factor[:, None] ** 2 * s.model
-        count = 2 * s.number.clamp_min(1)[:, None].expand_as(residual)
-        change = shell_mean(residual, count, points, box_size)
-        noise = weights[name].noise * torch.where(s.number[:, None] > 0, change, torch.ones_like(change))
-        result[name] = TiltWeights(scale=weights[name].scale * factor, noise=noise)
+        noise = noise_left(s, factor[:, None], weights[name].noise, points, box_size)
+        result[name] = replace(weights[name], scale=weights[name].scale * factor, noise=noise)
         before.append(weights[name].scale)
         after.append(result[name].scale)
     gauge = torch.cat(before).mean() / torch.cat(after).mean()
-    return {n: TiltWeights(scale=w.scale * gauge, noise=w.noise) for n, w in result.items()}
+    return {n: replace(w, scale=w.scale * gauge) for n, w in result.items()}
+
+
+def noise_left(
+    sums: AgreementSums, factor: torch.Tensor, noise: torch.Tensor, points: torch.Tensor, box_size: int
+) -> torch.Tensor:
+    """(tilt, shell) noise power that models times factor (tilt, point or 1) leave, from the noise assumed before."""
+    residual = sums.observed - 2 * factor * sums.cross + factor**2 * sums.model
+    count = 2 * sums.number.clamp_min(1)[:, None].expand_as(residual)
+    change = shell_mean(residual, count, points, box_size)
+    return noise * torch.where(sums.number[:, None] > 0, change, torch.ones_like(change))
 
 
 def amplitude_ratio(sums: AgreementSums) -> float:

@@ -280,3 +280,22 @@ def scores(values: np.ndarray) -> "Figure":
     axis.set_xlabel("score")
     axis.set_ylabel("particles")
     return drawing
+
+
+@drawn
+def exposures(record: Quality) -> "Figure":
+    """Amplitude left over the exposure at four spacings: measured with its error, critical curve, published formula."""
+    spacing, exposure = record["spacing_A"], np.array(record["exposure"], dtype=float)
+    drawing, axes = new_figure(9.0, 2.6, columns=max(1, len(spacing)))
+    tables = {name: np.array(record[name], dtype=float) for name in ("measured", "error", "critical", "published")}
+    for number, (axis, width) in enumerate(zip(axes, spacing, strict=True)):
+        measured, error, critical, published = (table[:, number] for table in tables.values())
+        axis.errorbar(exposure, measured, yerr=measured * error, fmt="o", color=BLUE, ecolor=GRAY, label="measured")
+        axis.plot(exposure, critical, color=ORANGE, label="critical exposure")
+        axis.plot(exposure, published, color=GREEN, linestyle="--", label="published formula")
+        axis.set_title(f"{width:.3g} Å")
+        axis.set_ylim(0, 1.25 * max(float(np.nanmax(measured)), float(critical.max())))
+        axis.set_xlabel("exposure (e⁻/Å²)")
+    axes[0].set_ylabel("amplitude left")
+    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return drawing

@@ -115,6 +115,14 @@ def _refinement(contents: Contents, refined: Entry | None) -> Html:
         parts.append(figure(as_svg(curves.iterations(rows)), "Resolution and changes of pose over the iterations."))
     parts += [tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in refined.quality.get("notes") or []]
     parts += _symmetry(refined.quality.get("rotational_symmetry"))
+    exposed = refined.quality.get("exposure_curves")
+    if isinstance(exposed, dict) and exposed.get("exposure"):
+        caption = (
+            "Signal left over the exposure, by the images' agreement with the average of the other half set (points, "
+            "with standard errors), the critical-exposure curve, and the published weights; all with the same sum over "
+            "the exposures, as a factor common to all belongs to the average."
+        )
+        parts.append(figure(as_svg(curves.exposures(exposed)), caption))
     particles = contents.load("particles", refined)
     if particles is not None and len(particles):
         directions = particles.rotation.inv().apply([0.0, 0.0, 1.0])

@@ -295,7 +295,7 @@ def add_particles(
 def _counted(source: ImageSource, name: str, known: TiltWeights) -> TiltWeights:
     """Images are normalised to a standard deviation of 1, so that a contrast has the scale mean / deviation."""
     counts = source.tilt_series[name].images.reshape(source.tilt_series[name].number, -1)
-    return TiltWeights(scale=torch.as_tensor(counts.mean(axis=1) / counts.std(axis=1)), noise=known.noise)
+    return replace(known, scale=torch.as_tensor(counts.mean(axis=1) / counts.std(axis=1)))
 
 
 def measure(trial: Trial, totals: dict[int, Accumulator], number: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.exposure_weights import ExposureWeighting
 from tiltwise.ops.half_maps import posed_particles
 from tiltwise.ops.particle_chunks import CropSettings, ImageSource, PosedParticles
 from tiltwise.ops.particle_setup import check_particles, good_box_size
@@ -32,6 +33,8 @@ class Setup:
     """(n, n, n) soft sphere."""
     symmetry: str
     """Point group imposed on the averages."""
+    exposure_weighting: ExposureWeighting
+    """What stands for the amplitude that exposure leaves."""
 
     @property
     def box_width(self) -> float:
@@ -59,6 +62,7 @@ def prepare(tilt_series: Mapping[str, TiltSeries], particles: Particles, params:
         allowed=torch.cat([posed.position, radius], dim=1),
         mask=sphere_mask(box_size, pixel_size, params.particle_diameter / 2).to(device),
         symmetry=params.symmetry,
+        exposure_weighting=params.exposure_weighting,
     )
 
 

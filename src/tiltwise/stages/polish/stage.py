@@ -16,12 +16,14 @@ from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.geometry_on_images import refine_geometry
 from tiltwise.ops.half_maps import (
     accumulate_halves,
+    exposure_numbers,
     half_maps,
     maps_and_fsc,
     measured_weights,
     particles_at_rest,
+    weights_to_begin,
 )
-from tiltwise.ops.particle_chunks import ImageSource, PosedParticles, initial_weights
+from tiltwise.ops.particle_chunks import ImageSource, PosedParticles
 from tiltwise.ops.particle_images import TiltWeights
 from tiltwise.ops.pose_alignment import local_alignment
 from tiltwise.ops.references import alignment_radius, alignment_reference
@@ -105,7 +107,7 @@ def polish(
 
 def _first(setup: Setup) -> _State:
     """The particles as they stand, averaged with weights measured on their own average."""
-    weights = initial_weights(setup.source, setup.particles)
+    weights = weights_to_begin(setup.source, setup.particles, setup.exposure_weighting)
     number = len(setup.particles)
     blank = {"score": np.zeros(number), "uncertainty": np.full((number, 2), np.nan)}
     first = _averaged(setup, setup.source, setup.particles, weights, blank)
@@ -171,6 +173,7 @@ def _weighted(setup: Setup, state: _State) -> _State:
         state.references,
         weights=state.weights,
         radius=alignment_radius(state.fsc),
+        exposure_weighting=setup.exposure_weighting,
     )
     kept = {"score": state.score, "uncertainty": state.uncertainty}
     return _averaged(setup, state.source, state.particles, weights, kept)
@@ -235,6 +238,7 @@ def _result(setup: Setup, state: _State, particles: Particles, records: list[dic
         "tilt_amplitude": {name: w.scale.tolist() for name, w in state.weights.items()},
         "rotation_error_deg": error[0] and float(error[0]),
         "shift_error_A": error[1] and float(error[1]),
+        "exposure_curves": _exposure_curves(state),
         "shared_parameters": determined,
         "shared_parameters_per_observation": determined / max(observations(setup, resolution), 1),
     }
@@ -243,6 +247,17 @@ def _result(setup: Setup, state: _State, particles: Particles, records: list[dic
         half_maps=half_maps(state.maps, setup.source.settings.pixel_size),
         tilt_series=dict(state.source.tilt_series),
         quality=quality,
+    )
+
+
+def _exposure_curves(state: _State) -> dict:
+    """What the particles show of the signal in each exposure, beside what is known of it, for the report."""
+    return exposure_numbers(
+        state.source,
+        state.particles,
+        state.references,
+        weights=state.weights,
+        radius=alignment_radius(state.fsc),
     )
 
 

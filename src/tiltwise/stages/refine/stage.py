@@ -16,14 +16,16 @@ from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.geometry_on_images import refine_geometry
 from tiltwise.ops.half_maps import (
     accumulate_halves,
+    exposure_numbers,
     half_maps,
     maps_and_fsc,
     measured_weights,
     particles_at_rest,
+    weights_to_begin,
 )
 from tiltwise.ops.half_sets import distinct_particles, well_explained
 from tiltwise.ops.handedness import decide_handedness, handedness_evidence, with_handedness
-from tiltwise.ops.particle_chunks import ImageSource, PosedParticles, initial_weights
+from tiltwise.ops.particle_chunks import ImageSource, PosedParticles
 from tiltwise.ops.particle_images import TiltWeights
 from tiltwise.ops.pose_alignment import (
     Alignment,
@@ -116,6 +118,7 @@ def refine(
         records.append(record | {"weak_removed": weak} | shifts | hand)
         if _settled(records):
             break
+    progress(0.99, "signal left by each exposure")
     resolution = records[-1]["resolution_fsc_A"]
     shown = symmetry_shown(setup, state.maps, resolution, params)
     shown |= reference_shown(setup, state.maps, reference, resolution, params)
@@ -125,7 +128,8 @@ def refine(
 
 def _start(setup: Setup, reference: Volume | None, params: RefineParams, progress: Progress) -> tuple[_State, dict]:
     """The first references: the given one, low-passed, for both halves; or one that each half makes for itself."""
-    settings, weights = setup.source.settings, initial_weights(setup.source, setup.particles)
+    settings = setup.source.settings
+    weights = weights_to_begin(setup.source, setup.particles, params.exposure_weighting)
     if reference is None:
         references, record = bootstrap(setup, weights, params, progress)
     else:
@@ -237,7 +241,14 @@ def _average(setup: Setup, state: _State, aligned: Alignment, params: RefinePara
     """Weights of the tilts against the references, then new half maps, their FSC, and the next references."""
     settings, particles = setup.source.settings, aligned.particles
     radius = settings.radius_of(state.resolution)
-    weights = measured_weights(state.source, particles, state.references, weights=state.weights, radius=radius)
+    weights = measured_weights(
+        state.source,
+        particles,
+        state.references,
+        weights=state.weights,
+        radius=radius,
+        exposure_weighting=params.exposure_weighting,
+    )
     totals = accumulate_halves(state.source, particles, weights=weights, symmetry=params.symmetry)
     maps, fsc = maps_and_fsc(totals, setup.mask)
     if not all(bool(torch.isfinite(m).all()) and float(m.std()) > 0 for m in maps.values()):
@@ -253,6 +264,17 @@ def _average(setup: Setup, state: _State, aligned: Alignment, params: RefinePara
         resolution=size / alignment_radius(fsc),
         maps=maps,
         fsc=fsc,
+    )
+
+
+def _exposure_curves(state: _State) -> dict:
+    """What the particles show of the signal in each exposure, beside what is known of it, for the report."""
+    return exposure_numbers(
+        state.source,
+        state.particles,
+        state.references,
+        weights=state.weights,
+        radius=alignment_radius(state.fsc),
     )
 
 
@@ -300,6 +322,7 @@ def _result(setup: Setup, state: _State, particles: Particles, history: dict) ->
         "rotation_error_deg": float(np.nanmedian(state.uncertainty[alive, 0])),
         "shift_error_A": float(np.nanmedian(state.uncertainty[alive, 1])),
         "tilt_amplitude": {name: w.scale.tolist() for name, w in state.weights.items()},
+        "exposure_curves": _exposure_curves(state),
     }
     return RefineResult(
         particles=particles_at_rest(particles, state.particles, state.score),
