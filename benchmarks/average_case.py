@@ -20,11 +20,13 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from tiltwise.data.atoms import Atoms
+from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.io.model import assembly_names, read_molecule
 from tiltwise.ops.filters import low_pass
+from tiltwise.ops.fsc import first_crossing, fourier_shell_correlation
 from tiltwise.ops.masks import soft_mask_from_map
 from tiltwise.ops.pose_comparison import compare_poses, match_points, nearest_equivalent
 from tiltwise.ops.symmetry import symmetry_rotations
@@ -44,7 +46,7 @@ from tiltwise.stages.pick import pick
 from tiltwise.stages.postprocess import postprocess
 from tiltwise.stages.reconstruct import reconstruct
 from tiltwise.stages.refine import refine
-from tiltwise.workflows.map_scores import average_as, score_maps
+from tiltwise.workflows.map_scores import average_as, score_maps, shell_frequency
 from tiltwise.workflows.simulation import Truth
 
 MODELS = Path(os.environ.get("TILTWISE_MODELS", Path(__file__).parents[2] / "shared" / "data" / "models"))
@@ -210,13 +212,16 @@ def measure(case: Case, known: Truth, result) -> dict:
         "expected": average_as(result.tilt_series, result.particles, known, "expected"),
     }
     scores = score_maps(reached, np.concatenate(theirs), known, errors.reference_motion.inverse())
+    halves, excess = compare_with_halves(known, reached[scores["weighting"]["reached"]], scores)
     finished = postprocess(result.half_maps, PostprocessParams(local_resolution=False))
     fsc = finished.quality["resolution_fsc_A"]
     return {
         **{key: value for key, value in scores.items() if not isinstance(value, list)},
         "resolution_fsc_A": fsc,
         "resolution_fsc_sphere_A": result.quality["resolution_fsc_A"],
-        "fsc_over_truth": round(fsc / scores["resolution_to_truth_A"], 4),
+        "resolution_fsc_truth_mask_A": halves,
+        "fsc_over_truth": round(halves / scores["resolution_to_truth_A"], 4),
+        "fsc_excess": round(excess, 4),
         "pose_error_median_deg": round(float(np.median(errors.angle)), 3),
         "pose_shift_median_A": round(float(np.median(errors.shift)), 3),
         "pose_outliers": round(float(np.mean(errors.angle > 15)), 4),
@@ -225,6 +230,22 @@ def measure(case: Case, known: Truth, result) -> dict:
         "iterations": len(result.quality["iterations"]),
         "resolution_by_iteration_A": str([round(i["resolution_fsc_A"], 2) for i in result.quality["iterations"]]),
     }
+
+
+def compare_with_halves(known: Truth, maps: HalfMaps, scores: dict) -> tuple[float, float]:
+    """Half-map resolution (0.143) within the truth's mask, where the FSC to truth is measured; and the mean over the
+    shells down to that of C_ref = sqrt(2 FSC / (1 + FSC)) less the FSC to truth.
+
+    Halves that share nothing but the signal let expect C_ref of the merged map: noise that they share would show as an
+    excess. A mean over shells says more than the crossings, of curves that hover about their thresholds.
+    """
+    mask = torch.as_tensor(np.array(known.mask.data))
+    first, second = (torch.as_tensor(np.array(v.data, dtype=np.float32)) * mask for v in (maps.half1, maps.half2))
+    fsc, frequency = fourier_shell_correlation(first, second), shell_frequency(known)
+    reached = first_crossing(frequency, fsc, 0.143)
+    expected = (2 * fsc / (1 + fsc)).clamp_min(0).sqrt()
+    inside = frequency <= 1 / reached
+    return reached, float((expected - torch.as_tensor(scores["fsc_to_truth"]))[inside][1:].mean())
 
 
 def in_standard_frame(path: Path, symmetry: str) -> Atoms:
