@@ -27,14 +27,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from scene_case import TARGET, Case, averaged, make_case, mask_of, resolution_to_truth, source_of  # noqa: E402
 
 SEEDS = range(int(os.environ.get("TILTWISE_WEIGHTS_SEEDS", "3")))
-SERIES, PARTICLES, BOX = 2, int(os.environ.get("TILTWISE_WEIGHTS_PARTICLES", "60")), 96
+SERIES, BOX = 2, 96
+CASES = (("curve_", 500.0, 20, False), ("real_", 2000.0, 60, True))
+"""Prefix of the figures, ice in Å, particles of a series (so few that Nyquist stays out of reach), whether they move."""
 CHOICES = ("none", "critical", "published", "measured")
 MISCOUNT = 2 / 3  # of the exposure, where the recorded one is wrong
 
 
-def session(seed: int, thickness: float) -> SessionParams:
+def session(seed: int, thickness: float, particles: int) -> SessionParams:
     return SessionParams(
-        scene=SceneParams(target=TARGET.model_copy(update={"number": PARTICLES}), ice=IceParams(thickness=thickness)),
+        scene=SceneParams(target=TARGET.model_copy(update={"number": particles}), ice=IceParams(thickness=thickness)),
         microscope=MicroscopeParams(
             scheme=SchemeParams(frames=4, defocus_min=12000.0, defocus_max=25000.0),
             camera=CameraParams(pixel_size=2.5, image_size=640),
@@ -86,10 +88,10 @@ def measure(case: Case) -> dict[str, float]:
 def run() -> dict:
     torch.set_grad_enabled(False)
     figures: dict = {}
-    for prefix, thickness, real in (("curve_", 500.0, False), ("real_", 2000.0, True)):
+    for prefix, thickness, particles, real in CASES:
         found = []
         for seed in SEEDS:
-            case = make_case(session(seed, thickness), SERIES, frames=real, disturb=moving if real else None)
+            case = make_case(session(seed, thickness, particles), SERIES, frames=real, disturb=moving if real else None)
             found.append(measure(miscounted(case) if real else case))
         figures |= summary(prefix, {choice: [one[choice] for one in found] for choice in CHOICES})
     return figures
