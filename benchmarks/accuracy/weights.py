@@ -29,7 +29,7 @@ from scene_case import TARGET, Case, averaged, make_case, mask_of, resolution_to
 SEEDS = range(int(os.environ.get("TILTWISE_WEIGHTS_SEEDS", "3")))
 SERIES, BOX = 2, 96
 CASES = (("curve_", 500.0, 20, False), ("real_", 2000.0, 60, True))
-"""Prefix of the figures, ice in Å, particles of a series (so few that Nyquist stays out of reach), whether they move."""
+"""Prefix of the figures, ice in Å, particles of a series (few, so that Nyquist is not reached), whether they move."""
 CHOICES = ("none", "critical", "published", "measured")
 MISCOUNT = 2 / 3  # of the exposure, where the recorded one is wrong
 
