@@ -8,12 +8,21 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from tiltwise.data.deformation import Deformation, ImageWarp
 from tiltwise.data.errors import InputError
 from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.io.acquisition import read_acquisition
 from tiltwise.io.alignment import Alignment, align_series
 from tiltwise.io.alignment_files import FORMATS, find_alignment, read_aligned, write_alignments
-from tiltwise.io.aretomo import from_aretomo, local_shift, read_aln, to_aretomo, write_aln
+from tiltwise.io.aretomo import (
+    AretomoAlignment,
+    LocalShifts,
+    from_aretomo,
+    local_shift,
+    read_aln,
+    to_aretomo,
+    write_aln,
+)
 from tiltwise.io.imod import read_tlt, read_xf, write_tlt, write_xf
 from tiltwise.io.imod_com import read_imod, read_newst_com, read_tilt_com
 from tiltwise.io.imod_model import ImodObject, contour_at, model_indices, read_model, write_model
@@ -21,6 +30,7 @@ from tiltwise.io.portal import from_portal, read_portal
 from tiltwise.io.relion.alignment import read_relion_alignment
 from tiltwise.io.star import write_star
 from tiltwise.io.warp import WarpSeries, from_warp, read_tomostar, read_warp, write_warp
+from tiltwise.ops.deformation import specimen_in_images
 
 PIXEL = 2.7
 SHAPES = [(96, 128), (97, 127)]
@@ -238,6 +248,47 @@ def test_every_format_comes_back_to_a_fiftieth_of_a_pixel(make_tilt_series, tmp_
     assert left.sum() == 2 or form == "warp"  # Warp keeps a row and a flag, which the others do not
     assert all("left out" in again.why_not[tilt] for tilt in np.flatnonzero(left))
     assert np.isfinite(again.geometry.shift).all() and "aligned by" in notes[0]
+
+
+def test_the_local_part_becomes_a_warp_of_the_series(make_tilt_series):
+    """Points of the specimen lie where AreTomo's own sentence puts them, to 0.1 px; a dark image is not warped."""
+    rng = np.random.default_rng(2)
+    series = replace(
+        make_tilt_series(), images=np.zeros((5, 400, 512), np.float32), use=np.ones(5, bool), why_not=("",) * 5
+    )
+    shape, patches, pixel = series.image_shape, 9, series.pixel_size
+    angle, kept = series.stage_tilt_angle, np.array([0, 1, 3, 4])
+    side = np.array(shape[::-1])
+    grid = np.stack(np.meshgrid([-0.3, 0.0, 0.3], [-0.3, 0.0, 0.3]), axis=-1).reshape(-1, 2) * side
+    content = AretomoAlignment(
+        section=kept,
+        tilt_axis_angle=np.full(4, 85.0),
+        magnification=np.ones(4),
+        shift_px=rng.normal(0, 2, (4, 2)),
+        tilt_angle=angle[kept],
+        image_count=5,
+        image_shape=shape,
+        dark_section=np.array([2]),
+        dark_tilt_angle=angle[2:3],
+        local=LocalShifts(
+            position=np.tile(grid, (4, 1, 1)),
+            shift=rng.normal(0, 3, (4, patches, 2)),
+            reliable=np.ones((4, patches), bool),
+        ),
+    )
+    alignment = from_aretomo(content, pixel_size=pixel, image_shape=shape, path="a.aln")
+    assert "9 patches" in alignment.notes[0]
+    aligned = align_series(replace(series, geometry=None), alignment, "a.aln")
+    points = rng.uniform(-0.4, 0.4, (50, 3)) * [*side, 4] * pixel
+    whole = specimen_in_images(replace(aligned, deformation=None), points)[0]
+    found = specimen_in_images(aligned, points)[0]
+    for row, tilt in enumerate(kept):
+        before = (whole[tilt] - aligned.geometry.shift[tilt]) / pixel
+        expected = whole[tilt] + pixel * local_shift(content.local, row, before, shape)
+        inside = (np.abs(whole[tilt]) < side * pixel / 2).all(axis=1)
+        assert inside.sum() > 10
+        assert np.linalg.norm(found[tilt] - expected, axis=1)[inside].max() < 0.1 * pixel
+    assert not aligned.deformation.image.coefficient[2].any()
 
 
 def test_the_local_part_is_aretomos_weighted_mean(tmp_path):
@@ -484,3 +535,15 @@ def test_what_a_format_cannot_hold_is_refused(make_tilt_series, tmp_path):
         find_alignment(tmp_path / "x", "TS_1")
     with pytest.raises(InputError, match="holds no alignment of TS_2"):
         find_alignment(tmp_path / "x", "TS_2")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_export_says_whose_deformation_it_leaves_out(make_tilt_series, tmp_path, form):
+    series = make_tilt_series(use=np.ones(5, bool), why_not=("",) * 5, acquisition_order=np.arange(5))
+    series = replace(series, geometry=replace(series.geometry, x_tilt=np.zeros(5)))
+    write_alignments(tmp_path, [series], form)
+    assert not (tmp_path / "deformation_left_out.txt").exists()
+    warp = ImageWarp(coefficient=np.ones((5, 4, 4, 2)), extent=(25.0, 20.0))
+    files = write_alignments(tmp_path, [replace(series, deformation=Deformation(image=warp))], form)
+    assert tmp_path / "deformation_left_out.txt" in files
+    assert series.name in (tmp_path / "deformation_left_out.txt").read_text()

@@ -78,6 +78,14 @@ def align_quality():
         "residual_A": [None, *rng.random(NUMBER - 1).tolist()],
         "correlation": rng.random(NUMBER).tolist(),
         "tilt_axis_angle_deg": 85.12,
+        "deformation": {
+            "kept": {"sample": 1.0},
+            "held_out_residual_A": 2.04,
+            "held_out_residual_without_A": 3.11,
+            "moved_A": [1.0, 2.0, None, 3.0, 4.0, 5.0, 6.0, 7.0],
+            "most_moved_tilt": 7,
+            "arrows_A": [[x, y, x / 100, -y / 100] for x in (-500.0, 0.0, 500.0) for y in (-500.0, 0.0, 500.0)],
+        },
         "sharpness_before": 1.2,
         "sharpness_after": 3.4,
     }

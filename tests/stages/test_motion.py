@@ -85,6 +85,18 @@ def test_the_corrected_sum_is_sharper(movie):
     assert power[0] > 1.3 * power[1]
 
 
+def test_a_tilt_that_drifts_is_flagged_with_its_score_and_a_burst_is_not(movie):
+    """Frames rolled by 16 Å each against the last, and the same movie whose first frame alone lies far off."""
+    step = round(16 / PIXEL)
+    drifting = np.stack([np.roll(frame, step * f, axis=1) for f, frame in enumerate(movie)])
+    burst = np.concatenate([np.roll(movie[:1], -step, axis=2), movie[1:]])
+    result = motion(made_series([movie, drifting, burst]), None, replace_model("whole"))
+    assert result.tilt_series.use.tolist() == [True, False, True]
+    assert "blurred by drift" in result.tilt_series.why_not[1]
+    assert result.quality["median_step_A"][1] > 15 > max(result.quality["median_step_A"][i] for i in (0, 2))
+    assert len(result.quality["track_A"][0]) == len(movie) and result.quality["local_rms_A"][0] == 0
+
+
 def replace_model(model):
     return PARAMS.model_copy(update={"model": model})
 

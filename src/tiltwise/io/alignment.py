@@ -5,6 +5,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
+from tiltwise.data.deformation import Deformation, ImageWarp
 from tiltwise.data.errors import InputError
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
 from tiltwise.io.images import parse_image_name
@@ -29,6 +30,8 @@ class Alignment:
     """(row,) index of the image in the raw stack, 0 first; None if the file does not say."""
     image_stems: tuple[str, ...] | None = None
     """(row,) name of the image's own file without folder and suffix; None if the file names none."""
+    image_warp: ImageWarp | None = None
+    """A row for each of the alignment's; None without local part."""
     stage_tilt_angle: np.ndarray | None = None
     """(row,) nominal angle of the stage, degrees; None if the file keeps only refined ones."""
     tilt_offset: float | None = None
@@ -59,6 +62,7 @@ def align_series(series: TiltSeries, alignment: Alignment, path: str | Path) -> 
     return replace(
         series,
         geometry=_geometry_of_all(series, alignment, tilts),
+        deformation=_deformation_of_all(series, alignment, tilts),
         use=np.asarray(series.use, dtype=bool) & aligned,
         why_not=why_not,
         defocus_handedness=alignment.defocus_handedness or series.defocus_handedness,
@@ -183,6 +187,16 @@ def _geometry_of_all(series: TiltSeries, alignment: Alignment, tilts: np.ndarray
         x_tilt=spread_out(geometry.x_tilt),
         shift=np.stack([spread_out(geometry.shift[:, axis]) for axis in range(2)], axis=1),
     )
+
+
+def _deformation_of_all(series: TiltSeries, alignment: Alignment, tilts: np.ndarray) -> Deformation | None:
+    """The local part in the order of the series; none in tilts that were not aligned."""
+    if alignment.image_warp is None:
+        return None
+    given = alignment.image_warp.coefficient
+    coefficient = np.zeros((series.number, *given.shape[1:]))
+    coefficient[tilts[alignment.use]] = given[alignment.use]
+    return Deformation(image=replace(alignment.image_warp, coefficient=coefficient))
 
 
 def _nominal(series: TiltSeries, tilts: np.ndarray) -> np.ndarray:

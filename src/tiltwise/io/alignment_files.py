@@ -79,7 +79,8 @@ def read_aligned(series: TiltSeries, path: Path) -> tuple[TiltSeries, tuple[str,
 def write_alignments(folder: Path, series: Sequence[TiltSeries], form: str) -> list[Path]:
     """Write the alignments of series as files of another program into a folder and return the new files.
 
-    InputError for a series without alignment, or one that the format cannot hold.
+    A deformation is left out, and deformation_left_out.txt says of which series. InputError for a series without
+    alignment, or one that the format cannot hold.
     """
     for one in series:
         if one.geometry is None:
@@ -93,8 +94,17 @@ def write_alignments(folder: Path, series: Sequence[TiltSeries], form: str) -> l
                 _WRITERS[form](folder, one)
             except InputError as error:
                 raise InputError(f"{one.name}: {error}") from None
+    _note_deformation(folder, series, form)
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [path for path in files if before.get(path) != path.stat().st_mtime_ns]
+
+
+def _note_deformation(folder: Path, series: Sequence[TiltSeries], form: str) -> None:
+    """A file that names the series whose deformation these formats, one rigid geometry a tilt, cannot hold."""
+    names = [one.name for one in series if one.deformation is not None]
+    if names:
+        text = f"The files of {form} hold a rigid geometry; the deformation of these series is not in them:\n"
+        (folder / "deformation_left_out.txt").write_text(text + "\n".join(names) + "\n", encoding="utf-8")
 
 
 def _candidates(folder: Path, name: str) -> list[Path]:

@@ -18,14 +18,16 @@ number the rows anew without the dark images. TILT includes AlphaOffset. BetaOff
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from tiltwise.data.deformation import ImageWarp
 from tiltwise.data.errors import InputError
 from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.io.alignment import Alignment
+from tiltwise.io.local_warp import fit_warp
 from tiltwise.io.text_tables import number_row, read_text, whole
 
 _COLUMNS = 10
@@ -36,6 +38,8 @@ _KEY = re.compile(r"(\w+)\s*=\s*(.*)$")
 _OLD_COUNT = re.compile(r"(\d+)\s+(\d+)\s*$")
 _TITLE = "# AreTomo Alignment / Priims bprmMn"
 _HEADER = "# SEC     ROT         GMAG       TX          TY      SMEAN     SFIT    SCALE     BASE     TILT"
+_EXACT = 0.03
+"""Px to which the spline of a local part is to follow AreTomo's formula."""
 _LARGEST_X_TILT = 0.002
 """An x-tilt below this moves no point of a 4k image by 0.1 px, degrees."""
 
@@ -144,7 +148,7 @@ def from_aretomo(
     """The alignment in our geometry; pixel size Å and (y, x) size px of the raw images.
 
     InputError where the file was made for images of another size, or carries a magnification that our geometry cannot
-    hold. The local part is left out of the geometry, and said so.
+    hold. The local part becomes a spline warp, w_i(r) = local(r - (TX, TY)), which says how exact it is.
     """
     if alignment.image_shape not in (None, image_shape):
         theirs, ours = (f"{shape[1]} × {shape[0]}" for shape in (alignment.image_shape, image_shape))
@@ -152,7 +156,7 @@ def from_aretomo(
     if np.abs(alignment.magnification - 1).max() > 1e-4:
         raise InputError(f"{path}: has magnifications other than 1 (GMAG), which cannot be taken over")
     count, dark = len(alignment.section), len(alignment.dark_section)
-    notes = () if alignment.local is None else (_local_note(alignment.local),)
+    warp, notes = _local_warp(alignment, pixel_size, image_shape)
     blank = np.zeros(dark)
     return Alignment(
         program="AreTomo",
@@ -166,6 +170,7 @@ def from_aretomo(
         use=np.arange(count + dark) < count,
         section=np.concatenate([alignment.section, alignment.dark_section]).astype(int),
         tilt_offset=alignment.alpha_offset,
+        image_warp=warp,
         notes=notes,
     )
 
@@ -306,10 +311,27 @@ def _local_lines(local: LocalShifts | None) -> list[str]:
     return lines
 
 
-def _local_note(local: LocalShifts) -> str:
-    size = np.linalg.norm(local.shift[local.reliable], axis=-1)
-    typical = f", median {np.median(size):.1f} px, " if len(size) else " "
-    return f"AreTomo's local shifts ({local.shift.shape[1]} patches{typical}whole images only are taken over)"
+def _local_warp(
+    alignment: AretomoAlignment, pixel_size: float, image_shape: tuple[int, int]
+) -> tuple[ImageWarp | None, tuple[str, ...]]:
+    """The local part as a warp, rows of dark images zero, and what is to be said of it.
+
+    A position r of ours counts from the pixel n // 2; r - shift, the place before the global shift, from the tomogram's
+    centre in both programs.
+    """
+    local, count = alignment.local, len(alignment.section)
+    if local is None:
+        return None, ()
+    shift = (alignment.shift_px + _centre_difference(image_shape)) * pixel_size
+
+    def field(row: int, position: np.ndarray) -> np.ndarray:
+        return pixel_size * local_shift(local, row, (position - shift[row]) / pixel_size, image_shape)
+
+    extent = (image_shape[1] * pixel_size, image_shape[0] * pixel_size)
+    warp, error = fit_warp(field, count, extent, _EXACT * pixel_size)
+    rows = np.concatenate([warp.coefficient, np.zeros((len(alignment.dark_section), *warp.coefficient.shape[1:]))])
+    note = f"AreTomo's local shifts ({local.shift.shape[1]} patches) are a spline, right to {error / pixel_size:.3f} px"
+    return replace(warp, coefficient=rows), (note,)
 
 
 def _centre_difference(image_shape: tuple[int, int]) -> np.ndarray:

@@ -28,4 +28,7 @@ class AlignParams(Params):
     )
     thickness: Angstrom = Field(2000.0, gt=0, description="Thickness of the volume used for projection matching.")
     iterations: int = Field(3, ge=1, le=50, description="Rounds of projection matching at each resolution.")
+    deformation: bool = Field(
+        True, description="Fit a smooth deformation of specimen and images to the tracks; kept where it proves itself."
+    )
     level_specimen: bool = Field(True, description="Turn the tomogram so that the slab of the specimen is level in it.")

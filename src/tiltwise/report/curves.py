@@ -43,6 +43,24 @@ def alignment(quality: Quality, tilt_angle: np.ndarray | None, use: np.ndarray |
     return drawing
 
 
+@drawn
+def deformation(figures: Quality, tilt_angle: np.ndarray | None, use: np.ndarray | None) -> "Figure":
+    """How far the deformation moves what the images show, over the tilts; and its arrows in the tilt where most."""
+    drawing, (curve, field) = new_figure(7.0, 2.8, columns=2)
+    _by_tilt(curve, numbers(figures, "moved_A"), tilt_angle, use, BLUE, None)
+    curve.set_ylabel("moved, rms (Å)")
+    x, y, dx, dy = np.array(figures["arrows_A"], dtype=float).T
+    longest = float(np.hypot(dx, dy).max())
+    spacing = float(np.ptp(x)) / max(np.sqrt(len(x)) - 1, 1)
+    factor = spacing / max(longest, 1e-9)
+    field.quiver(x / 10, y / 10, dx, dy, angles="xy", scale_units="xy", scale=10 / factor, width=0.005, color=ORANGE)
+    field.set_aspect("equal")
+    field.set_xlabel("x (nm)")
+    field.set_ylabel("y (nm)")
+    field.set_title(f"longest arrow {longest:.1f} Å")
+    return drawing
+
+
 def _by_tilt(
     axis: "Axes",
     values: np.ndarray,

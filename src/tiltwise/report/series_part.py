@@ -7,6 +7,7 @@ import numpy as np
 from tiltwise.report import curves
 from tiltwise.report.contents import Contents, Entry
 from tiltwise.report.drawing import as_svg
+from tiltwise.report.motion_part import motion_part
 from tiltwise.report.page import Html, figure, join, table, tag
 from tiltwise.report.views import picture, slab
 
@@ -16,6 +17,7 @@ def series_part(contents: Contents, name: str, *, opened: bool) -> Html:
     series = contents.tilt_series(name)
     parts = [
         _failures(contents, name),
+        motion_part(contents.last("motion", name), series),
         _alignment(contents.last("align", name), series),
         _defocus(contents.last("defocus", name), series),
         _tomogram(contents, name),
@@ -63,7 +65,22 @@ def _alignment(entry: Entry | None, series: Any) -> Html:
         said.append(f"Sharpness of the reconstruction {before:.3g} before, {after:.3g} after.")
     drawing = as_svg(curves.alignment(quality, angle, use))
     caption = "Where the tomogram's centre lies in each image, and how well each image fits. Crosses: excluded tilts."
-    return join([title, tag("p", " ".join(said)), figure(drawing, caption), _excluded(series)])
+    deformed = _deformation(quality.get("deformation"), angle, use)
+    return join([title, tag("p", " ".join(said)), figure(drawing, caption), deformed, _excluded(series)])
+
+
+def _deformation(figures: Any, angle: np.ndarray | None, use: np.ndarray | None) -> Html:
+    """What the tracks said of a deformation; nothing where none was looked for."""
+    if not isinstance(figures, dict):
+        return Html("")
+    after, before = figures["held_out_residual_A"], figures["held_out_residual_without_A"]
+    if not figures["kept"]:
+        return tag("p", f"No deformation: held-out tracks lie {before:.2f} Å off without one, and no nearer with one.")
+    names = {"magnification": "magnification", "sample": "specimen", "warp": "images"}
+    kept = ", ".join(names[name] for name in figures["kept"])
+    said = f"Deformation kept ({kept}): held-out tracks lie {after:.2f} Å off, {before:.2f} Å without it."
+    caption = "How far it moves the middle plane of the specimen in each image, and how in the image where most."
+    return join([tag("p", said), figure(as_svg(curves.deformation(figures, angle, use)), caption)])
 
 
 def _specimen(figures: Any) -> list[str]:

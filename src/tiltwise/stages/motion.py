@@ -14,11 +14,18 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.frame_sum import ExposureWeights, FrameSums, sum_frames
 from tiltwise.ops.gain import ORIENTATIONS, correct_frame, find_defects, fit_gain, lay_gain, match_size, replacements
 from tiltwise.ops.motion_estimate import Exposures, MotionEstimate, estimate_motion
+from tiltwise.ops.motion_model import displacement
 from tiltwise.ops.motion_patches import crop_frame, gather_frames, working_shape
 from tiltwise.params.motion import MotionParams
 
 _FINEST = 8.0
 """Å; contrast in ice finer than this adds little to what a frame of a tilt says of its place."""
+_DRIFTED = 15.0
+"""Å; a tilt whose frames move by more, each against the last (median over the frames, so that a burst at the start does
+not count), is not used: within each frame a wave of 30 Å is left with sin(π s / 30) / (π s / 30) = 0.64 of its
+amplitude, one of 15 Å with nothing."""
+_LOOKED_AT = 5
+"""Places along each side at which local motion is measured for the record."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -72,6 +79,9 @@ def motion(
         for output, image in zip(outputs, (sums.odd + sums.even, sums.odd, sums.even), strict=True):
             output[tilt] = image
         motions[tilt], rows[tilt] = found.motion, _row(found, defective)
+        if rows[tilt]["median_step_A"] > _DRIFTED:
+            step = f"its frames move by {rows[tilt]['median_step_A']:.0f} Å each, more than {_DRIFTED:.0f} Å"
+            use[tilt], why_not[tilt] = False, why_not[tilt] or f"image is blurred by drift: {step}"
     if camera is None:
         raise InputError(
             f"{tilt_series.name}: none of its movies can be read; the first: {next(filter(None, why_not))}"
@@ -179,13 +189,20 @@ def _correct(
 
 def _row(found: MotionEstimate, defective: int) -> dict:
     shift = found.motion.shift
+    steps = np.linalg.norm(np.diff(shift, axis=0), axis=1)
+    along = [np.linspace(-0.5, 0.5, _LOOKED_AT) * side for side in found.motion.extent]
+    grid = np.stack(np.meshgrid(*along), axis=-1).reshape(-1, 2)
+    local = displacement(found.motion, grid) - shift[:, None]
     return {
         "kept": found.kept,
         "gain_whole": found.gain[0],
         "gain_local": found.gain[1],
         "shift_error": found.error,
         "drift": float(np.linalg.norm(shift[-1] - shift[0])),
-        "path": float(np.linalg.norm(np.diff(shift, axis=0), axis=1).sum()),
+        "path": float(steps.sum()),
+        "median_step_A": float(np.median(steps)) if len(steps) else 0.0,
+        "local_rms_A": float(np.sqrt((local**2).sum(-1).mean())),
+        "track_A": (shift - shift[0]).round(2).tolist(),
         "defective_pixels": defective,
     }
 

@@ -13,10 +13,11 @@ from tiltwise.ops.beads import find_beads, measure_bead_diameter
 from tiltwise.ops.image_cleaning import clean_images
 from tiltwise.ops.patch_alignment import align_to_patches
 from tiltwise.ops.track_alignment import TrackAlignment, place_points
+from tiltwise.ops.track_deformation import TrackDeformation, deform_to_tracks
 from tiltwise.params.align import AlignParams
 from tiltwise.stages.align.levelling import level_specimen, slab_figures
 from tiltwise.stages.align.markerless import MatchedSeries, match_series
-from tiltwise.stages.align.record import matching_figures, track_figures
+from tiltwise.stages.align.record import deformation_figures, matching_figures, track_figures
 
 _BEAD_PIXEL = 1 / 12
 """Pixel at which beads are located, in their diameters: a parabola through three samples of a response as smooth as
@@ -42,9 +43,10 @@ def align(
     gold beads are found to these; either is taken if it places held-out patches or beads better. A tilt that is dark,
     or that does not agree with the others, is excluded with the reason, and its row of the geometry is interpolated.
     The axis stays in the half-turn of its prior. The origin is the middle of the specimen in depth, and where no common
-    shift is left; the slab of the specimen is level, by an offset of the tilt angles and an x-tilt. Raises InputError
-    where no axis is known or too few tilts are usable, and StageError where the result agrees less with the images than
-    no alignment does, or patches or beads are asked for and there are none.
+    shift is left; the slab of the specimen is level, by an offset of the tilt angles and an x-tilt. At last a smooth
+    deformation of specimen and images is fitted to the tracks, and kept if it places held-out ones better. Raises
+    InputError where no axis is known or too few tilts are usable, and StageError where the result agrees less with the
+    images than no alignment does, or patches or beads are asked for and there are none.
     """
     matched = match_series(tilt_series, params, device, progress)
     series, geometry, method = matched.series, matched.geometry, "projection"
@@ -67,10 +69,14 @@ def align(
         specimen_thickness=specimen["thickness_A"] if params.level_specimen else None,
         beads=gold,
     )
+    deformed = _follow_deformation(result, patches, beads, params)
+    if deformed is not None:
+        result = deformed.tilt_series
     quality = matching_figures(result, matched.found, matched.correlation) | {
         "method": method,
         "patches": track_figures(series, patches, "width_A"),
         "beads": track_figures(series, beads, "diameter_A"),
+        "deformation": deformation_figures(deformed),
         "specimen": specimen,
     }
     if method != "projection":
@@ -103,6 +109,19 @@ def _follow_beads(matched: MatchedSeries, geometry: TiltGeometry, params: AlignP
         found = align_to_beads(candidates, geometry, diameter, params.thickness)
     if found is None and params.method == "beads":
         raise StageError(f"{series.name}: too few gold beads to align by; set method of the step align to projection")
+    return found
+
+
+def _follow_deformation(
+    series: TiltSeries, patches: TrackAlignment | None, beads: TrackAlignment | None, params: AlignParams
+) -> TrackDeformation | None:
+    """What beads, or patches where beads are too few, say of a deformation of the aligned series; None where neither
+    can. Only beads are points, and tell the magnification of an image from what its parts do."""
+    found = None
+    if params.deformation and beads is not None:
+        found = deform_to_tracks(series, beads.observations)
+    if params.deformation and found is None and patches is not None:
+        found = deform_to_tracks(series, patches.observations, ("sample", "warp"))
     return found
 
 

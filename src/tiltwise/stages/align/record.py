@@ -1,10 +1,17 @@
 """What the record of an alignment says: figures per tilt, of the tracks, of the slab."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.projection_matching import Alignment
 from tiltwise.ops.track_alignment import TrackAlignment
+from tiltwise.ops.track_deformation import TrackDeformation
+
+_ARROWS = 9
+"""Places along each side at which a deformation is recorded."""
 
 
 def matching_figures(series: TiltSeries, found: Alignment, correlation: tuple[float, float]) -> dict:
@@ -45,4 +52,31 @@ def track_figures(series: TiltSeries, tracks: TrackAlignment | None, size: str) 
         "held_out_residual_A": round(tracks.held_out, 4),
         "held_out_residual_without_A": round(tracks.held_out_before, 4),
         "residual_A": [None if r is None or not np.isfinite(r) else round(r, 4) for r in residual],
+    }
+
+
+def deformation_figures(found: TrackDeformation | None) -> dict | None:
+    """Of the deformation that was tried: the widths of the priors of what was kept, the gain on held-out tracks, how
+    far it moves the middle plane in each tilt, and how in the tilt where most: rows of x, y, dx, dy."""
+    if found is None:
+        return None
+    figures = {
+        "kept": dict(found.widths),
+        "held_out_residual_A": round(found.held_out, 4),
+        "held_out_residual_without_A": round(found.held_out_before, 4),
+    }
+    if not found.widths:
+        return figures
+    series = found.tilt_series
+    along = [np.linspace(-0.45, 0.45, _ARROWS) * n * series.pixel_size for n in series.image_shape[::-1]]
+    grid = np.stack(np.meshgrid(*along, 0.0), axis=-1).reshape(-1, 3)
+    rigid = specimen_in_images(replace(series, deformation=None), grid)[0]
+    moved = specimen_in_images(series, grid)[0] - rigid
+    rms = np.sqrt((moved**2).sum(-1).mean(-1))
+    rms[~series.use] = np.nan
+    most = int(np.nanargmax(rms))
+    return figures | {
+        "moved_A": [None if np.isnan(value) else round(float(value), 3) for value in rms],
+        "most_moved_tilt": most,
+        "arrows_A": np.concatenate([rigid[most], moved[most]], axis=1).round(2).tolist(),
     }
