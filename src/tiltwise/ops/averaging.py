@@ -127,6 +127,22 @@ def _swapped(half: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def explained_power(first: Accumulator, second: Accumulator, mask: torch.Tensor) -> float:
+    """What a map of all particles explains of their images, in units of log likelihood, without what is noise in it.
+
+    Numerator N and denominator D of all would explain Σ |N|² / 2 D over half the frequencies; noise adds to |N|², not to
+    N₁* N₂ of two independent halves, so it is 2 Σ Re(N₁* N₂) / D, within a mask (n, n, n) of the maps N / √D.
+    """
+    first, second = _whole_group(first), _whole_group(second)
+    root = hermitian_complete(first.denominator + second.denominator)
+    root = root.clamp_min(1e-9 * float(root.max())).sqrt()
+    maps = []
+    for part in (first, second):
+        values = (hermitian_complete(part.numerator) / root).to(torch.complex64)
+        maps.append(grid_to_volume(SpectralGrid(values=values, step=part.step, box_size=part.box_size)))
+    return float(first.box_size**3 * (maps[0] * maps[1] * mask**2).double().sum())
+
+
 def shell_means(total: Accumulator) -> torch.Tensor:
     """(shell,) float64 mean of the denominator over the shells |k| · box that are whole on the grid."""
     if total.denominator.device.type != "cpu":

@@ -11,9 +11,9 @@ resolution, and a reference whose amplitudes fall off a little differently than 
 free in every half turn of χ (a lobe of the CTF), with a prior of 1 ± 0.5 (κ = 4), and eliminated:
 L(δ) = Σ_bands (c + κ)² / (q + κ) / 2. What is left is where the rings lie; with fewer than two lobes nothing is tried.
 
-Three blocks, each behind the gate of `ops.geometry_refinement` (what the particles of one half set say must raise the
-likelihood of the other): one change for all tilts; one for each tilt; and astigmatism, A cos 2az + B sin 2az, one for
-the series, by Gauss-Newton.
+Two blocks, each behind the gate of `ops.geometry_refinement` (what the particles of one half set say must raise the
+likelihood of the other): one change for each tilt; and astigmatism, A cos 2az + B sin 2az, one for the series, by
+Gauss-Newton. What all tilts share is not for a reference to tell that they have made (`ops.defocus_by_average`).
 """
 
 from collections.abc import Sequence
@@ -35,14 +35,14 @@ from tiltwise.ops.tilt_weights import reference_images
 
 STEP = 50.0
 """Å between defoci tried: a phase of a radian at 3 Å is 146 Å."""
-COMMON, OWN, ASTIGMATISM = 1000.0, 300.0, 200.0
-"""Prior standard deviations of the change that all tilts share, of that of each tilt, of A and B, Å."""
+OWN, ASTIGMATISM = 300.0, 200.0
+"""Prior standard deviations of the change of each tilt, of A and B, Å."""
 _REACH = 2.5
 """Standard deviations on either side that are searched."""
 _SURE = 4.0
 """κ: information of the prior of an amplitude, 1 ± 0.5."""
 _MOST_BANDS = 12
-_LEAST_LOBES = 2.0
+LEAST_LOBES = 2.0
 """Of the CTF down to the finest spacing compared; with fewer there are no rings to speak of."""
 
 
@@ -112,7 +112,7 @@ class DefocusRefinement:
     error: np.ndarray
     """(used tilt,) its standard error under the prior, Å; nan where nothing was fitted."""
     gates: tuple[BlockGate, ...]
-    """common, own, astigmatism, as far as they were tried."""
+    """own, astigmatism, as far as they were tried."""
 
     @property
     def accepted(self) -> bool:
@@ -135,30 +135,26 @@ def refine_defocus(species: Sequence[Species], name: str) -> DefocusRefinement:
     used = int(np.count_nonzero(series.use))
     nothing = DefocusRefinement(tilt_series=series, change=np.zeros(used), error=np.full(used, np.nan), gates=())
     resolution = min(kind.resolution for kind in species)
-    if series.ctf is None or _lobes(series, resolution**-2) < _LEAST_LOBES:
+    if count_lobes(series, resolution) < LEAST_LOBES:
         return nothing
     halves = defocus_terms(species, series, searched=True)
     if len(halves) < 2:
         return nothing
-    common = _try_changes(halves, np.zeros(used), "common")
-    reached = common.joint if common.gate.accepted else np.zeros(used)
-    own = _try_changes(halves, reached, "own")
-    reached = own.joint if own.gate.accepted else reached
-    changed = _with_defocus(series, reached)
-    gates = (common.gate, own.gate)
-    bent, gate = _try_astigmatism(species, changed)
+    own = _try_changes(halves)
+    reached = own.joint if own.gate.accepted else np.zeros(used)
+    bent, gate = _try_astigmatism(species, _with_defocus(series, reached))
     information = sum(half.information[:, 0, 0] for half in halves.values())
     return DefocusRefinement(
-        tilt_series=bent if any(g.accepted for g in (*gates, gate)) else series,
+        tilt_series=bent if own.gate.accepted or gate.accepted else series,
         change=reached,
         error=1 / np.sqrt(information + 1 / OWN**2),
-        gates=(*gates, gate),
+        gates=(own.gate, gate),
     )
 
 
 def defocus_terms(species: Sequence[Species], series: TiltSeries, *, searched: bool) -> dict[int, DefocusTerms]:
     """By half set, the terms of all species at the defoci of a series; searched: over the grid, else there alone."""
-    count = int(np.ceil(_REACH * np.hypot(COMMON, OWN) / STEP)) if searched else 0
+    count = int(np.ceil(_REACH * OWN / STEP)) if searched else 0
     result: dict[int, DefocusTerms] = {}
     for kind in species:
         own = kind.with_series(replace(series, ctf=None)).within(series.name)
@@ -216,16 +212,18 @@ def _chunk_terms(
 def _bands(series: TiltSeries, frequency: torch.Tensor) -> list[slice]:
     """Points, |k| rising, of bands equally wide in k²: the lobes of the CTF."""
     square = frequency**2
-    number = int(np.clip(_lobes(series, float(square.max())), 1, _MOST_BANDS))
+    number = int(np.clip(count_lobes(series, float(square.max()) ** -0.5), 1, _MOST_BANDS))
     edges = torch.searchsorted(square, torch.linspace(0, float(square.max()), number + 1)[1:-1].to(square))
     ends = [0, *edges.tolist(), len(frequency)]
     return [slice(first, last) for first, last in zip(ends[:-1], ends[1:], strict=True) if last > first]
 
 
-def _lobes(series: TiltSeries, square: float) -> float:
-    """Half turns of χ up to a squared frequency, 1/Å², at the median defocus: λ Δz k²."""
+def count_lobes(series: TiltSeries, resolution: float) -> float:
+    """Half turns of χ down to a spacing, Å, at the median defocus: λ Δz / d². 0 where no CTF is known."""
+    if series.ctf is None:
+        return 0.0
     defocus = float(np.median(series.ctf.mean_defocus[series.use]))
-    return electron_wavelength(series.optics.voltage) * abs(defocus) * square
+    return electron_wavelength(series.optics.voltage) * abs(defocus) / resolution**2
 
 
 def _profile(
@@ -266,24 +264,20 @@ class _Trial:
     gate: BlockGate
 
 
-def _try_changes(halves: dict[int, DefocusTerms], start: np.ndarray, block: str) -> _Trial:
-    """From a start (tilt,), a change that all tilts share or one of each tilt's own."""
-    best = {half: _best_change(terms, start, block) for half, terms in halves.items()}
+def _try_changes(halves: dict[int, DefocusTerms]) -> _Trial:
+    """A change of each tilt's own."""
+    best = {half: _best_changes(terms) for half, terms in halves.items()}
     gain, chance = [], []
     for half in (1, 2):
-        step = best[3 - half] - start
-        gain.append(halves[half].likelihood(best[3 - half]) - halves[half].likelihood(start))
-        chance.append(chance_gain(float((halves[half].information[:, 0, 0] * step**2).sum())))
-    gate = BlockGate(block=block, width=1.0, gain=tuple(gain), chance=tuple(chance))
-    return _Trial(joint=_best_change(halves[1] + halves[2], start, block), gate=gate)
+        gain.append(halves[half].likelihood(best[3 - half]))
+        chance.append(chance_gain(float((halves[half].information[:, 0, 0] * best[3 - half] ** 2).sum())))
+    gate = BlockGate(block="own", width=1.0, gain=tuple(gain), chance=tuple(chance))
+    return _Trial(joint=_best_changes(halves[1] + halves[2]), gate=gate)
 
 
-def _best_change(terms: DefocusTerms, start: np.ndarray, block: str) -> np.ndarray:
+def _best_changes(terms: DefocusTerms) -> np.ndarray:
     """(tilt,) the most probable changes: the top of profile and prior on the grid, by a parabola through its place."""
-    if block == "common":
-        total = terms.profile.sum(0) - 0.5 * (terms.change / COMMON) ** 2
-        return np.full(len(start), _top(terms.change, total))
-    prior = -0.5 * ((terms.change - start[:, None]) / OWN) ** 2
+    prior = -0.5 * (terms.change / OWN) ** 2
     return np.array([_top(terms.change, row) for row in terms.profile + prior])
 
 

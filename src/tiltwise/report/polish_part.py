@@ -13,7 +13,6 @@ _NAMES = {
     "magnification": "magnification",
     "sample": "deformation of the specimen",
     "warp": "warp of the images",
-    "common": "defocus of the series",
     "own": "defocus of each tilt",
     "astigmatism": "astigmatism",
 }
@@ -52,6 +51,10 @@ def _gates(entry: Entry) -> Html:
 def _gate_rows(quality: dict[str, Any]) -> Iterator[tuple]:
     for record in quality.get("cycles") or []:
         for name, gates in (record.get("gates") or {}).items():
+            shared = gates.get("common_defocus")
+            if shared:
+                text = f"defocus of the series, {shared['change_A']:+.0f} Å"
+                yield record["cycle"], name, text, f"{shared['gain']:+.1f}", "both", "taken" if shared["change_A"] else ""
             for found in [*gates.get("geometry", []), gates.get("defocus") or {}]:
                 for block, gate in (found.get("blocks") or {}).items():
                     first, second = gate["gain"]

@@ -11,6 +11,7 @@ from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.defocus_by_average import refine_common_defoci
 from tiltwise.ops.defocus_on_images import refine_defocus
 from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.geometry_on_images import refine_geometry
@@ -135,8 +136,11 @@ def _cycle(setup: Setup, state: _State, params: PolishParams, progress: Progress
     )
     gates: dict[str, dict] = {}
     for number, name in enumerate(kind.series):
-        progress(0.3 + 0.6 * number / len(kind.series), f"geometry and defocus of {name}")
-        kind, gates[name] = _refine_series(kind, name, params)
+        progress(0.2 + 0.4 * number / len(kind.series), f"geometry of {name}")
+        kind, gates[name] = _refine_geometry(kind, name, params)
+    if params.refine_defocus:
+        progress(0.6, "defocus of each series")
+        kind, gates = _refine_defoci(kind, setup.symmetry, gates)
     progress(0.9, "average")
     changed = replace(
         state,
@@ -148,8 +152,8 @@ def _cycle(setup: Setup, state: _State, params: PolishParams, progress: Progress
     return _weighted(setup, changed), gates
 
 
-def _refine_series(kind: Species, name: str, params: PolishParams) -> tuple[Species, dict]:
-    """The blocks of one series, as far as they hold."""
+def _refine_geometry(kind: Species, name: str, params: PolishParams) -> tuple[Species, dict]:
+    """The geometry of one series, as far as it holds."""
     record: dict = {"geometry": []}
     names = block_names(params)
     for _ in range(_ROUNDS if names else 0):
@@ -158,11 +162,19 @@ def _refine_series(kind: Species, name: str, params: PolishParams) -> tuple[Spec
         if not found.accepted:
             break
         kind = found.species[0]
-    if params.refine_defocus:
-        defocus = refine_defocus([kind], name)
-        record["defocus"] = defocus.record()
-        kind = kind.with_series(defocus.tilt_series)
     return kind, record
+
+
+def _refine_defoci(kind: Species, symmetry: str, gates: dict[str, dict]) -> tuple[Species, dict[str, dict]]:
+    """What the tilts of each series share, then each tilt's own; gates with what was found put beside the geometry."""
+    kind, common = refine_common_defoci(kind, symmetry)
+    told = {}
+    for name, record in gates.items():
+        found = refine_defocus([kind], name)
+        kind = kind.with_series(found.tilt_series)
+        shared = {"common_defocus": common[name].record()} if name in common else {}
+        told[name] = record | shared | {"defocus": found.record()}
+    return kind, told
 
 
 def _weighted(setup: Setup, state: _State) -> _State:

@@ -1,0 +1,133 @@
+"""The defocus that all tilts of a series share, found by averaging anew under each that may be.
+
+Against a reference that the series itself helped to make under a wrong defocus, the wrong defocus looks right: the
+reference has learnt its errors (`ops.defocus_on_images` then finds a gain of nothing where the truth, as a reference,
+gives hundreds of log units). So the reference must follow: for each change the sums of both halves are made anew, and
+judged by what the map explains of the images, 2 Σ Re(N₁* N₂) / (D₁ + D₂) (`ops.averaging.explained_power`). For
+particles that contribute to a frequency with the transfers c_i under true ones t_i that is |V|² (Σ c_i t_i)² / Σ c_i²,
+by the inequality of Cauchy and Schwarz greatest where c_i = t_i. (The FSC of the halves is no judge: it divides by the
+power of the maps, and prefers zeros of the transfer that do not coincide, true or not; by it two series were moved
+apart.)
+
+Sums of the other series are made once, and all on a grid that holds the band compared and no more.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.averaging import Accumulator, accumulate, empty_accumulator, explained_power, merge
+from tiltwise.ops.defocus_on_images import LEAST_LOBES, count_lobes
+from tiltwise.ops.particle_chunks import particle_chunks
+from tiltwise.ops.particle_images import on_grid
+from tiltwise.ops.references import sphere_mask
+from tiltwise.ops.species import Species
+
+_REACH, _STEP = 1500.0, 250.0
+"""Å, searched to both sides: a phase of 0.4 radians at 6 Å a step."""
+_WORTH = 3.0
+"""Log units that a change must gain: one parameter gains half a unit by chance, and more than 3 once in 70 times."""
+_MARGIN = 1.15
+"""The small box holds frequencies this much beyond the band."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CommonDefocus:
+    """The change of the defoci of one series, and the evidence for it."""
+
+    change: float
+    """Å; 0 where none was accepted."""
+    tried: np.ndarray
+    """(trial,) changes, Å."""
+    explained: np.ndarray
+    """(trial,) power of the images explained, log units."""
+
+    @property
+    def gain(self) -> float:
+        """Of the best change tried over none."""
+        return float(self.explained.max() - self.explained[self.tried == 0][0])
+
+    def record(self) -> dict:
+        """For the report."""
+        return {
+            "change_A": self.change,
+            "gain": self.gain,
+            "tried_A": self.tried.tolist(),
+            "explained": self.explained.tolist(),
+        }
+
+
+def refine_common_defoci(kind: Species, symmetry: str) -> tuple[Species, dict[str, CommonDefocus]]:
+    """Search one change of defocus for each series that has a CTF with rings in the band, and particles in both halves.
+
+    Gives the species under the accepted changes, and what was found by series.
+    """
+    found, whole = {}, None
+    for name in kind.series:
+        series, own = kind.source.tilt_series[name], kind.within(name)
+        if count_lobes(series, kind.resolution) < LEAST_LOBES or {1, 2} - set(own.particles.half_set.tolist()):
+            continue
+        whole = _sums(kind, symmetry) if whole is None else whole
+        rest = {half: _less(whole[half], part) for half, part in _sums(own, symmetry).items()}
+        found[name] = _search(own, rest, series, symmetry)
+        changed = shifted_defocus(series, found[name].change)
+        kind = kind.with_series(changed)
+        whole = _added(rest, _sums(own.with_series(changed), symmetry))
+    return kind, found
+
+
+def shifted_defocus(series: TiltSeries, change: float) -> TiltSeries:
+    """The series with all its defoci changed, Å."""
+    ctf = series.ctf
+    return replace(series, ctf=replace(ctf, defocus_u=ctf.defocus_u + change, defocus_v=ctf.defocus_v + change))
+
+
+def _search(own: Species, rest: dict[int, Accumulator], series: TiltSeries, symmetry: str) -> CommonDefocus:
+    steps, mask, found = np.arange(-_REACH, _REACH + 1, _STEP), _mask(own), []
+    for step in steps:
+        sums = _added(rest, _sums(own.with_series(shifted_defocus(series, float(step))), symmetry))
+        found.append(explained_power(sums[1], sums[2], mask))
+    explained = np.array(found)
+    accepted = explained.max() - explained[steps == 0][0] > _WORTH
+    return CommonDefocus(change=_top(steps, explained) if accepted else 0.0, tried=steps, explained=explained)
+
+
+def _added(first: dict[int, Accumulator], second: dict[int, Accumulator]) -> dict[int, Accumulator]:
+    return {half: merge(first[half], second[half]) for half in (1, 2)}
+
+
+def _less(whole: Accumulator, part: Accumulator) -> Accumulator:
+    return replace(whole, numerator=whole.numerator - part.numerator, denominator=whole.denominator - part.denominator)
+
+
+def _box(kind: Species) -> int:
+    """Side of the small box, even: 2 · radius · margin, at most the box of the crops."""
+    radius = kind.source.settings.radius_of(kind.resolution)
+    return min(2 * int(np.ceil(radius * _MARGIN) + 2), kind.source.settings.box_size)
+
+
+def _mask(kind: Species) -> torch.Tensor:
+    settings, box = kind.source.settings, _box(kind)
+    return sphere_mask(box, settings.box_size * settings.pixel_size / box, settings.particle_radius)
+
+
+def _sums(kind: Species, symmetry: str) -> dict[int, Accumulator]:
+    radius = kind.source.settings.radius_of(kind.resolution)
+    box = _box(kind)
+    totals = {half: empty_accumulator(box, radius, symmetry) for half in (1, 2)}
+    chunks = particle_chunks(kind.source, kind.particles, weights=kind.weights, resolution=kind.resolution)
+    for _, half, index, images in chunks:
+        still = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
+        accumulate(totals[half], on_grid(images, box), kind.particles.rotation[index], still)
+    return totals
+
+
+def _top(place: np.ndarray, value: np.ndarray) -> float:
+    """Where the parabola through the best and its neighbours is highest."""
+    best = int(np.clip(value.argmax(), 1, len(value) - 2))
+    below, middle, above = value[best - 1 : best + 2]
+    curvature = below - 2 * middle + above
+    offset = 0.5 * (below - above) / curvature if curvature < 0 else 0.0
+    return float(place[best] + _STEP * np.clip(offset, -1, 1))
