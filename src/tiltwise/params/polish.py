@@ -1,11 +1,10 @@
 """Parameters of the refinement of geometry, CTF and poses on particles."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from tiltwise.data.units import Angstrom
 from tiltwise.params.base import Params
+from tiltwise.params.weighting import ExposureWeighting
 
 
 class PolishParams(Params):
@@ -25,11 +24,7 @@ class PolishParams(Params):
         description="Refine a smooth deformation of the specimen over the exposure, and a smooth warp of each image.",
     )
     refine_defocus: bool = Field(True, description="Refine the defocus of every tilt, and the astigmatism.")
-    exposure_weighting: Literal["none", "critical", "published", "measured"] = Field(
-        "critical",
-        description="Signal left by each exposure: alike for all, the critical-exposure curve, the published formula "
-        "from one score of each exposure, or measured shell by shell.",
-    )
+    exposure_weighting: ExposureWeighting = "critical"
     search_shift: Angstrom = Field(
         15.0, ge=0, description="Farthest that a particle may move from its starting position."
     )

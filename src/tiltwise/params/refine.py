@@ -1,11 +1,10 @@
 """Parameters of the refinement of particle poses."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from tiltwise.data.units import Angstrom, Degree
 from tiltwise.params.base import Params
+from tiltwise.params.weighting import ExposureWeighting
 
 
 class RefineParams(Params):
@@ -37,9 +36,5 @@ class RefineParams(Params):
         description="Particles that hold less than this part of the reference's amplitude are left out; 0 keeps all.",
     )
     refine_tilt_shifts: bool = Field(True, description="Refine the shift of every tilt image from the particles.")
-    exposure_weighting: Literal["none", "critical", "published", "measured"] = Field(
-        "critical",
-        description="Signal left by each exposure: alike for all, the critical-exposure curve, the published formula "
-        "from one score of each exposure, or measured shell by shell.",
-    )
+    exposure_weighting: ExposureWeighting = "critical"
     seed: int = Field(0, ge=0, description="Seed of everything random.")

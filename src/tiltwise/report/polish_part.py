@@ -54,7 +54,14 @@ def _gate_rows(quality: dict[str, Any]) -> Iterator[tuple]:
             shared = gates.get("common_defocus")
             if shared:
                 text = f"defocus of the series, {shared['change_A']:+.0f} Å"
-                yield record["cycle"], name, text, f"{shared['gain']:+.1f}", "both", "taken" if shared["change_A"] else ""
+                yield (
+                    record["cycle"],
+                    name,
+                    text,
+                    f"{shared['gain']:+.1f}",
+                    "both",
+                    "taken" if shared["change_A"] else "",
+                )
             for found in [*gates.get("geometry", []), gates.get("defocus") or {}]:
                 for block, gate in (found.get("blocks") or {}).items():
                     first, second = gate["gain"]
