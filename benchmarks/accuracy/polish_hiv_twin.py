@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from polish_case import chosen_rows, climb, setting, spoil_case
+from scipy.spatial.transform import Rotation
 
 from tiltwise.data.deformation import Deformation
 from tiltwise.data.particles import Particles
@@ -22,10 +23,10 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.io.model import read_atoms
 from tiltwise.io.relion import read_particles, read_tilt_series_set
-from tiltwise.ops.filters import low_pass
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.half_sets import spatial_blocks
-from tiltwise.ops.masks import soft_mask_from_map
+from tiltwise.ops.interpolate import centred_points, sample_volume
+from tiltwise.ops.masks import soft_sphere
 from tiltwise.params.microscope import MicroscopeParams, MotionParams
 from tiltwise.params.polish import PolishParams
 from tiltwise.params.presets import MICROSCOPES
@@ -40,12 +41,13 @@ from tiltwise.workflows.simulation import Truth
 SHARED = Path(os.environ.get("TILTWISE_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 RELION = SHARED / "hiv_empiar10164" / "relion5"
 MODEL = SHARED / "models" / "ca_sp1_from_empiar10164.cif"
-PIXEL, BOX, DIAMETER, SEED = 2.7, 96, 150.0, 0
-"""Å, px, Å."""
+PIXEL, BOX, DIAMETER, RADIUS, SEED = 2.7, 96, 150.0, 65.0, 0
+"""Å, px, Å, Å: of the sphere that is compared, within which the lattice is the same for all particles."""
 SIDE, VIRIONS = setting("SIDE", 1024), setting("VIRIONS", 2)
 HEXAMER = ("Af", "Ag", "Ah", "Ai", "Ak", "Al")
 """The chains of the model that are near complete; they lie about the six-fold axis, which is the particles' z."""
 _THICKNESS = 1400.0  # Å of ice
+_AVERAGED = 60  # particles, whose neighbours make the surroundings in the truth
 _LINK = 110.0  # Å: neighbours in the lattice, 75 Å apart, hang together, virions do not
 
 
@@ -69,14 +71,13 @@ def make_truth() -> Truth:
         rng = np.random.default_rng([SEED, 9, number])
         made[name] = imaged(series, particles, scatterer, rng)
         parts.append(particles)
-    density = potential_map(scatterer, PIXEL, BOX)
-    low = low_pass(torch.as_tensor(density.data), 20.0, PIXEL)
-    mask = soft_mask_from_map(low, 0.1 * float(np.percentile(low.numpy(), 99.9)), 8.0 / PIXEL, 5.0)
+    particles = joined(parts)
+    density = lattice_map(potential_map(scatterer, PIXEL, BOX), particles)
     return Truth(
         tilt_series=made,
-        particles=joined(parts),
+        particles=particles,
         map=density,
-        mask=Volume(data=mask.numpy(), voxel_size=PIXEL),
+        mask=Volume(data=soft_sphere((BOX,) * 3, RADIUS / PIXEL, 6.0).numpy(), voxel_size=PIXEL),
         particle_diameter=DIAMETER,
         reference_lowpass=40.0,
     )
@@ -86,6 +87,26 @@ def hexamer() -> Scatterer:
     """Six chains, centred on their common axis."""
     atoms = read_atoms(MODEL, chains=HEXAMER)
     return scatterer_from_atoms(replace(atoms, position=atoms.position - atoms.position.mean(axis=0)))
+
+
+def lattice_map(hexamer_map: Volume, particles: Particles) -> Volume:
+    """What a perfect average shows: the hexamer, and its neighbours as they lie about a particle on average, in C6."""
+    rng, data = np.random.default_rng(SEED), torch.as_tensor(np.array(hexamer_map.data, np.float32))
+    grid = centred_points((BOX,) * 3).double()
+    near = grid.norm(dim=-1) < (RADIUS + 20.0) / PIXEL
+    around = torch.zeros(int(near.sum()), dtype=torch.float64)
+    chosen = rng.permutation(len(particles))[:_AVERAGED]
+    for p in chosen:
+        own = np.flatnonzero(particles.tilt_series == particles.tilt_series[p])
+        apart = np.linalg.norm(particles.position[own] - particles.position[p], axis=1)
+        turn = (particles.rotation[p] * Rotation.from_euler("z", 60.0 * rng.integers(6), degrees=True)).inv()
+        for q in own[(apart > 1) & (apart < RADIUS + 80)]:
+            place = turn.apply(particles.position[q] - particles.position[p]) / PIXEL
+            back = torch.as_tensor((turn * particles.rotation[q]).as_matrix())  # x = place + back · (point of hexamer)
+            around += sample_volume(data, (grid[near] - torch.as_tensor(place)) @ back, method="cubic").double()
+    whole = data.double()
+    whole[near] += around / len(chosen)
+    return Volume(data=whole.float().numpy(), voxel_size=PIXEL)
 
 
 def cut_out(series: TiltSeries, particles: Particles) -> tuple[TiltSeries, Particles]:
