@@ -130,8 +130,8 @@ def _swapped(half: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 def explained_power(first: Accumulator, second: Accumulator, mask: torch.Tensor) -> float:
     """What a map of all particles explains of their images, log units of likelihood, without the noise.
 
-    Numerator N and denominator D of all would explain Σ |N|² / 2 D over half the frequencies; noise adds to |N|², not to
-    N₁* N₂ of two independent halves, so it is 2 Σ Re(N₁* N₂) / D, within a mask (n, n, n) of the maps N / √D.
+    Numerator N and denominator D of all would explain Σ |N|² / 2 D over half the frequencies; noise adds to |N|², not
+    to N₁* N₂ of two independent halves, so it is 2 Σ Re(N₁* N₂) / D, within a mask (n, n, n) of the maps N / √D.
     """
     first, second = _whole_group(first), _whole_group(second)
     root = hermitian_complete(first.denominator + second.denominator)
