@@ -214,3 +214,12 @@ def test_torch_is_not_loaded_by_light_commands(project, words):
     command = [sys.executable, "-c", program, *(word.replace("PROJECT", str(project)) for word in words)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", ["empiar-10164", "empiar-10304", "empiar-10491"])
+def test_recipes_of_public_deposits_polish_what_they_refine(tiltwise, tmp_path, name):
+    assert tiltwise("new", tmp_path / "p", "--recipe", name, "--set", "refine.iterations=3")[0] == 0
+    made = {step.name: step.params for step in load_recipe(tmp_path / "p").steps}
+    assert made["refine"].iterations == 3
+    assert made["polish"].symmetry == made["refine"].symmetry
+    assert made["pick"].particle_diameter > 0

@@ -82,15 +82,15 @@ def measure(project: Path) -> dict:
     refined, finished = (read_record(project / step / "all")["quality"] for step in ("refine", "postprocess"))
     particles = store.load("particles", project / "refine" / "all", project)
     half_maps = store.load("half_maps", project / "refine" / "all", project)
-    narrow, wide = (_fsc_at(half_maps, edge) for edge in EDGES)
+    narrow, wide = (fsc_at(half_maps, edge) for edge in EDGES)
     theirs = published_average({n: replace(ours[n], geometry=published[n].geometry) for n in NAMES})
     return {
         **figures,
         "fsc_at_23A": narrow,
         "fsc_at_23A_wide_edge": wide,
-        "fsc_corrected_at_23A": _value_at(finished["frequency"], finished["fsc_corrected"]),
-        "published_poses_fsc_at_23A": _fsc_at(theirs, EDGES[0]),
-        "published_poses_fsc_at_23A_wide_edge": _fsc_at(theirs, EDGES[1]),
+        "fsc_corrected_at_23A": value_at(finished["frequency"], finished["fsc_corrected"]),
+        "published_poses_fsc_at_23A": fsc_at(theirs, EDGES[0]),
+        "published_poses_fsc_at_23A_wide_edge": fsc_at(theirs, EDGES[1]),
         "resolution_fsc_A": finished["resolution_fsc_A"],
         "particles": len(particles),
         **without_symmetry(project, ours),
@@ -145,13 +145,13 @@ def published_average(tilt_series: dict[str, TiltSeries]) -> HalfMaps:
     return average_particles(tilt_series, own, box_size=BOX, particle_diameter=DIAMETER, symmetry="C6")
 
 
-def _fsc_at(half_maps: HalfMaps, edge: float) -> float:
+def fsc_at(half_maps: HalfMaps, edge: float) -> float:
     """FSC at FSC_AT of half maps within the sphere, its edge (voxels) outside of RADIUS."""
     first, second = (torch.as_tensor(np.array(volume.data)) for volume in (half_maps.half1, half_maps.half2))
     voxel_size = half_maps.half1.voxel_size
     fsc = half_map_fsc(first, second, soft_sphere(tuple(first.shape), RADIUS / voxel_size, edge))
-    return _value_at(np.arange(len(fsc)) / (len(first) * voxel_size), fsc.tolist())
+    return value_at(np.arange(len(fsc)) / (len(first) * voxel_size), fsc.tolist())
 
 
-def _value_at(frequency: list, fsc: list) -> float:
+def value_at(frequency: list, fsc: list) -> float:
     return round(float(np.interp(1 / FSC_AT, frequency, np.array(fsc, dtype=float))), 3)

@@ -9,7 +9,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.project.create import new_project
 from tiltwise.project.graph import sources_of
 from tiltwise.project.recipe import load_recipe
-from tiltwise.project.recipe_text import set_params, unit_of
+from tiltwise.project.recipe_text import parse_changes, set_params, unit_of
 
 
 @pytest.fixture
@@ -48,6 +48,39 @@ def test_overrides_of_a_new_project(tmp_path):
         new_project(tmp_path / "q", params={"shift": {"shif": 1}})
     with pytest.raises(InputError, match="already a project"):
         new_project(tmp_path / "p")
+
+
+def test_a_recipe_file_starts_a_project_with_its_files_and_with_what_is_set_over_it(tmp_path):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "map.mrc").write_bytes(b"map")
+    short = tmp_path / "lab" / "short.toml"
+    short.write_text(
+        '[inputs]\nreference = "map.mrc"\n[[step]]\nname = "shift"\nparams = { shift = 2.0, start = 3.0 }\n'
+    )
+    project = new_project(
+        tmp_path / "p", recipe=str(short), params=parse_changes(["shift.shift=4", "shift.start = 5.5"])
+    )
+    made = load_recipe(project)
+    assert [step.name for step in made.steps] == ["shift"]
+    assert (made.steps[0].params.shift, made.steps[0].params.start) == (4.0, 5.5)
+    assert (project / made.inputs.reference).resolve() == tmp_path / "lab" / "map.mrc"
+    again = load_recipe(new_project(tmp_path / "q", recipe=str(project / "project.toml")))
+    assert again.steps == made.steps
+    (tmp_path / "lab" / "map.mrc").unlink()
+    with pytest.raises(InputError, match="map.mrc: no such file"):
+        new_project(tmp_path / "r", recipe=str(short))
+    assert not (tmp_path / "r").exists()
+
+
+def test_parameters_set_on_the_command_line_are_values_of_toml_or_words():
+    found = parse_changes(["refine.symmetry=C6", "refine.iterations=3", "reconstruct.iterative.positivity=true"])
+    assert found == {
+        "refine": {"symmetry": "C6", "iterations": 3},
+        "reconstruct": {"iterative": {"positivity": True}},
+    }
+    for wrong in ("refine=3", "refine.iterations", ".x=1"):
+        with pytest.raises(InputError, match="is set as STEP.KEY=VALUE"):
+            parse_changes([wrong])
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,16 @@ from tiltwise.data.errors import InputError
     "--recipe",
     default="template",
     show_default=True,
-    help="Starting recipe: template, spheres, movies, classes or polished.",
+    metavar="NAME|FILE",
+    help="Starting recipe: template, spheres, movies, classes, polished, that of a public deposit (empiar-10164, "
+    "empiar-10304, empiar-10491), or a file like project.toml.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="STEP.KEY=VALUE",
+    help="Set a parameter of the recipe, as refine.symmetry=C6; may be repeated.",
 )
 @click.option("--reference", metavar="FILE", help="Density map (MRC) to search with and to start the refinement from.")
 @click.option("--centres", metavar="FILE", help="Sphere centres clicked in your own tomograms.")
@@ -37,12 +46,13 @@ from tiltwise.data.errors import InputError
 )
 @click.option("--gain", metavar="FILE", help="Gain reference of the camera, for movies.")
 @click.option("--focus", metavar="FILE", help="Mask (MRC) of the region in which classes may differ.")
-def new(project: str, recipe: str, **files: str | None) -> None:
+def new(project: str, recipe: str, changes: tuple[str, ...], **files: str | None) -> None:
     """Make a project folder with a starting recipe."""
     from tiltwise.project.create import new_project
+    from tiltwise.project.recipe_text import parse_changes
 
     given = {name: file and Path(file) for name, file in files.items()}
-    folder = new_project(Path(project), recipe=recipe, **given)
+    folder = new_project(Path(project), recipe=recipe, params=parse_changes(changes), **given)
     click.echo(f"{folder / 'project.toml'} holds every step and parameter; next: tiltwise import {project} FILES")
 
 

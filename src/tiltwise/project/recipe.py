@@ -94,7 +94,11 @@ class Recipe:
 
 def load_recipe(project: Path) -> Recipe:
     """Read and check project.toml; InputError with one line for whatever is wrong in it."""
-    path = Path(project) / RECIPE
+    return read_recipe(Path(project) / RECIPE)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe; what it leaves out has its default. InputError with one line for what is wrong."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

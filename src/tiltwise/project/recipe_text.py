@@ -2,6 +2,8 @@
 comments stay."""
 
 import re
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import tomlkit
 from pydantic.fields import FieldInfo
 from tomlkit.items import Table
 
+from tiltwise.data.errors import InputError
 from tiltwise.data.units import Unit
 from tiltwise.params.base import Params
 from tiltwise.project.commit import write_file
@@ -108,6 +111,28 @@ def set_params(project: Path, step: str, changes: dict[str, Any]) -> Recipe:
     changed = parse_recipe(tomlkit.parse(text).unwrap(), str(path))
     write_file(path, text)
     return changed
+
+
+def parse_changes(changes: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Parameters by step from texts like 'refine.symmetry=C6'; a value is one of TOML, or else a word."""
+    found: dict[str, Any] = {}
+    for change in changes:
+        path, equals, text = change.partition("=")
+        keys = path.strip().split(".")
+        if not equals or len(keys) < 2 or not all(keys):
+            raise InputError(f"{change!r}: a parameter is set as STEP.KEY=VALUE, as in refine.symmetry=C6")
+        value: Any = _value(text.strip())
+        for key in reversed(keys):
+            value = {key: value}
+        found = merge(found, value)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
