@@ -19,7 +19,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 NO_HOME = {"utils", "util", "misc", "common", "helpers", "helper", "tools", "lib", "core"}
 KINDS = {
     *("tilt_series", "tomogram", "half_tomograms", "pyramid", "particles"),
-    *("half_maps", "class_maps", "map", "mask", "local_resolution", "reference", "centres", "shapes", "gain", "focus"),
+    *("half_maps", "class_maps", "map", "mask", "local_resolution", "reference", "centres", "shapes", "gain"),
+    *("defects", "focus"),
 }
 
 

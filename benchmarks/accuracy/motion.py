@@ -74,9 +74,9 @@ def bright_figures(folder: Path) -> dict:
     """The bright movie through the whole stage: read, defects, fit, sums. The first call compiles, untimed."""
     movie, truth = open_movie(folder / "movie.mrc"), np.loadtxt(folder / "movie_truth.txt")
     warm = [frame[:600, :600] for frame in movie]
-    motion(one_tilt(np.stack(warm), 0.0), None, MotionParams(patch_size=200))
+    motion(one_tilt(np.stack(warm), 0.0), None, None, MotionParams(patch_size=200))
     before = time.process_time()
-    result = motion(one_tilt(movie, 0.0), None, MotionParams())
+    result = motion(one_tilt(movie, 0.0), None, None, MotionParams())
     seconds = time.process_time() - before
     error = result.motions[0].shift / PIXEL - truth
     return {
@@ -93,7 +93,7 @@ def movie_errors(folder: Path, number: int) -> tuple[float, float, float, float]
     with np.load(folder / f"truth_{number}.npz") as truth:
         track, shape = truth["track"], truth["shape"]
     before = time.process_time()
-    found = motion(one_tilt(frames, FRAME_EXPOSURE * len(track)), None, MotionParams()).motions[0]
+    found = motion(one_tilt(frames, FRAME_EXPOSURE * len(track)), None, None, MotionParams()).motions[0]
     seconds = time.process_time() - before
     sides = [np.linspace(-0.49, 0.49, points) * n * PIXEL for points, n in ((25, SHAPE[1]), (17, SHAPE[0]))]
     grid = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 2)

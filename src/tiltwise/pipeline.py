@@ -58,7 +58,7 @@ STAGES: tuple[Stage, ...] = (
     _stage(
         "motion",
         "tilt_series",
-        ("tilt_series", "gain?"),
+        ("tilt_series", "gain?", "defects?"),
         ("tilt_series",),
         "correct the motion of movies and sum their frames",
     ),

@@ -4,9 +4,11 @@ import tifffile
 from made_eer import write_eer
 
 from tiltwise.data.errors import InputError
+from tiltwise.io.defects import read_defects
 from tiltwise.io.eer import group_frames
-from tiltwise.io.movies import EerReading, open_movie, read_defects, read_gain
+from tiltwise.io.movies import EerReading, open_movie, read_gain
 from tiltwise.io.mrc import write_mrc
+from tiltwise.ops.defect_map import defective_pixels
 
 SHAPE = (5, 24, 32)
 
@@ -136,9 +138,22 @@ def test_gain_references(tmp_path):
 
 
 def test_defect_maps(tmp_path):
-    (tmp_path / "defects.txt").write_text("# x y w h\n3 4 2 1\n10 0 1 24\n")
-    bad = read_defects(tmp_path / "defects.txt", (24, 32))
-    assert bad.sum() == 26 and bad[4, 3] and bad[4, 4] and bad[:, 10].all()
-    (tmp_path / "defects.txt").write_text("3 4 two 1\n")
-    with pytest.raises(InputError, match="each line of a defect list"):
-        read_defects(tmp_path / "defects.txt", (24, 32))
+    path = tmp_path / "defects.txt"
+    path.write_text("# x y w h\n3 4 2 1\n10 0 1 24 # a column\n")
+    found = read_defects(path)
+    assert found.rectangles.tolist() == [[3, 4, 2, 1], [10, 0, 1, 24]] and found.shape is None
+    bad = np.zeros((24, 32), bool)
+    bad[4, 3:5], bad[:, 31], bad[9, 0] = True, True, True
+    write_mrc(tmp_path / "bad.mrc", bad.astype(np.int8), 1.0)
+    tifffile.imwrite(tmp_path / "bad.tif", bad[::-1].astype(np.uint8))
+    for name in ("bad.mrc", "bad.tif"):
+        found = read_defects(tmp_path / name)
+        assert found.shape == (24, 32) and np.array_equal(defective_pixels(found, (24, 32), 1), bad)
+
+
+@pytest.mark.parametrize("line", ["3 4 two 1", "3 4 2", "-1 0 1 1", "0 0 0 5", "0 0 1 99999999", "1.5 0 1 1", "\0"])
+def test_a_wrong_defect_list_is_one_line(tmp_path, line):
+    (tmp_path / "defects.txt").write_text(f"1 1 1 1\n{line}\n")
+    with pytest.raises(InputError, match=r"defects.txt: (each line of a defect list|this is not a text file)") as error:
+        read_defects(tmp_path / "defects.txt")
+    one_line(error)

@@ -81,3 +81,15 @@ def test_images_are_no_movies(tmp_path):
     assert summary.failed and "has no movies" in read_record(project / "motion" / "TS")["error"]["message"]
     with pytest.raises(InputError):
         import_tilt_series(tmp_path / "nowhere", [folder / "TS.mrc"])
+
+
+def test_a_defect_map_is_an_input_of_the_recipe(tmp_path):
+    (tmp_path / "defects.txt").write_text("# x y w h\n100 0 1 192\n")
+    project, summary = correct(tmp_path, write_movies(tmp_path / "movies"), defects=tmp_path / "defects.txt")
+    assert not summary.failed
+    quality = read_record(project / "motion" / "TS")["quality"]
+    assert "192 pixels" in quality["defect_map"] and min(quality["defective_pixels"]) >= 192
+    assert "defects.txt" in (project / "project.toml").read_text()
+    (tmp_path / "defects.txt").write_text("100 0 1 193\n")
+    summary = run_project(project, executor="serial", steps=("motion", "motion"))
+    assert summary.failed and "beyond the camera" in read_record(project / "motion" / "TS")["error"]["message"]

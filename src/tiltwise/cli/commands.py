@@ -45,6 +45,7 @@ from tiltwise.data.errors import InputError
     help="Points on filaments or membranes, or their segmentation; {series} for each series.",
 )
 @click.option("--gain", metavar="FILE", help="Gain reference of the camera, for movies.")
+@click.option("--defects", metavar="FILE", help="Defective pixels of the camera: an image, or a list of rectangles.")
 @click.option("--focus", metavar="FILE", help="Mask (MRC) of the region in which classes may differ.")
 def new(project: str, recipe: str, changes: tuple[str, ...], **files: str | None) -> None:
     """Make a project folder with a starting recipe."""

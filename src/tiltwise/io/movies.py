@@ -69,11 +69,12 @@ class Movie:
         else:
             yield from read_mrc(self.path)[0]
 
-    def regrouped(self, frames: int) -> "Movie":
-        """The same movie in this many frames where the file lists electrons; as it is elsewhere."""
+    def read_as(self, **reading: int) -> "Movie":
+        """The same movie with other frames or upsampling (`EerReading`) where the file lists electrons; as it is
+        elsewhere."""
         if self.path.suffix.lower() != ".eer":
             return self
-        return Movie(self.path, reading=replace(self._reading, frames=frames))
+        return Movie(self.path, reading=replace(self._reading, **reading))
 
     @property
     def exposure_shares(self) -> np.ndarray:
@@ -132,46 +133,22 @@ def open_movie(path: str | Path, *, reading: EerReading | None = None) -> Movie:
     return Movie(path, reading=reading)
 
 
-def read_gain(path: str | Path) -> tuple[np.ndarray, bool]:
-    """A gain reference (y, x) float32 from MRC, TIFF or .gain, and whether counts are divided by it, as by a .gain."""
+def read_gain(path: str | Path, what: str = "a gain reference") -> tuple[np.ndarray, bool]:
+    """A gain reference (y, x) float32 from MRC, TIFF or .gain, and whether counts are divided by it, as by a .gain;
+    `what` names it in errors."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in MRC_SUFFIXES:
         data = read_mrc(path)[0]
         if data.shape[0] != 1:
-            raise InputError(f"{path}: is a stack of {data.shape[0]} images, not a gain reference")
+            raise InputError(f"{path}: is a stack of {data.shape[0]} images, not {what}")
         return np.array(data[0], dtype=np.float32), False
     if suffix not in (*TIFF_SUFFIXES, _GAIN_BY_SENSITIVITY):
-        raise InputError(f"{path}: a gain reference is an MRC, TIFF or .gain file")
+        raise InputError(f"{path}: {what} is an MRC, TIFF or .gain file")
     shape, _ = _tiff_layout(path)
     if shape[0] != 1:
-        raise InputError(f"{path}: is a movie of {shape[0]} frames, not a gain reference")
+        raise InputError(f"{path}: is a movie of {shape[0]} frames, not {what}")
     return next(_tiff_frames(path, shape)).astype(np.float32), suffix == _GAIN_BY_SENSITIVITY
-
-
-def read_defects(path: str | Path, shape: tuple[int, int]) -> np.ndarray:
-    """(y, x) bool of a defect map: an image (not 0 where defective), or text with x y width height in each line."""
-    path = Path(path)
-    if path.suffix.lower() in (*MRC_SUFFIXES, *TIFF_SUFFIXES):
-        image, _ = read_gain(path)
-        if image.shape != shape:
-            raise InputError(
-                f"{path}: is {image.shape[1]} × {image.shape[0]} px, but frames are {shape[1]} × {shape[0]}"
-            )
-        return image != 0
-    bad = np.zeros(shape, bool)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        for line in (line for line in lines if line.strip() and not line.lstrip().startswith("#")):
-            x, y, width, height = (int(word) for word in line.split())
-            if min(x, y) < 0 or min(width, height) < 1:
-                raise ValueError(line)
-            bad[y : y + height, x : x + width] = True
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError:
-        raise InputError(f"{path}: each line of a defect list is x y width height in whole pixels") from None
-    return bad
 
 
 def _tiff_layout(path: Path) -> tuple[tuple[int, int, int], np.dtype]:

@@ -98,16 +98,21 @@ def lay_gain(gain: np.ndarray, orientation: int, *, inverted: bool) -> np.ndarra
     return (factor / mean).astype(np.float32)
 
 
+def count_deviation(total: np.ndarray, gain: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(y, x) deviation of each pixel's counts (y, x), times gain, from the mean around it, in units of the root of that
+    mean; and the mean."""
+    expected = total.astype(np.float32) if gain is None else total * gain
+    around = uniform_filter(expected, _SMOOTH, mode="nearest")
+    return (expected - around) / np.sqrt(np.maximum(around, 1e-6)), around
+
+
 def find_defects(total: np.ndarray, gain: np.ndarray | None = None) -> np.ndarray:
     """(y, x) bool: pixels without gain, and those whose total raw counts (y, x) no beam explains.
 
     The mean around a pixel tells what to expect; counts scatter as a Poisson distribution does, or more if the camera's
     do, measured by their median deviation. The bound is where half a sound pixel of the whole camera would lie outside.
     """
-    expected = total.astype(np.float32) if gain is None else total * gain
-    around = uniform_filter(expected, _SMOOTH, mode="nearest")
-    scatter = np.sqrt(np.maximum(around, 1e-6))
-    deviation = (expected - around) / scatter
+    deviation, around = count_deviation(total, gain)
     spread = max(1.4826 * float(np.median(np.abs(deviation[::7, ::5]))), 1e-6)
     bad = deviation > _upper_bound(around, total.size) * max(spread, 1.0)
     bad |= (total == 0) & (around > math.log(total.size / _FALSE_ALARMS))  # a sound pixel may count nothing at less

@@ -35,4 +35,7 @@ class MotionParams(Params):
     frame_exposure: Exposure = Field(
         0.4, gt=0, description="Exposure of each frame where the movie lists electrons (EER)."
     )
-    defects: bool = Field(True, description="Find and replace hot and dead pixels.")
+    eer_sampling: Literal[1, 2, 4] = Field(
+        1, description="Samples for each pixel of the camera along a side where the movie lists electrons (EER)."
+    )
+    defects: bool = Field(True, description="Find and replace hot and dead pixels, beside those of a defect map.")

@@ -41,25 +41,20 @@ def new_project(
     folder: Path,
     *,
     recipe: str = "template",
-    reference: Path | None = None,
-    centres: Path | None = None,
-    shapes: Path | None = None,
-    gain: Path | None = None,
-    focus: Path | None = None,
     params: Mapping[str, Mapping[str, Any]] | None = None,
+    **files: Path | None,
 ) -> Path:
     """Make a project folder with a starting recipe and return its absolute path.
 
     `recipe` is the name of a starting recipe, or a recipe file: one of another project, or a shorter one, what it
-    leaves out having its default. Files given here go before those that it names. `params` overrides parameters by
-    step: {"pick": {"particle_diameter": 180.0}}. InputError if the folder already holds a project, a file is missing,
-    or a step or parameter is unknown or out of bounds.
+    leaves out having its default. `files` are those of [inputs] by their names (`Inputs`) and go before its own.
+    `params` overrides parameters by step: {"pick": {"particle_diameter": 180.0}}. InputError if the folder already
+    holds a project, a file is missing, or a step or parameter is unknown or out of bounds.
     """
     folder = Path(folder).resolve()
     if (folder / RECIPE).exists():
         raise InputError(f"{folder}: there is already a project here")
-    given = {"reference": reference, "centres": centres, "shapes": shapes, "gain": gain, "focus": focus}
-    start = _with_inputs(find_recipe(recipe), given, folder, _folder_of(recipe))
+    start = _with_inputs(find_recipe(recipe), files, folder, _folder_of(recipe))
     start = replace(start, steps=_overridden(start.steps, params or {}, f"recipe {str(recipe)!r}"))
     try:
         folder.mkdir(parents=True, exist_ok=True)

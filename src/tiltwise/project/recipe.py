@@ -38,6 +38,11 @@ class Inputs(Params):
     gain: str | None = Field(
         None, description="Gain reference of the camera for movies (MRC, TIFF or .gain, in any orientation)."
     )
+    defects: str | None = Field(
+        None,
+        description="Defective pixels of the camera for movies: an image (MRC or TIFF, not 0 where defective), or text "
+        "with x y width height in each line, rows from the bottom; the orientation is found.",
+    )
     focus: str | None = Field(
         None, description="Mask (MRC, 0 to 1, on the grid of the averages) of the region in which classes may differ."
     )

@@ -15,6 +15,7 @@ from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.io.centres import read_centres
+from tiltwise.io.defects import read_defects
 from tiltwise.io.images import MRC_SUFFIXES, stack_image_names
 from tiltwise.io.movies import read_gain
 from tiltwise.io.mrc import read_volume, write_mrc, write_volume
@@ -55,6 +56,7 @@ KINDS = (
     "centres",
     "shapes",
     "gain",
+    "defects",
     "focus",
     "given_particles",
 )
@@ -96,7 +98,7 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
 
 
 def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any:
-    """Read a value from an item folder, or a user's file (`reference`, `centres`, `shapes`, `gain`, `focus`).
+    """Read a value from an item folder, or a user's file (`reference`, `centres`, `gain` and the like).
 
     `root` is the project, from which relative image names count. `series` keeps the part of one tilt series where the
     value holds several: of particles its own, of centres its own as (centre, 4) x, y, z, radius in Å, None where it has
@@ -122,6 +124,8 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
         return _reference(path)
     if kind == "gain":
         return read_gain(path)[0]
+    if kind == "defects":
+        return read_defects(path)
     if kind == "centres":
         return read_centres(path) if series is None else read_centres(path).get(series)
     if kind == "shapes":

@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from tiltwise.data.defects import DefectMap
 from tiltwise.data.errors import InputError
 from tiltwise.data.motion import Motion
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.frame_sum import ExposureWeights, FrameSums, sum_frames
-from tiltwise.ops.gain import ORIENTATIONS, correct_frame, find_defects, fit_gain, lay_gain, match_size, replacements
+from tiltwise.ops.gain import correct_frame
 from tiltwise.ops.motion_estimate import Exposures, MotionEstimate, estimate_motion
 from tiltwise.ops.motion_model import displacement
 from tiltwise.ops.motion_patches import crop_frame, gather_frames, working_shape
 from tiltwise.params.motion import MotionParams
+from tiltwise.stages.motion.camera import Camera, calibrate, defects_of
 
 _FINEST = 8.0
 """Å; contrast in ice finer than this adds little to what a frame of a tilt says of its place."""
@@ -35,20 +37,13 @@ class MotionResult:
     motions: tuple[Motion | None, ...]
     """(tilt,) what was taken back; None for a tilt without a readable movie."""
     quality: dict
-    """Figures per tilt, None where there was no movie; how the gain reference lies."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Camera:
-    """What is done to every raw frame."""
-
-    gain: np.ndarray | None
-    stated: str
+    """Figures per tilt, None where there was no movie; how gain reference and defect map lie."""
 
 
 def motion(
     tilt_series: TiltSeries,
     gain: np.ndarray | None,
+    defects: DefectMap | None,
     params: MotionParams,
     *,
     device: str = "cpu",
@@ -56,13 +51,14 @@ def motion(
 ) -> MotionResult:
     """Images from movies: gain, defects, motion of the whole and local, sums of all, odd and even frames.
 
-    `gain` (y, x) is a reference of any orientation; how it lies is found from the first movie. Each movie is decoded
-    once, and one at a time is held, as counts. A movie that cannot be read excludes its tilt, with the reason;
-    InputError if none can, or if the series has none.
+    `gain` (y, x) is a reference of any orientation, and so are the pixels of `defects`; how they lie is found from the
+    first movie. Each movie is decoded once, and one at a time is held, as counts. A movie that cannot be read excludes
+    its tilt, with the reason; InputError if none can, or if the series has none.
     """
     if tilt_series.movies is None or not any(movie is not None for movie in tilt_series.movies):
         raise InputError(f"{tilt_series.name}: has no movies whose motion could be corrected")
-    tilt_series = _regrouped(tilt_series, params.frame_exposure)
+    camera_pixel = tilt_series.pixel_size
+    tilt_series = _as_read(tilt_series, params)
     outputs = [_scratch((tilt_series.number, *_frame_shape(tilt_series))) for _ in range(3)]
     use, why_not = tilt_series.use.copy(), list(tilt_series.why_not)
     camera, motions, rows = None, [None] * tilt_series.number, [None] * tilt_series.number
@@ -74,7 +70,8 @@ def motion(
             use[tilt], why_not[tilt] = False, why_not[tilt] or str(error)
             continue
         if camera is None:
-            camera = _calibrate(gain, raw, params)
+            samples = round(camera_pixel / tilt_series.pixel_size)
+            camera = calibrate(gain, defects, raw, samples, params.gain_orientation)
         sums, found, defective = _correct(raw, camera, tilt_series, tilt, params)
         for output, image in zip(outputs, (sums.odd + sums.even, sums.odd, sums.even), strict=True):
             output[tilt] = image
@@ -113,50 +110,31 @@ def _read(tilt_series: TiltSeries, tilt: int) -> list[np.ndarray]:
     return list(movie)
 
 
-def _regrouped(tilt_series: TiltSeries, frame_exposure: float) -> TiltSeries:
-    """Electrons counted into frames of about this exposure, e⁻/Å², where the movies list single electrons."""
+def _as_read(tilt_series: TiltSeries, params: MotionParams) -> TiltSeries:
+    """The series with electrons counted into frames of about `frame_exposure`, and with `eer_sampling` samples for each
+    pixel, where its movies list single electrons; pixel size and shifts follow."""
 
-    def regroup(movie, exposure: float):
-        again = getattr(movie, "regrouped", None)
-        return movie if again is None or exposure <= 0 else again(max(round(exposure / frame_exposure), 2))
+    def as_read(movie, exposure: float):
+        if not hasattr(movie, "read_as"):
+            return movie
+        frames = {"frames": max(round(exposure / params.frame_exposure), 2)} if exposure > 0 else {}
+        return movie.read_as(upsampling=params.eer_sampling, **frames)
 
-    movies = tuple(regroup(m, float(e)) for m, e in zip(tilt_series.movies, tilt_series.exposure, strict=True))
-    return replace(tilt_series, movies=movies)
-
-
-def _calibrate(gain: np.ndarray | None, raw: list[np.ndarray], params: MotionParams) -> _Camera:
-    """How the gain reference lies on the frames, told by the first movie unless it is a parameter."""
-    if gain is None:
-        return _Camera(None, "no gain reference")
-    total = _total(raw)
-    gain = match_size(gain, total.shape)
-    fit = fit_gain(gain, total)
-    if params.gain_orientation is not None:
-        laid = lay_gain(gain, params.gain_orientation, inverted=fit.inverted and fit.certain)
-        if laid.shape != total.shape:
-            raise InputError(f"the gain reference does not fit the frames when {ORIENTATIONS[params.gain_orientation]}")
-        return _Camera(laid, f"{ORIENTATIONS[params.gain_orientation]}, as given")
-    if not fit.certain:
-        raise InputError("the gain reference fits the frames in no orientation; give gain_orientation, or no reference")
-    sense = "counts divided by it" if fit.inverted else "counts multiplied by it"
-    stated = f"{ORIENTATIONS[fit.orientation]}, {sense} (correlation {abs(fit.correlation[fit.orientation]):.3f})"
-    return _Camera(lay_gain(gain, fit.orientation, inverted=fit.inverted), stated)
-
-
-def _total(raw: list[np.ndarray]) -> np.ndarray:
-    total = np.zeros(raw[0].shape, np.float32)
-    for frame in raw:
-        total += frame
-    return total
+    movies = tuple(as_read(m, float(e)) for m, e in zip(tilt_series.movies, tilt_series.exposure, strict=True))
+    tilt_series = replace(tilt_series, movies=movies)
+    samples = _frame_shape(tilt_series)[1] // tilt_series.image_shape[1]
+    geometry = tilt_series.geometry
+    if geometry is not None:  # pixel n // 2 of the camera has its middle behind sample n // 2 of what is finer
+        moved = geometry.shift + (samples - 1) / (2 * samples) * tilt_series.pixel_size
+        geometry = replace(geometry, shift=moved)
+    return replace(tilt_series, geometry=geometry, pixel_size=tilt_series.pixel_size / samples)
 
 
 def _correct(
-    raw: list[np.ndarray], camera: _Camera, tilt_series: TiltSeries, tilt: int, params: MotionParams
+    raw: list[np.ndarray], camera: Camera, tilt_series: TiltSeries, tilt: int, params: MotionParams
 ) -> tuple[FrameSums, MotionEstimate, int]:
     """The sums of one tilt, its motion, and the number of defective pixels."""
-    defects = None
-    if params.defects:
-        defects = replacements(find_defects(_total(raw), camera.gain))
+    defects = defects_of(raw, camera, find=params.defects)
 
     def frames() -> Iterator[torch.Tensor]:
         for frame in raw:
@@ -207,10 +185,10 @@ def _row(found: MotionEstimate, defective: int) -> dict:
     }
 
 
-def _quality(rows: list[dict | None], camera: _Camera) -> dict:
+def _quality(rows: list[dict | None], camera: Camera) -> dict:
     keys = next(row for row in rows if row is not None)
     columns = {key: [None if row is None else row[key] for row in rows] for key in keys}
-    return {"gain_reference": camera.stated, **columns}
+    return {"gain_reference": camera.gain_stated, "defect_map": camera.defects_stated, **columns}
 
 
 def _scratch(shape: tuple[int, int, int]) -> np.ndarray:

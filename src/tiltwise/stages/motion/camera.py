@@ -1,0 +1,95 @@
+"""What is known of the camera: its gain and defective pixels, laid on the frames as the first movie shows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tiltwise.data.defects import DefectMap
+from tiltwise.data.errors import InputError
+from tiltwise.ops.defect_map import defective_pixels, find_orientation
+from tiltwise.ops.gain import (
+    ORIENTATIONS,
+    count_deviation,
+    find_defects,
+    fit_gain,
+    lay_gain,
+    match_size,
+    orient,
+    replacements,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Camera:
+    """What is done to every raw frame."""
+
+    gain: np.ndarray | None
+    """(y, x) by which counts are multiplied."""
+    gain_stated: str
+    """How the reference lay."""
+    defects: np.ndarray | None
+    """(y, x) bool, those of the map."""
+    defects_stated: str
+    """How the map lay."""
+
+
+def calibrate(
+    gain: np.ndarray | None,
+    defects: DefectMap | None,
+    raw: list[np.ndarray],
+    samples: int,
+    gain_orientation: int | None,
+) -> Camera:
+    """How reference and map lie on the frames, told by those of one movie, which have so many samples for each pixel of
+    the camera along a side; the reference as `gain_orientation` says, where it does."""
+    total = _total(raw)
+    laid, gain_stated = _lay_gain(gain, total, gain_orientation)
+    mask, defects_stated = _lay_defects(defects, total, laid, samples)
+    return Camera(gain=laid, gain_stated=gain_stated, defects=mask, defects_stated=defects_stated)
+
+
+def defects_of(raw: list[np.ndarray], camera: Camera, *, find: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `ops.gain.replacements`: the pixels of the map, and those found in this movie; None without either."""
+    if not find and camera.defects is None:
+        return None
+    bad = find_defects(_total(raw), camera.gain) if find else np.zeros(raw[0].shape, bool)
+    return replacements(bad if camera.defects is None else bad | camera.defects)
+
+
+def _lay_gain(gain: np.ndarray | None, total: np.ndarray, orientation: int | None) -> tuple[np.ndarray | None, str]:
+    if gain is None:
+        return None, "no gain reference"
+    gain = match_size(gain, total.shape)
+    fit = fit_gain(gain, total)
+    if orientation is not None:
+        laid = lay_gain(gain, orientation, inverted=fit.inverted and fit.certain)
+        if laid.shape != total.shape:
+            raise InputError(f"the gain reference does not fit the frames when {ORIENTATIONS[orientation]}")
+        return laid, f"{ORIENTATIONS[orientation]}, as given"
+    if not fit.certain:
+        raise InputError("the gain reference fits the frames in no orientation; give gain_orientation, or no reference")
+    sense = "counts divided by it" if fit.inverted else "counts multiplied by it"
+    stated = f"{ORIENTATIONS[fit.orientation]}, {sense} (correlation {abs(fit.correlation[fit.orientation]):.3f})"
+    return lay_gain(gain, fit.orientation, inverted=fit.inverted), stated
+
+
+def _lay_defects(
+    defects: DefectMap | None, total: np.ndarray, gain: np.ndarray | None, samples: int
+) -> tuple[np.ndarray | None, str]:
+    if defects is None:
+        return None, "no defect map"
+    bad = defective_pixels(defects, total.shape, samples)
+    orientation, certain = find_orientation(bad, count_deviation(total, gain)[0])
+    number = f"{int(bad.sum())} pixels"
+    if certain:
+        return orient(bad, orientation), f"{ORIENTATIONS[orientation]}, {number}"
+    if bad.shape != total.shape:
+        raise InputError("the defect map fits the frames only when turned, and they do not tell which way")
+    return bad, f"{ORIENTATIONS[0]}, {number}; the frames do not tell how it lies"
+
+
+def _total(raw: list[np.ndarray]) -> np.ndarray:
+    total = np.zeros(raw[0].shape, np.float32)
+    for frame in raw:
+        total += frame
+    return total
