@@ -91,8 +91,12 @@ def mask_of(source: ImageSource) -> torch.Tensor:
     return sphere_mask(settings.box_size, settings.pixel_size, settings.particle_radius)
 
 
-def resolution_to_truth(maps: dict[int, torch.Tensor], truth: torch.Tensor, source: ImageSource) -> float:
-    """Spacing, Å, where the FSC of the mean of the halves with the truth first falls below 0.5, in a soft sphere."""
-    mask, width = mask_of(source), source.settings.box_size * source.settings.pixel_size
-    fsc = half_map_fsc(maps[1] + maps[2], truth, mask)
+def fsc_with_truth(maps: dict[int, torch.Tensor], truth: torch.Tensor, source: ImageSource) -> torch.Tensor:
+    """(shell,) of the mean of the halves with the truth, in a soft sphere."""
+    return half_map_fsc(maps[1] + maps[2], truth, mask_of(source))
+
+
+def resolution_of(fsc: torch.Tensor, source: ImageSource) -> float:
+    """Spacing, Å, where an FSC with the truth first falls below 0.5."""
+    width = source.settings.box_size * source.settings.pixel_size
     return first_crossing(torch.arange(len(fsc), dtype=torch.float64) / width, fsc, 0.5)

@@ -24,7 +24,7 @@ from tiltwise.params.session import SessionParams
 from tiltwise.simulate.scene_session import SceneSeries
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from scene_case import TARGET, Case, averaged, make_case, mask_of, resolution_to_truth, source_of  # noqa: E402
+from scene_case import TARGET, Case, averaged, fsc_with_truth, make_case, mask_of, resolution_of, source_of  # noqa: E402
 
 SEEDS = range(int(os.environ.get("TILTWISE_WEIGHTS_SEEDS", "3")))
 SERIES, BOX = 2, 96
@@ -81,7 +81,7 @@ def measure(case: Case) -> dict[str, float]:
         weights = measured_weights(
             source, posed, references, weights=weights, radius=alignment_radius(fsc), exposure_weighting=choice
         )
-        found[choice] = resolution_to_truth(averaged(source, posed, weights)[0], truth, source)
+        found[choice] = resolution_of(fsc_with_truth(averaged(source, posed, weights)[0], truth, source), source)
     return found
 
 
