@@ -5,7 +5,7 @@ from scipy.ndimage import map_coordinates, spline_filter
 
 from tiltwise.data.motion import Motion
 from tiltwise.ops.exposure import exposure_amplitude
-from tiltwise.ops.frame_sum import ExposureWeights, sum_frames
+from tiltwise.ops.frame_sum import ExposureWeights, FrameSums, bin_sums, sum_frames
 from tiltwise.ops.kernels.warp import add_warped
 from tiltwise.ops.motion_model import grid_displacement
 
@@ -94,3 +94,23 @@ def test_weights_are_the_closed_form():
     each = [complex(torch.fft.rfft2(frame)[ky, kx]) for frame in frames]
     expected = sum(a * f for a, f in zip(q, each, strict=True)) / np.sqrt(np.mean(np.square(q)))
     assert complex(total[ky, kx]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(90, 128), (91, 127), (93, 130)])
+@pytest.mark.parametrize("binning", [2, 3])
+def test_binned_sums_are_the_image_at_wider_pixels_about_the_same_centre(shape, binning):
+    """A wave that fits the window is the same wave at the new samples, which lie at multiples of the binning from the
+    centre; counts are those of the pixels that each new one holds."""
+    small = tuple(n // binning for n in shape)
+    window = tuple(m * binning for m in small)
+    y, x = (np.arange(n) - n // 2 for n in shape)
+    new_y, new_x = ((np.arange(m) - m // 2) * binning for m in small)
+
+    def wave(y, x):
+        return 2 + np.cos(2 * np.pi * (3 * x[None, :] / window[1] - 4 * y[:, None] / window[0]) + 0.7)
+
+    odd, even = (wave(y, x).astype(np.float32) * scale for scale in (1.0, 0.5))
+    binned = bin_sums(FrameSums(odd=odd, even=even), binning)
+    assert binned.odd.shape == small
+    assert np.allclose(binned.odd, wave(new_y, new_x) * binning**2, atol=2e-5 * binning**2)
+    assert np.allclose(binned.even, wave(new_y, new_x) * binning**2 / 2, atol=2e-5 * binning**2)

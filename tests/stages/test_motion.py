@@ -108,6 +108,15 @@ def test_electrons_are_counted_at_more_samples_where_asked(tmp_path):
         assert x == pytest.approx((24 - 0.5 - 32) * PIXEL - 5.0, abs=1e-9)
 
 
+def test_binned_sums_hold_the_same_electrons_on_pixels_twice_as_wide(movie):
+    one, two = (
+        motion(made_series([movie]), None, None, PARAMS.model_copy(update={"binning": b})).tilt_series for b in (1, 2)
+    )
+    assert (two.pixel_size, two.image_shape) == (2 * PIXEL, (SHAPE[0] // 2, SHAPE[1] // 2))
+    assert two.images[0].sum() == pytest.approx(one.images[0].sum(), rel=1e-5)
+    assert two.half_images[0].shape == two.images.shape
+
+
 def test_a_defect_map_is_laid_as_the_frames_say(movie):
     """A column and a patch of pixels that count half: the map is stored turned, found, and its pixels are replaced."""
     bad = np.zeros(SHAPE, bool)

@@ -14,7 +14,7 @@ import torch
 
 from tiltwise.data.motion import Motion
 from tiltwise.ops.exposure import exposure_amplitude
-from tiltwise.ops.fourier import frequency_norm
+from tiltwise.ops.fourier import fourier_rescale, frequency_norm
 from tiltwise.ops.kernels.warp import add_warped
 from tiltwise.ops.motion_model import grid_displacement
 
@@ -71,6 +71,29 @@ def sum_frames(
     if norm is not None:
         norm = (norm / motion.frames).sqrt_()
     odd, even = (_finished(total, shape, norm) for total in totals)
+    return FrameSums(odd=odd, even=even)
+
+
+def binned_shape(shape: tuple[int, int], binning: int) -> tuple[int, int]:
+    """(y, x) of an image of whole pixels that are `binning` of its own wide."""
+    return shape[0] // binning, shape[1] // binning
+
+
+def bin_sums(sums: FrameSums, binning: int) -> FrameSums:
+    """The sums with pixels `binning` times as wide, by cropping their transforms; counts per new pixel.
+
+    Rows and columns at the rim that fill no pixel are cut off. The centre, sample n // 2, stays the centre.
+    """
+    if binning == 1:
+        return sums
+    shape = binned_shape(sums.odd.shape, binning)
+    window = tuple(
+        slice(n // 2 - m * binning // 2, n // 2 - m * binning // 2 + m * binning)
+        for n, m in zip(sums.odd.shape, shape, strict=True)
+    )
+    odd, even = (
+        (fourier_rescale(torch.from_numpy(half[window]), shape) * binning**2).numpy() for half in (sums.odd, sums.even)
+    )
     return FrameSums(odd=odd, even=even)
 
 

@@ -38,4 +38,7 @@ class MotionParams(Params):
     eer_sampling: Literal[1, 2, 4] = Field(
         1, description="Samples for each pixel of the camera along a side where the movie lists electrons (EER)."
     )
+    binning: int = Field(
+        1, ge=1, le=8, description="Pixels of the sums are this many of the frames wide (2 for super-resolution)."
+    )
     defects: bool = Field(True, description="Find and replace hot and dead pixels, beside those of a defect map.")

@@ -12,7 +12,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.motion import Motion
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.frame_sum import ExposureWeights, FrameSums, sum_frames
+from tiltwise.ops.frame_sum import ExposureWeights, FrameSums, bin_sums, binned_shape, sum_frames
 from tiltwise.ops.gain import correct_frame
 from tiltwise.ops.motion_estimate import Exposures, MotionEstimate, estimate_motion
 from tiltwise.ops.motion_model import displacement
@@ -59,7 +59,8 @@ def motion(
         raise InputError(f"{tilt_series.name}: has no movies whose motion could be corrected")
     camera_pixel = tilt_series.pixel_size
     tilt_series = _as_read(tilt_series, params)
-    outputs = [_scratch((tilt_series.number, *_frame_shape(tilt_series))) for _ in range(3)]
+    shape = binned_shape(_frame_shape(tilt_series), params.binning)
+    outputs = [_scratch((tilt_series.number, *shape)) for _ in range(3)]
     use, why_not = tilt_series.use.copy(), list(tilt_series.why_not)
     camera, motions, rows = None, [None] * tilt_series.number, [None] * tilt_series.number
     for tilt in np.argsort(tilt_series.acquisition_order):
@@ -86,6 +87,7 @@ def motion(
     images, odd, even = outputs
     corrected = replace(
         tilt_series,
+        pixel_size=tilt_series.pixel_size * params.binning,
         images=images,
         half_images=(odd, even),
         image_names=(),
@@ -161,7 +163,7 @@ def _correct(
             limit=params.largest_shift,
         )
     weights = ExposureWeights(before=before, during=during, voltage=voltage) if params.exposure_weighting else None
-    sums = sum_frames(frames(), found.motion, pixel_size, weights)
+    sums = bin_sums(sum_frames(frames(), found.motion, pixel_size, weights), params.binning)
     return sums, found, 0 if defects is None else len(defects[0])
 
 
