@@ -26,10 +26,11 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.io.model import assembly_names, read_molecule
 from tiltwise.ops.filters import low_pass
-from tiltwise.ops.fsc import first_crossing, fourier_shell_correlation
+from tiltwise.ops.fsc import fourier_shell_correlation
+from tiltwise.ops.fsc_precision import crossing_with_range, independent_values
 from tiltwise.ops.masks import soft_mask_from_map
 from tiltwise.ops.pose_comparison import compare_poses, match_points, nearest_equivalent
-from tiltwise.ops.symmetry import symmetry_rotations
+from tiltwise.ops.symmetry import symmetry_order, symmetry_rotations
 from tiltwise.params.microscope import CameraParams, MicroscopeParams, MotionParams, SchemeParams
 from tiltwise.params.pick import PickParams
 from tiltwise.params.postprocess import PostprocessParams
@@ -212,16 +213,14 @@ def measure(case: Case, known: Truth, result) -> dict:
         "expected": average_as(result.tilt_series, result.particles, known, "expected"),
     }
     scores = score_maps(reached, np.concatenate(theirs), known, errors.reference_motion.inverse())
-    halves, excess = compare_with_halves(known, reached[scores["weighting"]["reached"]], scores)
+    halves = compare_with_halves(known, reached[scores["weighting"]["reached"]], scores)
     finished = postprocess(result.half_maps, PostprocessParams(local_resolution=False))
-    fsc = finished.quality["resolution_fsc_A"]
     return {
         **{key: value for key, value in scores.items() if not isinstance(value, list)},
-        "resolution_fsc_A": fsc,
+        "resolution_fsc_A": finished.quality["resolution_fsc_A"],
+        "resolution_fsc_range_A": finished.quality["resolution_range_A"],
         "resolution_fsc_sphere_A": result.quality["resolution_fsc_A"],
-        "resolution_fsc_truth_mask_A": halves,
-        "fsc_over_truth": round(halves / scores["resolution_to_truth_A"], 4),
-        "fsc_excess": round(excess, 4),
+        **halves,
         "pose_error_median_deg": round(float(np.median(errors.angle)), 3),
         "pose_shift_median_A": round(float(np.median(errors.shift)), 3),
         "pose_outliers": round(float(np.mean(errors.angle > 15)), 4),
@@ -232,20 +231,30 @@ def measure(case: Case, known: Truth, result) -> dict:
     }
 
 
-def compare_with_halves(known: Truth, maps: HalfMaps, scores: dict) -> tuple[float, float]:
-    """Half-map resolution (0.143) within the truth's mask, where the FSC to truth is measured; and the mean over the
-    shells down to that of C_ref = sqrt(2 FSC / (1 + FSC)) less the FSC to truth.
+def compare_with_halves(known: Truth, maps: HalfMaps, scores: dict) -> dict:
+    """Half maps (0.143) and FSC to truth (0.5) within the truth's mask, both averaged over shells that hold too few
+    independent values (ops/fsc_precision.py), with their 95 % ranges; `fsc_excess`, the mean over the shells down to
+    the former of C_ref = sqrt(2 FSC / (1 + FSC)) less the FSC to truth.
 
     Halves that share nothing but the signal let expect C_ref of the merged map: noise that they share would show as an
-    excess. A mean over shells says more than the crossings, of curves that hover about their thresholds.
+    excess.
     """
     mask = torch.as_tensor(np.array(known.mask.data))
     first, second = (torch.as_tensor(np.array(v.data, dtype=np.float32)) * mask for v in (maps.half1, maps.half2))
-    fsc, frequency = fourier_shell_correlation(first, second), shell_frequency(known)
-    reached = first_crossing(frequency, fsc, 0.143)
+    fsc, to_truth = fourier_shell_correlation(first, second), torch.as_tensor(scores["fsc_to_truth"])
+    frequency, values = shell_frequency(known), independent_values(len(mask), mask, symmetry_order(known.symmetry))
+    halves, halves_range = crossing_with_range(frequency, fsc, values, 0.143)
+    truth, truth_range = crossing_with_range(frequency, to_truth, values, 0.5)
     expected = (2 * fsc / (1 + fsc)).clamp_min(0).sqrt()
-    inside = frequency <= 1 / reached
-    return reached, float((expected - torch.as_tensor(scores["fsc_to_truth"]))[inside][1:].mean())
+    inside = frequency <= 1 / halves
+    return {
+        "halves_truth_mask_A": halves,
+        "halves_truth_mask_range_A": halves_range,
+        "truth_averaged_A": truth,
+        "truth_averaged_range_A": truth_range,
+        "fsc_over_truth": round(halves / truth, 4),
+        "fsc_excess": round(float((expected - to_truth)[inside][1:].mean()), 4),
+    }
 
 
 def in_standard_frame(path: Path, symmetry: str) -> Atoms:

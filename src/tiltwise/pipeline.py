@@ -125,7 +125,7 @@ STAGES: tuple[Stage, ...] = (
         ("half_maps",),
         ("map", "mask", "local_resolution"),
         "measure the resolution; sharpen the map",
-        version=2,
+        version=3,
     ),
 )
 

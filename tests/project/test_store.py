@@ -11,6 +11,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
 from tiltwise.data.volume import Volume
+from tiltwise.io.mrc import write_volume
 from tiltwise.project import store
 
 
@@ -33,8 +34,13 @@ def test_volumes(tmp_path):
         back = store.load(kind, tmp_path, tmp_path)
         np.testing.assert_array_equal(back.data, volume.data)
         assert back.voxel_size == volume.voxel_size
-    store.save("half_maps", HalfMaps(half1=volume, half2=volume), tmp_path)
-    np.testing.assert_array_equal(store.load("half_maps", tmp_path, tmp_path).half2.data, volume.data)
+    for symmetry in ("C1", "O", "H(41,27.7,9)"):
+        store.save("half_maps", HalfMaps(half1=volume, half2=volume, symmetry=symmetry), tmp_path)
+        back = store.load("half_maps", tmp_path, tmp_path)
+        np.testing.assert_array_equal(back.half2.data, volume.data)
+        assert back.symmetry == symmetry
+    write_volume(tmp_path / "half1.mrc", volume)  # of an older version, or another program
+    assert store.load("half_maps", tmp_path, tmp_path).symmetry == "C1"
 
 
 def test_particles_of_one_series_and_joined(tmp_path):

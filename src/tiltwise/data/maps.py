@@ -11,3 +11,5 @@ class HalfMaps:
     """Map of half set 1, unfiltered, unmasked."""
     half2: Volume
     """Map of half set 2, refined independently of half set 1."""
+    symmetry: str = "C1"
+    """Imposed on both: a point group, or H(rise,twist,units)."""

@@ -114,9 +114,16 @@ def write_mrc(path: str | Path, array: np.ndarray, voxel_size: float, *, stack: 
         file.write(_new_header(array.shape, dtype, voxel_size, (stack, label), statistics).tobytes())
 
 
-def write_volume(path: str | Path, volume: Volume) -> None:
+def read_label(path: str | Path) -> str:
+    """The second line of text in the header of a file that `write_mrc` has written; empty for others' files."""
+    raw, _ = _header_bytes(Path(path))
+    lines = [bytes(line).rstrip(b"\0 ") for line in np.frombuffer(raw, HEADER_DTYPE)[0]["label"]]
+    return lines[1].decode("ascii", "replace") if lines[0] == _LABEL else ""
+
+
+def write_volume(path: str | Path, volume: Volume, *, label: str = "") -> None:
     """Write a map or tomogram as `write_mrc` does; a label states the step of numbers that stand for others."""
-    label = "" if volume.step == 1 else f"one unit is a density of {volume.step:.8g}"
+    label = label if volume.step == 1 else f"one unit is a density of {volume.step:.8g}"
     write_mrc(path, volume.data, volume.voxel_size, label=label)
 
 

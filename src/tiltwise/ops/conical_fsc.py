@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from tiltwise.ops.fsc import first_crossing, hermitian_weight, shell_index, shell_sums
+from tiltwise.ops.fsc_precision import average_shells
 
 HALF_ANGLE = 20.0
 """Of a cone, degrees (Tan et al. 2017, Nat. Methods 14, 793, use the same)."""
@@ -42,14 +43,20 @@ def conical_fsc(half1: torch.Tensor, half2: torch.Tensor) -> ConicalFsc:
     return ConicalFsc(direction=directions, fsc=torch.stack(curves))
 
 
-def directional_resolution(frequency: torch.Tensor, fsc: torch.Tensor, threshold: float) -> torch.Tensor:
+def directional_resolution(
+    frequency: torch.Tensor, fsc: torch.Tensor, values: torch.Tensor, threshold: float
+) -> torch.Tensor:
     """(direction,) Å where each curve (direction, shell) first falls below the threshold; shells of frequency 1/Å.
 
-    The first three shells hold fewer than ten samples of a cone, and do not decide.
+    values (shell,) are the independent ones of whole shells of a map without symmetry, of which a cone holds its part:
+    an imposed group repeats a cone elsewhere, not within itself. Where they are too few, shells are averaged. The first
+    three shells hold fewer than ten samples of a cone, and do not decide.
     """
+    part = 1 - math.cos(math.radians(HALF_ANGLE))
     held = fsc.clone()
     held[:, :4] = held[:, :4].clamp_min(threshold + 1e-9)
-    return torch.tensor([first_crossing(frequency, curve, threshold) for curve in held], dtype=torch.float64)
+    averaged = [average_shells(curve, values * part)[0] for curve in held]
+    return torch.tensor([first_crossing(frequency, curve, threshold) for curve in averaged], dtype=torch.float64)
 
 
 def half_sphere(number: int) -> torch.Tensor:

@@ -210,7 +210,7 @@ def average_posed(
     else:
         weights = weights_to_begin(source, posed, exposure_weighting)
     maps, _ = maps_and_fsc(accumulate_halves(source, posed, weights=weights, symmetry=symmetry), mask)
-    return half_maps(maps, settings.pixel_size)
+    return half_maps(maps, settings.pixel_size, symmetry)
 
 
 def posed_particles(particles: Particles, device: str = "cpu") -> PosedParticles:
@@ -235,7 +235,7 @@ def particles_at_rest(given: Particles, posed: PosedParticles, score: np.ndarray
     )
 
 
-def half_maps(maps: Mapping[int, torch.Tensor], voxel_size: float) -> HalfMaps:
-    """Maps 1 and 2 at rest."""
+def half_maps(maps: Mapping[int, torch.Tensor], voxel_size: float, symmetry: str) -> HalfMaps:
+    """Maps 1 and 2, on which this symmetry was imposed, at rest."""
     first, second = (Volume(data=maps[half].cpu().numpy(), voxel_size=voxel_size) for half in (1, 2))
-    return HalfMaps(half1=first, half2=second)
+    return HalfMaps(half1=first, half2=second, symmetry=symmetry)

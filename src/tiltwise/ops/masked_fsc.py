@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from tiltwise.ops.fsc import correct_for_mask, first_crossing, fourier_shell_correlation, randomise_phases
+from tiltwise.ops.fsc_precision import crossing_with_range, independent_values
 
 RESOLUTION_THRESHOLD = 0.143
 _RANDOMISE_BELOW = 0.8
@@ -26,10 +27,19 @@ class MaskedFsc:
     randomised_from: int
     """Shell from which phases were randomised."""
 
+    values: torch.Tensor
+    """(shell,) independent values within the mask (ops/fsc_precision.py)."""
+
     @property
     def resolution(self) -> float:
-        """Å, where the corrected curve first falls below 0.143; infinite where the halves agree in no shell."""
-        return first_crossing(self.frequency, self.corrected, RESOLUTION_THRESHOLD)
+        """Å, where the corrected curve, averaged over shells that hold too few values, first falls below 0.143;
+        infinite where the halves agree in no shell."""
+        return crossing_with_range(self.frequency, self.corrected, self.values, RESOLUTION_THRESHOLD)[0]
+
+    @property
+    def resolution_range(self) -> tuple[float, float]:
+        """Å, finest and coarsest: 95 % interval of `resolution`, by the number of independent values."""
+        return crossing_with_range(self.frequency, self.corrected, self.values, RESOLUTION_THRESHOLD)[1]
 
     @property
     def resolution_unmasked(self) -> float:
@@ -44,9 +54,12 @@ def unmasked_resolution(half1: torch.Tensor, half2: torch.Tensor, voxel_size: fl
 
 
 def measure_masked_fsc(
-    half1: torch.Tensor, half2: torch.Tensor, mask: torch.Tensor, voxel_size: float, seed: int
+    half1: torch.Tensor, half2: torch.Tensor, mask: torch.Tensor, voxel_size: float, seed: int, *, order: int = 1
 ) -> MaskedFsc:
-    """FSC of two cubic halves with and without the mask; phases are made random where the unmasked FSC is below 0.8."""
+    """FSC of two cubic halves with and without the mask; phases are made random where the unmasked FSC is below 0.8.
+
+    order is the number of symmetry operations imposed on the halves: so many samples of a shell are copies of one.
+    """
     unmasked = fourier_shell_correlation(half1, half2).cpu()
     frequency = _shell_frequency(unmasked, len(half1), voxel_size)
     masked = fourier_shell_correlation(half1 * mask, half2 * mask).cpu()
@@ -64,6 +77,7 @@ def measure_masked_fsc(
         randomised=randomised,
         corrected=correct_for_mask(masked, randomised, first),
         randomised_from=first,
+        values=independent_values(len(half1), mask.cpu(), order),
     )
 
 

@@ -33,6 +33,11 @@ def symmetry_rotations(symmetry: str, device: torch.device | str = "cpu") -> tor
     return torch.as_tensor(_group_matrices(symmetry.strip().upper()), device=device).clone()
 
 
+def symmetry_order(symmetry: str) -> int:
+    """Number of its operations, the identity included."""
+    return len(symmetry_operations(symmetry)[0])
+
+
 def axis_turns(symmetry: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(a, 3, 3) and (b, 3, 3) float64 of which every rotation of the group is one product first · second.
 

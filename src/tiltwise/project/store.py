@@ -18,7 +18,7 @@ from tiltwise.io.centres import read_centres
 from tiltwise.io.defects import read_defects
 from tiltwise.io.images import MRC_SUFFIXES, stack_image_names
 from tiltwise.io.movies import read_gain
-from tiltwise.io.mrc import read_volume, write_mrc, write_volume
+from tiltwise.io.mrc import read_label, read_volume, write_mrc, write_volume
 from tiltwise.io.ome_zarr import write_ome_zarr
 from tiltwise.io.relion import read_particles, read_tilt_series, write_particles, write_tilt_series
 from tiltwise.io.shapes import read_shapes
@@ -35,6 +35,8 @@ HALVES = {
     "half_maps": ("half1.mrc", "half2.mrc"),
     "half_tomograms": ("tomogram_half1.mrc", "tomogram_half2.mrc"),
 }
+_IMPOSED = "symmetry "
+"""Begins the label that names what was imposed on half maps."""
 CLASS_MAPS = "class*.mrc"
 """One for each class, numbered from 1."""
 PYRAMID = "tomogram.ome.zarr"
@@ -82,7 +84,7 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
         return [folder / PARTICLES]
     if kind in HALVES:
         for name, half in zip(HALVES[kind], (value.half1, value.half2), strict=True):
-            write_volume(folder / name, half)
+            write_volume(folder / name, half, label=f"{_IMPOSED}{value.symmetry}" if kind == "half_maps" else "")
         return [folder / name for name in HALVES[kind]]
     if kind == "class_maps":
         paths = [folder / CLASS_MAPS.replace("*", str(k)) for k in range(1, len(value.maps) + 1)]
@@ -112,7 +114,9 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
         return particles if series is None else particles[particles.tilt_series == series]
     if kind in HALVES:
         first, second = (read_volume(path / name) for name in HALVES[kind])
-        return HalfMaps(half1=first, half2=second)
+        label = read_label(path / HALVES[kind][0])
+        symmetry = label.removeprefix(_IMPOSED) if label.startswith(_IMPOSED) else "C1"
+        return HalfMaps(half1=first, half2=second, symmetry=symmetry)
     if kind in VOLUMES:
         return read_volume(path / VOLUMES[kind])
     if kind == "class_maps":

@@ -67,7 +67,8 @@ def _resolution(refined: Entry | None, finished: Entry | None) -> Html:
     if isinstance(value, int | float):
         masked = ", masked and corrected by phase randomisation," if finished else ""
         sentence = (
-            f"The Fourier shell correlation of the two half maps{masked} first falls below 0.143 at {value:.1f} Å."
+            f"The Fourier shell correlation of the two half maps{masked} first falls below 0.143 at {value:.1f} Å"
+            f"{_range(quality.get('resolution_range_A'))}."
         )
         parts.append(tag("p", sentence))
     else:
@@ -79,6 +80,14 @@ def _resolution(refined: Entry | None, finished: Entry | None) -> Html:
     if len(curves.numbers(quality, "guinier_inverse_square")) > 2:
         drawings.append(figure(as_svg(curves.guinier(quality)), "Guinier plot of the FSC-weighted amplitudes."))
     return join([*parts, tag("div", *drawings, class_="row")])
+
+
+def _range(ends: Any) -> str:
+    """The 95 % range of a resolution, as the end of a sentence."""
+    if not isinstance(ends, list) or len(ends) != 2 or ends[0] is None:
+        return ""
+    coarse = "no resolution at all" if ends[1] is None else f"{ends[1]:.1f} Å"
+    return f"; by the number of independent values in its shells it lies between {ends[0]:.1f} Å and {coarse} (95 %)"
 
 
 def _place_and_direction(contents: Contents, finished: Entry | None) -> Html:

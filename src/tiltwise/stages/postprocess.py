@@ -14,6 +14,7 @@ from tiltwise.data.volume import Volume
 from tiltwise.ops.conical_fsc import conical_fsc, directional_resolution
 from tiltwise.ops.filters import low_pass, radial_filter
 from tiltwise.ops.fsc import correct_for_mask
+from tiltwise.ops.fsc_precision import independent_values
 from tiltwise.ops.local_resolution import measure_local_resolution
 from tiltwise.ops.masked_fsc import (
     RESOLUTION_THRESHOLD,
@@ -24,8 +25,11 @@ from tiltwise.ops.masked_fsc import (
 )
 from tiltwise.ops.masks import largest_body, soft_mask, soft_sphere
 from tiltwise.ops.sharpening import GuinierFit, fit_b_factor, sharpen, shell_amplitude
+from tiltwise.ops.symmetry import symmetry_order
 from tiltwise.params.postprocess import PostprocessParams
 
+_UNCERTAIN = 1.15
+"""Ratio of the ends of the resolution's range that a note is due for."""
 _UNEVEN = 1.5
 """Ratio of the worst to the best direction that a note is due for."""
 
@@ -48,9 +52,11 @@ def postprocess(
 ) -> PostprocessResult:
     """Mask, FSC with phase randomisation (Chen et al. 2013), FSC weighting and sharpening (Rosenthal & Henderson 2003).
 
-    The resolution is where the corrected FSC first falls below 0.143. Weights are sqrt(2 FSC / (1 + FSC)) of the
-    corrected FSC. No B-factor is applied where none can be fitted; the notes say so. Resolution by direction is that of
-    cones (ops/conical_fsc.py), corrected for the mask alike; local resolution needs no mask (ops/local_resolution.py).
+    The resolution is where the corrected FSC first falls below 0.143, averaged over shells where single ones hold too
+    few independent values to tell, and stands with its 95 % range (ops/fsc_precision.py). Weights are
+    sqrt(2 FSC / (1 + FSC)) of the corrected FSC. No B-factor is applied where none can be fitted; the notes say so.
+    Resolution by direction is that of cones (ops/conical_fsc.py), corrected for the mask alike; local resolution needs
+    no mask (ops/local_resolution.py).
     Raises StageError for halves that are not two finite cubes of one size.
     """
     half1, half2, voxel_size = _checked_halves(half_maps, device)
@@ -60,10 +66,10 @@ def postprocess(
         half1, half2, unmasked_resolution(half1, half2, voxel_size), voxel_size, params
     )
     progress(0.3, "Fourier shell correlation")
-    curves = measure_masked_fsc(half1, half2, mask, voxel_size, params.seed)
+    curves = measure_masked_fsc(half1, half2, mask, voxel_size, params.seed, order=symmetry_order(half_maps.symmetry))
     frequency, resolution = curves.frequency, curves.resolution
     progress(0.4, "resolution by direction")
-    directional, uneven = _measure_directions(half1 * mask, half2 * mask, curves)
+    directional, uneven = _measure_directions(half1, half2, mask, curves)
     progress(0.5, "local resolution")
     local, local_quality = _measure_places(half1, half2, mask, voxel_size, params, progress)
     progress(0.9, "sharpening")
@@ -73,7 +79,7 @@ def postprocess(
     result = _finish(mean, frequency, weight, b_factor, resolution, voxel_size)
     if not bool(torch.isfinite(result).all()):
         raise StageError(f"sharpening with a B-factor of {b_factor:.0f} Å² overflows; give one nearer to 0")
-    notes += _notes(curves, resolution, fit, params) + uneven
+    notes += _notes(curves, resolution, fit, params) + _uncertain(curves) + uneven
     quality = _curve_quality(curves, resolution) | directional | local_quality | _b_factor_quality(fit, b_factor)
     progress(1.0, "map written")
     return PostprocessResult(
@@ -133,11 +139,14 @@ def _make_mask(
     return mask, quality, notes
 
 
-def _measure_directions(masked1: torch.Tensor, masked2: torch.Tensor, curves: MaskedFsc) -> tuple[dict, list[str]]:
+def _measure_directions(
+    half1: torch.Tensor, half2: torch.Tensor, mask: torch.Tensor, curves: MaskedFsc
+) -> tuple[dict, list[str]]:
     """What the cones say, and a note where it depends on the direction."""
-    found = conical_fsc(masked1, masked2)
+    found = conical_fsc(half1 * mask, half2 * mask)
     corrected = [correct_for_mask(curve.cpu(), curves.randomised, curves.randomised_from) for curve in found.fsc]
-    spacing = directional_resolution(curves.frequency, torch.stack(corrected), RESOLUTION_THRESHOLD)
+    values = independent_values(len(half1), mask.cpu())
+    spacing = directional_resolution(curves.frequency, torch.stack(corrected), values, RESOLUTION_THRESHOLD)
     best, worst = int(spacing.argmin()), int(spacing.argmax())
     named = [f"{spacing[i]:.1f} Å along {[round(x, 2) for x in found.direction[i].tolist()]}" for i in (best, worst)]
     note = f"the resolution depends on direction: {named[0]}, {named[1]}"
@@ -208,11 +217,19 @@ def _notes(curves: MaskedFsc, resolution: float, fit: GuinierFit, params: Postpr
     return notes
 
 
+def _uncertain(curves: MaskedFsc) -> list[str]:
+    fine, coarse = curves.resolution_range
+    if not math.isfinite(coarse) or coarse <= _UNCERTAIN * fine:
+        return []
+    return [f"the FSC lies too near 0.143 to say where it crosses: anywhere from {fine:.1f} to {coarse:.1f} Å"]
+
+
 def _curve_quality(curves: MaskedFsc, resolution: float) -> dict:
     plain = curves.resolution_unmasked
     inside = curves.randomised_from < len(curves.frequency)
     return {
         "resolution_fsc_A": resolution if math.isfinite(resolution) else None,
+        "resolution_range_A": [spacing if math.isfinite(spacing) else None for spacing in curves.resolution_range],
         "resolution_unmasked_A": plain if math.isfinite(plain) else None,
         "randomised_from_A": float(1 / curves.frequency[curves.randomised_from]) if inside else None,
         "frequency": curves.frequency.tolist(),

@@ -23,10 +23,12 @@ from tiltwise.data.volume import Volume
 from tiltwise.io.model import read_molecule
 from tiltwise.ops.filters import low_pass
 from tiltwise.ops.fsc import first_crossing, fourier_shell_correlation
+from tiltwise.ops.fsc_precision import crossing_with_range
 from tiltwise.ops.global_superpose import search_motions
-from tiltwise.ops.masked_fsc import measure_masked_fsc, reference_correlation
+from tiltwise.ops.masked_fsc import MaskedFsc, measure_masked_fsc, reference_correlation
 from tiltwise.ops.masks import soft_mask_from_map
 from tiltwise.ops.superpose import RigidMotion, move_map, superpose
+from tiltwise.ops.symmetry import symmetry_order
 from tiltwise.project import store
 from tiltwise.project.commit import write_file
 from tiltwise.project.layout import check_project
@@ -97,12 +99,12 @@ def measure_model(halves: HalfMaps, mask: torch.Tensor, atoms: Atoms, progress: 
     target = merged_map(halves)
     density, placed = _model_density(atoms, target)
     mirrored, _ = _model_density(_mirrored(atoms), target)
-    curves = measure_masked_fsc(first, second, mask, target.voxel_size, seed=0)
+    curves = measure_masked_fsc(first, second, mask, target.voxel_size, seed=0, order=symmetry_order(halves.symmetry))
     expected = reference_correlation(curves.corrected)
-    promised = first_crossing(curves.frequency, expected, MODEL_THRESHOLD)
+    promised = _crossing(curves, expected)
     progress(0.05, "fitting the model")
     motion, fsc = _best_fit(density, target, mask, [placed])
-    searched = first_crossing(curves.frequency, fsc, MODEL_THRESHOLD) > 2 * max(promised, _DECIDES)
+    searched = _crossing(curves, fsc) > 2 * max(promised, _DECIDES)
     if searched:
         starts = search_motions(*_cubes(density, target, mask), _TRIED, _part(progress, 0.1))
         motion, fsc = _best_fit(density, target, mask, starts)
@@ -110,7 +112,7 @@ def measure_model(halves: HalfMaps, mask: torch.Tensor, atoms: Atoms, progress: 
     _, fsc_mirrored = _best_fit(mirrored, target, mask, other)
     moved = move_map(density, motion, target)
     overlap = _overlap(moved, mask)
-    reached, mirrored_to = (first_crossing(curves.frequency, c, MODEL_THRESHOLD) for c in (fsc, fsc_mirrored))
+    reached, mirrored_to = (_crossing(curves, c) for c in (fsc, fsc_mirrored))
     own = _within_own_mask(moved, target, curves.frequency)
     change = motion.after(placed.inverse())
     progress(1.0, "model measured")
@@ -128,6 +130,11 @@ def measure_model(halves: HalfMaps, mask: torch.Tensor, atoms: Atoms, progress: 
         fsc_expected=tuple(expected.tolist()),
         notes=tuple(_notes((reached, promised, mirrored_to), own, overlap)),
     )
+
+
+def _crossing(curves: MaskedFsc, curve: torch.Tensor) -> float:
+    """Å at which a curve within the project's mask falls below 0.5, averaged as the FSC of the halves is."""
+    return crossing_with_range(curves.frequency, curve, curves.values, MODEL_THRESHOLD)[0]
 
 
 def _model_density(atoms: Atoms, like: Volume) -> tuple[Volume, RigidMotion]:

@@ -22,6 +22,7 @@ from tiltwise.data.progress import Progress, no_progress
 from tiltwise.ops.half_maps import average_posed, posed_particles
 from tiltwise.ops.masked_fsc import measure_masked_fsc
 from tiltwise.ops.particle_chunks import CropSettings, ImageSource, PosedParticles
+from tiltwise.ops.symmetry import symmetry_order
 from tiltwise.project import store
 from tiltwise.project.commit import write_file
 from tiltwise.project.layout import check_project
@@ -147,7 +148,9 @@ def _measure(refined: _Refined, half_set: np.ndarray, seed: int) -> Subset:
     posed = replace(refined.posed, half_set=half_set)
     halves = average_posed(refined.source, posed, symmetry=refined.symmetry)
     first, second = (torch.as_tensor(np.array(volume.data)) for volume in (halves.half1, halves.half2))
-    curves = measure_masked_fsc(first, second, refined.mask, refined.source.settings.pixel_size, seed)
+    curves = measure_masked_fsc(
+        first, second, refined.mask, refined.source.settings.pixel_size, seed, order=symmetry_order(refined.symmetry)
+    )
     return Subset(particles=int((half_set > 0).sum()), resolution=curves.resolution)
 
 

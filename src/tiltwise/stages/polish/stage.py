@@ -256,7 +256,7 @@ def _result(setup: Setup, state: _State, particles: Particles, records: list[dic
     }
     return PolishResult(
         particles=particles_at_rest(particles, state.particles, state.score),
-        half_maps=half_maps(state.maps, setup.source.settings.pixel_size),
+        half_maps=half_maps(state.maps, setup.source.settings.pixel_size, setup.symmetry),
         tilt_series=dict(state.source.tilt_series),
         quality=quality,
     )

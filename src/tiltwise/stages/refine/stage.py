@@ -123,7 +123,8 @@ def refine(
     shown = symmetry_shown(setup, state.maps, resolution, params)
     shown |= reference_shown(setup, state.maps, reference, resolution, params)
     progress(1.0, "; ".join([f"{resolution:.1f} Å between the halves", *shown.get("notes", ())]))
-    return _result(setup, state, particles, {"iterations": records, "first_reference": origin} | shown)
+    history = {"iterations": records, "first_reference": origin} | shown
+    return _result(setup, state, particles, history, params.symmetry)
 
 
 def _start(setup: Setup, reference: Volume | None, params: RefineParams, progress: Progress) -> tuple[_State, dict]:
@@ -312,7 +313,7 @@ def _frequency(setup: Setup, state: _State) -> torch.Tensor:
     return torch.arange(len(state.fsc), dtype=torch.float64) / (settings.box_size * settings.pixel_size)
 
 
-def _result(setup: Setup, state: _State, particles: Particles, history: dict) -> RefineResult:
+def _result(setup: Setup, state: _State, particles: Particles, history: dict, symmetry: str) -> RefineResult:
     alive = np.flatnonzero(state.particles.half_set > 0)
     quality = history | {
         "box_size_px": setup.source.settings.box_size,
@@ -326,7 +327,7 @@ def _result(setup: Setup, state: _State, particles: Particles, history: dict) ->
     }
     return RefineResult(
         particles=particles_at_rest(particles, state.particles, state.score),
-        half_maps=half_maps(state.maps, setup.source.settings.pixel_size),
+        half_maps=half_maps(state.maps, setup.source.settings.pixel_size, symmetry),
         tilt_series=dict(state.source.tilt_series),
         quality=quality,
     )
