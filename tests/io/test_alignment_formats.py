@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from tiltwise.data.deformation import Deformation, ImageWarp
+from tiltwise.data.deformation import Deformation, ImageWarp, SampleDeformation
 from tiltwise.data.errors import InputError
 from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.io.acquisition import read_acquisition
@@ -30,6 +30,7 @@ from tiltwise.io.portal import from_portal, read_portal
 from tiltwise.io.relion.alignment import read_relion_alignment
 from tiltwise.io.star import write_star
 from tiltwise.io.warp import WarpSeries, from_warp, read_tomostar, read_warp, write_warp
+from tiltwise.io.warp_grids import WarpGrid
 from tiltwise.ops.deformation import specimen_in_images
 
 PIXEL = 2.7
@@ -97,12 +98,12 @@ def test_warp_puts_points_and_defocus_where_we_do(shape, inverted):
         angle=-TILTS + rng.normal(size=count) * 0.1,
         axis_angle=84 + rng.normal(size=count),
         axis_offset=rng.normal(size=(count, 2)) * 200,
-        movement=rng.normal(size=(count, 2)) * 9,
+        movement=tuple(WarpGrid(values=rng.normal(size=(1, count, 1, 1)) * 9) for _ in range(2)),
         use=np.ones(count, dtype=bool),
         dose=np.zeros(count),
         angles_inverted=inverted,
         level_angle=(3.1, -2.3),
-        volume_warp=(4.0, -7.0, 11.0),
+        volume_warp=tuple(WarpGrid(values=np.full((1, 1, 1, 1), value)) for value in (4.0, -7.0, 11.0)),
     )
     alignment = from_warp(series, pixel_size=PIXEL, image_shape=shape)
     points, ours = made_points(), pixels(alignment.geometry, made_points(), shape)
@@ -112,11 +113,12 @@ def test_warp_puts_points_and_defocus_where_we_do(shape, inverted):
     )
     turns = Rotation.from_euler("ZYX", angles, degrees=True).as_matrix()
     level = np.array([[1, 0, 0], [0, np.cos(lx), -np.sin(lx)], [0, np.sin(lx), np.cos(lx)]])
+    moved = np.stack([grid.values.ravel() for grid in series.movement], axis=1)
     for tilt in range(count):
         angle, axis = np.radians(series.angle[tilt]) + ly, np.radians(series.axis_angle[tilt])
-        centred = points + np.array(series.volume_warp)
+        centred = points + [4.0, -7.0, 11.0]
         placed = centred @ (warp_matrix(0, angle, -axis) @ level).T
-        position = placed[:, :2] + series.axis_offset[tilt] - series.movement[tilt] + np.array(shape[::-1]) * PIXEL / 2
+        position = placed[:, :2] + series.axis_offset[tilt] - moved[tilt] + np.array(shape[::-1]) * PIXEL / 2
         assert np.allclose(position / PIXEL, ours[tilt], atol=1e-9)
         depth = placed[:, 2]
         if inverted:
@@ -505,9 +507,10 @@ def test_warps_grids_decimal_commas_and_tomostar(shared_data, tmp_path):
     )
     series = read_warp(tmp_path / "TS.xml")
     assert series.axis_angle[0] == -176.73 and series.level_angle == (1.5, 0.0)
-    assert series.movement.tolist() == [[5, 2], [6, 2], [7, 2]] and series.local_grids == ("GridMovementY",)
+    assert series.movement[0].values.tolist() == [[[[5]], [[6]], [[7]]]]
+    assert series.movement[1].values.tolist() == [[[[1, 3]]]]
     alignment = from_warp(series, pixel_size=1.0, image_shape=(8, 8))
-    assert alignment.geometry.shift.tolist() == [[-4, -2], [-4, -2], [-4, -2]] and "GridMovementY" in alignment.notes[0]
+    assert alignment.geometry.shift.tolist() == [[-4, -2], [-4, -2], [-4, -2]] and "movements" in alignment.notes[0]
     assert alignment.defocus_handedness == 1
     write_warp(tmp_path / "back.xml", series, image_size=(8.0, 8.0), pixel_size=1.0)
     back = from_warp(read_warp(tmp_path / "back.xml"), pixel_size=1.0, image_shape=(8, 8))
@@ -517,6 +520,94 @@ def test_warps_grids_decimal_commas_and_tomostar(shared_data, tmp_path):
     )
     tomostar = read_tomostar(tmp_path / "TS.tomostar")
     assert tomostar.movie_names == ("a.eer",) and tomostar.angle.tolist() == [-3.0] and tomostar.dose.tolist() == [1.5]
+
+
+def natural_spline(values, at):
+    """Between values at 0, 1, 2 ...: each piece of a spline whose second derivative is zero at the ends, solved as the
+    textbook does, at places counted in nodes."""
+    n = len(values)
+    matrix, right = np.eye(n), np.zeros(n)
+    for i in range(1, n - 1):
+        matrix[i, i - 1 : i + 2], right[i] = [1, 4, 1], 6 * (values[i - 1] - 2 * values[i] + values[i + 1])
+    second = np.linalg.solve(matrix, right)
+    i = min(int(at), n - 2)
+    a, b = i + 1 - at, at - i
+    bent = ((a**3 - a) * second[i] + (b**3 - b) * second[i + 1]) / 6
+    return a * values[i] + b * values[i + 1] + bent
+
+
+def test_warps_movements_within_the_image_become_a_warp(make_tilt_series, tmp_path):
+    """Points lie where Warp's formula puts them, to 0.1 px: tilt matrices, then movements between the nodes of 4 × 5
+    for each image, then the mean over the volume of its warp, at each image's exposure between three."""
+    rng, count, shape, pixel = np.random.default_rng(3), 5, (400, 512), 2.5
+    size = np.array(shape[::-1]) * pixel
+    movement = tuple(WarpGrid(values=rng.normal(0, 6, (1, count, 4, 5))) for _ in range(2))
+    volume = tuple(WarpGrid(values=rng.normal(0, 9, (3, 2, 2, 2))) for _ in range(3))
+    tilts, dose = np.linspace(-60, 60, count), rng.permutation(count) * 3.0
+    content = WarpSeries(
+        angle=-tilts,
+        axis_angle=np.full(count, 84.0),
+        axis_offset=rng.normal(0, 30, (count, 2)),
+        movement=movement,
+        volume_warp=volume,
+        use=np.ones(count, bool),
+        dose=dose,
+    )
+    write_warp(tmp_path / "TS_1.xml", content, image_size=tuple(size), pixel_size=pixel)
+    series = make_tilt_series(number=count, images=np.zeros((count, *shape), np.float32), stage_tilt_angle=tilts)
+    series = replace(series, geometry=None, use=np.ones(count, bool), why_not=("",) * count)
+    aligned, notes = read_aligned(series, tmp_path / "TS_1.xml")
+    assert any("GridVolumeWarpX, GridVolumeWarpY, GridVolumeWarpZ: only means" in note for note in notes)
+    points = rng.uniform(-0.45, 0.45, (40, 3)) * [*size, 100]
+    found = specimen_in_images(aligned, points)[0]
+    compared = 0
+    for tilt in range(count):
+        part = 2 * dose[tilt] / dose.max()
+        low = min(int(part), 1)
+        means = [np.array([w.mean() for w in grid.values]) for grid in volume]
+        moved = points + [(low + 1 - part) * m[low] + (part - low) * m[low + 1] for m in means]
+        turn = warp_matrix(0, np.radians(content.angle[tilt]), -np.radians(84.0))
+        place = (moved @ turn.T)[:, :2] + content.axis_offset[tilt] + size / 2
+        for point, (x, y) in enumerate(place):
+            if not (0 < x < size[0] and 0 < y < size[1]):
+                continue
+            at = x / size[0] * 4, y / size[1] * 3
+            off = [natural_spline([natural_spline(row, at[0]) for row in g.values[0, tilt]], at[1]) for g in movement]
+            expected = [x, y] - np.array(off) - size / 2
+            assert np.linalg.norm(found[tilt, point] - expected) < 0.1 * pixel
+            compared += 1
+    assert compared > 150
+
+
+def test_a_warp_of_the_images_and_their_magnification_go_to_warp_and_come_back(make_tilt_series, tmp_path):
+    rng, count, shape = np.random.default_rng(4), 5, (401, 512)
+    series = make_tilt_series(
+        number=count, images=np.zeros((count, *shape), np.float32), stage_tilt_angle=np.linspace(-60, 60, count)
+    )
+    geometry = replace(series.geometry, tilt_angle=series.stage_tilt_angle + 0.3, x_tilt=np.full(count, 1.0))
+    extent = (shape[1] * series.pixel_size, shape[0] * series.pixel_size)
+    sample = SampleDeformation(
+        exposure=np.array([0.0, 20.0]),
+        coefficient=np.zeros((2, 10, 3)),
+        scale=500.0,
+        magnification=1 + rng.normal(0, 0.003, count),
+    )
+    bent = ImageWarp(coefficient=rng.normal(0, 5, (count, 5, 6, 2)), extent=extent)
+    use = np.ones(count, bool)
+    series = replace(
+        series, geometry=geometry, deformation=Deformation(sample=sample, image=bent), use=use, why_not=("",) * count
+    )
+    files = write_alignments(tmp_path, [series], "warp")
+    assert tmp_path / "deformation_left_out.txt" not in files
+    again, _ = read_aligned(replace(series, geometry=None, deformation=None), tmp_path / f"{series.name}.xml")
+    points = rng.uniform(-0.4, 0.4, (60, 3)) * [*extent, 100]
+    places = [specimen_in_images(one, points)[0] for one in (series, again)]
+    inside = (np.abs(places[0]) < np.array(extent) / 2 - 10).all(axis=-1)
+    assert inside.sum() > 200
+    assert np.linalg.norm(places[0] - places[1], axis=-1)[inside].max() < 0.1 * series.pixel_size
+    moving = replace(series, deformation=Deformation(sample=replace(sample, coefficient=np.ones((2, 10, 3)))))
+    write_alignments(tmp_path, [moving], "warp")
+    assert "specimen is left out" in (tmp_path / "deformation_left_out.txt").read_text()
 
 
 def test_what_a_format_cannot_hold_is_refused(make_tilt_series, tmp_path):
@@ -544,6 +635,10 @@ def test_an_export_says_whose_deformation_it_leaves_out(make_tilt_series, tmp_pa
     write_alignments(tmp_path, [series], form)
     assert not (tmp_path / "deformation_left_out.txt").exists()
     warp = ImageWarp(coefficient=np.ones((5, 4, 4, 2)), extent=(25.0, 20.0))
-    files = write_alignments(tmp_path, [replace(series, deformation=Deformation(image=warp))], form)
+    sample = SampleDeformation(
+        exposure=np.array([0.0, 9.0]), coefficient=np.ones((2, 10, 3)), scale=10.0, magnification=np.ones(5)
+    )
+    deformation = Deformation(image=warp, sample=sample)
+    files = write_alignments(tmp_path, [replace(series, deformation=deformation)], form)
     assert tmp_path / "deformation_left_out.txt" in files
     assert series.name in (tmp_path / "deformation_left_out.txt").read_text()

@@ -21,6 +21,7 @@ from tiltwise.io.warp import Tomostar, from_warp, read_warp, to_warp, write_tomo
 FORMATS = ("imod", "aretomo", "warp", "relion", "portal")
 """What `write_alignments` writes."""
 _SUFFIXES = (".aln", ".xf", ".xml", ".json", ".star")
+_RIGID = "these files hold a rigid geometry; the deformation is not in them"
 _RELION_TABLES = ("aligned_tilt_series.star", "tilt_series.star", "tomograms.star")
 
 
@@ -79,32 +80,28 @@ def read_aligned(series: TiltSeries, path: Path) -> tuple[TiltSeries, tuple[str,
 def write_alignments(folder: Path, series: Sequence[TiltSeries], form: str) -> list[Path]:
     """Write the alignments of series as files of another program into a folder and return the new files.
 
-    A deformation is left out, and deformation_left_out.txt says of which series. InputError for a series without
-    alignment, or one that the format cannot hold.
+    What a format does not hold of a deformation is left out, and deformation_left_out.txt says what, series by series.
+    InputError for a series without alignment, or one that the format cannot hold.
     """
     for one in series:
         if one.geometry is None:
             raise InputError(f"{one.name}: is not aligned yet; run: tiltwise align")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    left_out = {one.name: _RIGID if one.deformation is not None else "" for one in series}
     if form == "relion":
         write_tilt_series_set(folder / "tilt_series.star", series, root=folder)
     else:
         for one in series:
             try:
-                _WRITERS[form](folder, one)
+                note = _WRITERS[form](folder, one)
             except InputError as error:
                 raise InputError(f"{one.name}: {error}") from None
-    _note_deformation(folder, series, form)
+            left_out[one.name] = left_out[one.name] if note is None else note
+    lines = [f"{name}: {note}\n" for name, note in left_out.items() if note]
+    if lines:
+        (folder / "deformation_left_out.txt").write_text("".join(lines), encoding="utf-8")
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [path for path in files if before.get(path) != path.stat().st_mtime_ns]
-
-
-def _note_deformation(folder: Path, series: Sequence[TiltSeries], form: str) -> None:
-    """A file that names the series whose deformation these formats, one rigid geometry a tilt, cannot hold."""
-    names = [one.name for one in series if one.deformation is not None]
-    if names:
-        text = f"The files of {form} hold a rigid geometry; the deformation of these series is not in them:\n"
-        (folder / "deformation_left_out.txt").write_text(text + "\n".join(names) + "\n", encoding="utf-8")
 
 
 def _candidates(folder: Path, name: str) -> list[Path]:
@@ -166,9 +163,9 @@ def _write_aretomo(folder: Path, series: TiltSeries) -> None:
     write_aln(folder / f"{series.name}.aln", content)
 
 
-def _write_warp(folder: Path, series: TiltSeries) -> None:
+def _write_warp(folder: Path, series: TiltSeries) -> str:
     names = [f"{image_stem(name)}.mrc" for name in series.image_names]
-    content = to_warp(
+    content, note = to_warp(
         series.geometry,
         use=np.asarray(series.use, dtype=bool),
         dose=series.pre_exposure,
@@ -176,6 +173,7 @@ def _write_warp(folder: Path, series: TiltSeries) -> None:
         pixel_size=series.pixel_size,
         image_shape=series.image_shape,
         defocus_handedness=series.defocus_handedness,
+        deformation=series.deformation,
     )
     size = (series.image_shape[1] * series.pixel_size, series.image_shape[0] * series.pixel_size)
     write_warp(folder / f"{series.name}.xml", content, image_size=size, pixel_size=series.pixel_size)
@@ -186,6 +184,7 @@ def _write_warp(folder: Path, series: TiltSeries) -> None:
         dose=series.pre_exposure,
     )
     write_tomostar(folder / f"{series.name}.tomostar", tomostar)
+    return note
 
 
 def _write_portal(folder: Path, series: TiltSeries) -> None:
@@ -195,9 +194,10 @@ def _write_portal(folder: Path, series: TiltSeries) -> None:
     )
 
 
-_WRITERS: dict[str, Callable[[Path, TiltSeries], None]] = {
+_WRITERS: dict[str, Callable[[Path, TiltSeries], str | None]] = {
     "imod": _write_imod,
     "aretomo": _write_aretomo,
     "warp": _write_warp,
     "portal": _write_portal,
 }
+"""Each may say what it leaves out of a deformation; None: all of it."""

@@ -10,27 +10,33 @@ so that tilt_axis_angle = AxisAngle, tilt_angle = -(Angle + LevelAngleY), x_tilt
 offset less the movement, moved by the difference of the centres, n / 2 there and n // 2 here. Its defocus grows with
 the depth for AreAnglesInverted = False and falls for True: our defocus_handedness +1 and -1.
 
-A volume warp or movement that is the same everywhere in an image is taken over; what differs over the image (M's local
-refinement) is not, and said so. Decimal commas, which Warp has written, are understood.
+Movements that differ over the image become a warp of the image. A volume warp is taken over as its mean over the volume
+at each exposure; what differs over the volume is not, since the file does not say how large that is, and this is said.
+Decimal commas, which Warp has written, are understood.
 """
 
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
+from tiltwise.data.deformation import Deformation, ImageWarp
 from tiltwise.data.errors import InputError
 from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.io.alignment import Alignment
+from tiltwise.io.local_warp import fit_warp
 from tiltwise.io.star import numbers, read_star, texts, write_star
 from tiltwise.io.text_tables import LARGEST_NUMBER, decode, read_bytes
+from tiltwise.io.warp_grids import NO_GRID, WarpGrid, exposure_means, grid_at, grid_rows, warp_to_grids
 
 _MOVEMENT = ("GridMovementX", "GridMovementY")
 _VOLUME_WARP = ("GridVolumeWarpX", "GridVolumeWarpY", "GridVolumeWarpZ")
 _FLAGS = {"true": True, "false": False}
+_EXACT = 0.03
+"""px; of a spline that stands for another one, so that points are right to 0.1 px with all else."""
 _SAME_X_TILT = 0.002
 """x-tilts that differ by less move no point of a 4k image by 0.1 px, degrees."""
 
@@ -45,22 +51,22 @@ class WarpSeries:
     """(row,) AxisAngle."""
     axis_offset: np.ndarray
     """(row, 2) AxisOffsetX, AxisOffsetY, Å."""
-    movement: np.ndarray
-    """(row, 2) GridMovementX and Y of each whole image, Å."""
     use: np.ndarray
     """(row,) UseTilt."""
     dose: np.ndarray
     """(row,) accumulated exposure, e⁻/Å²."""
+    movement: tuple[WarpGrid, WarpGrid] = (NO_GRID, NO_GRID)
+    """GridMovementX and Y, Å."""
     movie_paths: tuple[str, ...] | None = None
     """(row,) MoviePath; None if not stated."""
     angles_inverted: bool = False
     """AreAnglesInverted."""
     level_angle: tuple[float, float] = (0.0, 0.0)
     """LevelAngleX, LevelAngleY, degrees."""
-    volume_warp: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Mean of the volume warp, Å."""
-    local_grids: tuple[str, ...] = ()
-    """Names of the grids that differ over an image or over the volume."""
+    volume_warp: tuple[WarpGrid, WarpGrid, WarpGrid] = (NO_GRID, NO_GRID, NO_GRID)
+    """GridVolumeWarpX, Y and Z, Å."""
+    image_size: tuple[float, float] | None = None
+    """ImageDimensionsAngstrom along x, y, over which the movements lie; None if not stated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -85,8 +91,6 @@ def read_warp(path: str | Path) -> WarpSeries:
         raise InputError(f"{path}: this is not a tilt series of Warp (its XML begins with <{root.tag[:40]}>)")
     angle = _list(path, root, "Angles", None)
     count = len(angle)
-    grids = {name: _grid(path, root, name) for name in (*_MOVEMENT, *_VOLUME_WARP)}
-    movement = [_per_tilt(path, name, grids[name], count) for name in _MOVEMENT]
     movies = _lines(root, "MoviePath")
     if movies is not None and len(movies) != count:
         raise InputError(f"{path}: <MoviePath> has {len(movies)} values, but <Angles> has {count}")
@@ -94,14 +98,14 @@ def read_warp(path: str | Path) -> WarpSeries:
         angle=angle,
         axis_angle=_list(path, root, "AxisAngle", count),
         axis_offset=np.stack([_list(path, root, f"AxisOffset{axis}", count) for axis in "XY"], axis=1),
-        movement=np.stack(movement, axis=1),
+        movement=tuple(_grid(path, root, name) for name in _MOVEMENT),
         use=_flags(path, root, count),
         dose=_list(path, root, "Dose", count),
         movie_paths=None if movies is None else tuple(movies),
         angles_inverted=_flag(path, root.get("AreAnglesInverted", "False")),
         level_angle=tuple(_number(path, f"LevelAngle{axis}", root.get(f"LevelAngle{axis}", "0")) for axis in "XY"),
-        volume_warp=tuple(float(grids[name][1].mean()) for name in _VOLUME_WARP),
-        local_grids=tuple(name for name, (shape, values) in grids.items() if _is_local(name, shape, values, count)),
+        volume_warp=tuple(_grid(path, root, name) for name in _VOLUME_WARP),
+        image_size=_image_size(path, root),
     )
 
 
@@ -115,14 +119,16 @@ def write_warp(path: str | Path, series: WarpSeries, *, image_size: tuple[float,
         LevelAngleY=_written(series.level_angle[1]),
         ImageDimensionsAngstrom=", ".join(_written(length) for length in image_size),
     )
-    offset = series.axis_offset - series.movement
     lists = {"Angles": series.angle, "Dose": series.dose, "AxisAngle": series.axis_angle}
-    lists |= {"AxisOffsetX": offset[:, 0], "AxisOffsetY": offset[:, 1]}
+    lists |= {"AxisOffsetX": series.axis_offset[:, 0], "AxisOffsetY": series.axis_offset[:, 1]}
     for name, values in lists.items():
         ElementTree.SubElement(root, name).text = "\n".join(_written(value) for value in values)
     ElementTree.SubElement(root, "UseTilt").text = "\n".join(str(bool(used)) for used in series.use)
     if series.movie_paths is not None:
         ElementTree.SubElement(root, "MoviePath").text = "\n".join(series.movie_paths)
+    for name, grid in zip((*_MOVEMENT, *_VOLUME_WARP), (*series.movement, *series.volume_warp), strict=True):
+        if grid.values.any():
+            _write_grid(ElementTree.SubElement(root, name), grid)
     ctf = ElementTree.SubElement(root, "CTF")
     ElementTree.SubElement(ctf, "Param", Name="PixelSize", Value=_written(pixel_size))
     ElementTree.indent(root, space="\t")
@@ -165,23 +171,21 @@ def from_warp(series: WarpSeries, *, pixel_size: float, image_shape: tuple[int, 
         x_tilt=np.full(count, float(x_tilt)),
         shift=np.zeros((count, 2)),
     )
-    shift = series.axis_offset - series.movement + _turned(geometry, series.volume_warp)
-    notes = ()
-    if series.local_grids:
-        notes = (f"Warp's local refinement ({', '.join(series.local_grids)}) is not taken over, only its mean",)
-    geometry = TiltGeometry(
-        tilt_angle=geometry.tilt_angle,
-        tilt_axis_angle=geometry.tilt_axis_angle,
-        x_tilt=geometry.x_tilt,
-        shift=shift + _centre_difference(image_shape) * pixel_size,
-    )
+    moved = np.stack([grid_rows(grid, count).mean(axis=(1, 2)) for grid in series.movement], axis=1)
+    volume = np.stack([exposure_means(grid, series.dose) for grid in series.volume_warp], axis=1)
+    centre = _centre_difference(image_shape) * pixel_size
+    warp, notes = _local_warp(series, moved, centre, pixel_size, image_shape)
+    local = [name for name, grid in zip(_VOLUME_WARP, series.volume_warp, strict=True) if not grid.is_even]
+    if local:
+        notes += (f"{', '.join(local)}: only means over the volume are taken over; the file does not say its size",)
     return Alignment(
         program="Warp",
-        geometry=geometry,
+        geometry=replace(geometry, shift=series.axis_offset - moved + _turned(geometry, volume) + centre),
         use=series.use,
         image_stems=None
         if series.movie_paths is None
         else tuple(PureWindowsPath(name).stem for name in series.movie_paths),
+        image_warp=warp,
         sign_known=False,
         defocus_handedness=-1 if series.angles_inverted else 1,
         notes=notes,
@@ -197,30 +201,73 @@ def to_warp(
     pixel_size: float,
     image_shape: tuple[int, int],
     defocus_handedness: int | None,
-) -> WarpSeries:
-    """The XML content of our geometry. InputError for an x-tilt that differs between the tilts."""
+    deformation: Deformation | None = None,
+) -> tuple[WarpSeries, str]:
+    """The XML content of our geometry, with magnifications and warp of the images as movements, and what is to be said
+    of it. InputError for an x-tilt that differs between the tilts."""
     x_tilt = np.asarray(geometry.x_tilt, dtype=np.float64)
     if np.ptp(x_tilt[use]) > _SAME_X_TILT:
         raise InputError(
             f"Warp holds one x-tilt for a series, and here they differ by {np.ptp(x_tilt[use]):.2f}°; "
             "export it as imod, relion or portal"
         )
-    return WarpSeries(
+    extent = (image_shape[1] * pixel_size, image_shape[0] * pixel_size)
+    movement, note = _movement_of(deformation or Deformation(), len(use), extent, pixel_size)
+    content = WarpSeries(
         angle=-geometry.tilt_angle,
         axis_angle=geometry.tilt_axis_angle,
         axis_offset=geometry.shift - _centre_difference(image_shape) * pixel_size,
-        movement=np.zeros_like(geometry.shift),
+        movement=movement,
         use=np.asarray(use, dtype=bool),
         dose=dose,
         movie_paths=tuple(movie_paths),
         angles_inverted=defocus_handedness != 1,
         level_angle=(float(x_tilt[use].mean()), 0.0),
+        image_size=extent,
     )
+    return content, note
 
 
-def _turned(geometry: TiltGeometry, vector: tuple[float, float, float]) -> np.ndarray:
-    """(row, 2) x, y of a vector of the volume as each image shows it."""
-    x, y, z = vector
+def _local_warp(
+    series: WarpSeries, moved: np.ndarray, centre: np.ndarray, pixel_size: float, image_shape: tuple[int, int]
+) -> tuple[ImageWarp | None, tuple[str, ...]]:
+    """Movements less their means moved (row, 2) as a warp of the image; centre (2,): theirs less ours, Å."""
+    if all(grid.is_even for grid in series.movement):
+        return None, ()
+    count, extent = len(series.angle), (image_shape[1] * pixel_size, image_shape[0] * pixel_size)
+    size = np.array(series.image_size or extent)
+    rows = [grid_rows(grid, count) for grid in series.movement]
+
+    def field(row: int, position: np.ndarray) -> np.ndarray:
+        place = (position + moved[row] - centre) / size + 0.5
+        parts = [grid_at(values[row], grid, place) for values, grid in zip(rows, series.movement, strict=True)]
+        return moved[row] - np.stack(parts, axis=1)
+
+    warp, error = fit_warp(field, count, extent, _EXACT * pixel_size)
+    return warp, (f"Warp's movements within the image are a spline, right to {error / pixel_size:.3f} px",)
+
+
+def _movement_of(
+    deformation: Deformation, rows: int, extent: tuple[float, float], pixel_size: float
+) -> tuple[tuple[WarpGrid, WarpGrid], str]:
+    """Movement grids of what a deformation does to the images, and a note on what they do not hold."""
+    sample, notes = deformation.sample, []
+    magnification = np.ones(rows) if sample is None else sample.magnification
+    if sample is not None and sample.coefficient.any():
+        notes.append(
+            "the deformation of the specimen is left out: the volume over which Warp would lay it is not known"
+        )
+    if deformation.image is None and (magnification == 1).all():
+        return (NO_GRID, NO_GRID), "; ".join(notes)
+    *grids, error = warp_to_grids(deformation.image, magnification, extent, _EXACT * pixel_size)
+    if error > 2 * _EXACT * pixel_size:
+        notes.append(f"the warp of the images is right to {error / pixel_size:.2f} px")
+    return tuple(grids), "; ".join(notes)
+
+
+def _turned(geometry: TiltGeometry, vector: np.ndarray) -> np.ndarray:
+    """(row, 2) x, y of vectors (row, 3) of the volume as each image shows them."""
+    x, y, z = vector.T
     tilt, x_tilt, axis = (np.radians(a) for a in (geometry.tilt_angle, geometry.x_tilt, geometry.tilt_axis_angle))
     across = x * np.cos(tilt) + (y * np.sin(x_tilt) + z * np.cos(x_tilt)) * np.sin(tilt)
     along = y * np.cos(x_tilt) - z * np.sin(x_tilt)
@@ -288,34 +335,39 @@ def _number(path: str | Path, name: str, text: str) -> float:
     return value
 
 
-def _grid(path: str | Path, root: ElementTree.Element, name: str) -> tuple[tuple[int, ...], np.ndarray]:
-    """Size along x, y, z and time, and the values in the file's order; one 0 for a grid that is absent."""
+def _grid(path: str | Path, root: ElementTree.Element, name: str) -> WarpGrid:
     element = root.find(name)
     nodes = [] if element is None else element.findall("Node")
     if not nodes:
-        return (1, 1, 1, 1), np.zeros(1)
-    size = [int(_number(path, name, element.get(key, "1"))) for key in ("Width", "Height", "Depth", "Duration")]
+        return NO_GRID
+    size = [int(_number(path, name, element.get(key, "1"))) for key in ("Duration", "Depth", "Height", "Width")]
     if min(size) < 1 or float(np.prod(np.array(size, dtype=float))) != len(nodes):
-        raise InputError(f"{path}: <{name}> has {len(nodes)} nodes, but its size is {' × '.join(map(str, size))}")
+        raise InputError(f"{path}: <{name}> has {len(nodes)} nodes, but its size is {' × '.join(map(str, size[::-1]))}")
+    margin = tuple(_number(path, name, element.get(f"Margin{axis}", "0")) for axis in "XYZ")
+    if min(margin) < 0 or max(margin) >= 0.5:
+        raise InputError(f"{path}: <{name}> has margins of {', '.join(map(str, margin))}, which are parts below a half")
     places = np.array([[_number(path, name, node.get(key, "0")) for key in ("W", "Z", "Y", "X")] for node in nodes])
     values = np.array([_number(path, name, node.get("Value", "")) for node in nodes])
-    return tuple(size), values[np.lexsort(places.T[::-1])]
+    return WarpGrid(values=values[np.lexsort(places.T[::-1])].reshape(size), margin=margin)
 
 
-def _per_tilt(path: str | Path, name: str, grid: tuple[tuple[int, ...], np.ndarray], count: int) -> np.ndarray:
-    """(row,) mean over each image of a grid over x, y and tilt."""
-    (width, height, depth, _), values = grid
-    means = values.reshape(-1, width * height).mean(axis=1)
-    if depth == count and len(means) == count:
-        return means
-    return np.full(count, float(means.mean()))
+def _write_grid(element: ElementTree.Element, grid: WarpGrid) -> None:
+    """Nodes as Warp lists them; those of a movement have no W."""
+    over_volume = element.tag in _VOLUME_WARP
+    sizes = zip(("Duration", "Depth", "Height", "Width"), grid.values.shape, strict=True)
+    for key, size in reversed([*sizes][0 if over_volume else 1 :]):
+        element.set(key, str(size))
+    for axis, margin in zip("XYZ", grid.margin, strict=True) if not over_volume else ():
+        element.set(f"Margin{axis}", _written(margin))
+    for w, z, y, x in np.ndindex(grid.values.shape):
+        place = {"X": str(x), "Y": str(y), "Z": str(z)} | ({"W": str(w)} if over_volume else {})
+        ElementTree.SubElement(element, "Node", {**place, "Value": _written(grid.values[w, z, y, x])})
 
 
-def _is_local(name: str, shape: tuple[int, ...], values: np.ndarray, count: int) -> bool:
-    if np.ptp(values) == 0:
-        return False
-    width, height, depth, _ = shape
-    return name in _VOLUME_WARP or width * height > 1 or depth != count
+def _image_size(path: str | Path, root: ElementTree.Element) -> tuple[float, float] | None:
+    words = root.get("ImageDimensionsAngstrom", "").split(", ")
+    sizes = tuple(_number(path, "ImageDimensionsAngstrom", word) for word in words) if len(words) == 2 else ()
+    return sizes if sizes and min(sizes) > 0 else None
 
 
 def _written(value: float) -> str:
