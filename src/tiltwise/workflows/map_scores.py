@@ -44,21 +44,25 @@ class MapScore:
 
 
 def score_maps(
-    reached: Weighted | None, used: np.ndarray | None, known: Truth, start: RigidMotion | None
+    reached: Weighted | None,
+    used: np.ndarray | None,
+    known: Truth,
+    start: RigidMotion | None,
+    oracle: MapScore | None = None,
 ) -> dict[str, Any]:
     """Resolution of the merged half maps to the truth, and its ratio to that of the oracle.
 
     Both take the better of the weightings. used: indices of the true particles that were refined, for the oracle of the
-    same particles; start: where the search for the motion onto the truth begins. The ratio is valid only if the oracle
-    lies between 1.25 × the Nyquist spacing and 0.6 × the low-pass of the starting reference. All values None without
-    half maps.
+    same particles; start: where the search for the motion onto the truth begins; oracle: its score, if it is there
+    already (`oracle_score`). The ratio is valid only if the oracle lies between 1.25 × the Nyquist spacing and 0.6 ×
+    the low-pass of the starting reference. All values None without half maps.
     """
     if reached is None:
         return dict.fromkeys(_MAP_KEYS)
-    score, oracle = better_score(reached, known, start), better_score(oracle_maps(known), known)
+    score, oracle = better_score(reached, known, start), oracle or oracle_score(known)
     oracle_used = oracle if used is not None and len(used) == len(known.particles) else None
     if oracle_used is None and used is not None and len(used):
-        oracle_used = better_score(oracle_maps(known, used), known)
+        oracle_used = oracle_score(known, used)
     nyquist = 2 * known.map.voxel_size
     return {
         "resolution_to_truth_A": score.resolution,
@@ -73,6 +77,11 @@ def score_maps(
         "fsc_to_truth": score.fsc.tolist(),
         "fsc_oracle": oracle.fsc.tolist(),
     }
+
+
+def oracle_score(known: Truth, chosen: np.ndarray | None = None) -> MapScore:
+    """What the oracle reaches with all true particles, or with those of an index array."""
+    return better_score(oracle_maps(known, chosen), known)
 
 
 def better_score(maps: Weighted, known: Truth, start: RigidMotion | None = None) -> MapScore:
