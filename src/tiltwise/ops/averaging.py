@@ -62,6 +62,8 @@ def accumulate(total: Accumulator, images: ParticleImages, rotation: torch.Tenso
 
 def _centred(images: ParticleImages, shift: torch.Tensor) -> torch.Tensor:
     """(particle, tilt, point) weighted data, the particle's middle at shift (particle, 3) Å brought to phase 0."""
+    if not shift.any():
+        return images.transfer * images.data
     plane = torch.einsum("tij,pj->pti", images.rotations[:, :2], shift).float()
     unit = 2 * torch.pi / (images.box_size * images.pixel_size) * images.points
     angle = torch.einsum("nc,ptc->ptn", unit, plane)

@@ -9,10 +9,12 @@ by the inequality of Cauchy and Schwarz greatest where c_i = t_i. (The FSC of th
 power of the maps, and prefers zeros of the transfer that do not coincide, true or not; by it two series were moved
 apart.)
 
-Sums of the other series are made once, and all on a grid that holds the band compared and no more.
+Sums of the other series are made once; all are on a grid that holds the band compared and no more.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ import torch
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.averaging import Accumulator, accumulate, empty_accumulator, explained_power, merge
 from tiltwise.ops.defocus_on_images import LEAST_LOBES, count_lobes
-from tiltwise.ops.particle_chunks import particle_chunks
+from tiltwise.ops.particle_chunks import chunks_under
 from tiltwise.ops.particle_images import on_grid
 from tiltwise.ops.references import sphere_mask
 from tiltwise.ops.species import Species
@@ -29,6 +31,8 @@ _REACH, _STEP = 1500.0, 250.0
 """Å, searched to both sides: a phase of 0.4 radians at 6 Å a step."""
 _WORTH = 3.0
 """Log units that a change must gain: one parameter gains half a unit by chance, and more than 3 once in 70 times."""
+_TRIAL_BYTES = 2**30
+"""Of the sums under changes that are tried together, for which each particle is cut once."""
 _MARGIN = 1.15
 """The small box holds frequencies this much beyond the band."""
 
@@ -64,18 +68,23 @@ def refine_common_defoci(kind: Species, symmetry: str) -> tuple[Species, dict[st
 
     Gives the species under the accepted changes, and what was found by series.
     """
-    found, whole = {}, None
-    for name in kind.series:
-        series, own = kind.source.tilt_series[name], kind.within(name)
-        if count_lobes(series, kind.resolution) < LEAST_LOBES or {1, 2} - set(own.particles.half_set.tolist()):
-            continue
-        whole = _sums(kind, symmetry) if whole is None else whole
-        rest = {half: _less(whole[half], part) for half, part in _sums(own, symmetry).items()}
-        found[name] = _search(own, rest, series, symmetry)
-        changed = shifted_defocus(series, found[name].change)
-        kind = kind.with_series(changed)
-        whole = _added(rest, _sums(own.with_series(changed), symmetry))
+    tried = [name for name in kind.series if _can_tell(kind, name)]
+    parts = {name: _sums(kind, [kind.source.tilt_series[name]], symmetry)[0] for name in kind.series} if tried else {}
+    found = {}
+    for name in tried:
+        series = kind.source.tilt_series[name]
+        others = [part for other, part in parts.items() if other != name]
+        found[name] = _search(kind, others, series, symmetry)
+        if found[name].change:
+            changed = shifted_defocus(series, found[name].change)
+            kind = kind.with_series(changed)
+            parts[name] = _sums(kind, [changed], symmetry)[0]
     return kind, found
+
+
+def _can_tell(kind: Species, name: str) -> bool:
+    both = {1, 2} <= set(kind.within(name).particles.half_set.tolist())
+    return both and count_lobes(kind.source.tilt_series[name], kind.resolution) >= LEAST_LOBES
 
 
 def shifted_defocus(series: TiltSeries, change: float) -> TiltSeries:
@@ -84,22 +93,24 @@ def shifted_defocus(series: TiltSeries, change: float) -> TiltSeries:
     return replace(series, ctf=replace(ctf, defocus_u=ctf.defocus_u + change, defocus_v=ctf.defocus_v + change))
 
 
-def _search(own: Species, rest: dict[int, Accumulator], series: TiltSeries, symmetry: str) -> CommonDefocus:
-    steps, mask, found = np.arange(-_REACH, _REACH + 1, _STEP), _mask(own), []
-    for step in steps:
-        sums = _added(rest, _sums(own.with_series(shifted_defocus(series, float(step))), symmetry))
-        found.append(explained_power(sums[1], sums[2], mask))
+def _search(
+    kind: Species, others: Sequence[dict[int, Accumulator]], series: TiltSeries, symmetry: str
+) -> CommonDefocus:
+    steps, mask = np.arange(-_REACH, _REACH + 1, _STEP), _mask(kind)
+    together = max(1, _TRIAL_BYTES // sum(_bytes(total) for total in _empty(kind, symmetry).values()))
+    found = []
+    for first in range(0, len(steps), together):
+        trials = [shifted_defocus(series, float(step)) for step in steps[first : first + together]]
+        for part in _sums(kind, trials, symmetry):
+            first_half, second_half = (reduce(merge, [part[half], *(o[half] for o in others)]) for half in (1, 2))
+            found.append(explained_power(first_half, second_half, mask))
     explained = np.array(found)
     accepted = explained.max() - explained[steps == 0][0] > _WORTH
     return CommonDefocus(change=_top(steps, explained) if accepted else 0.0, tried=steps, explained=explained)
 
 
-def _added(first: dict[int, Accumulator], second: dict[int, Accumulator]) -> dict[int, Accumulator]:
-    return {half: merge(first[half], second[half]) for half in (1, 2)}
-
-
-def _less(whole: Accumulator, part: Accumulator) -> Accumulator:
-    return replace(whole, numerator=whole.numerator - part.numerator, denominator=whole.denominator - part.denominator)
+def _bytes(total: Accumulator) -> int:
+    return total.numerator.nbytes + total.denominator.nbytes
 
 
 def _box(kind: Species) -> int:
@@ -113,14 +124,26 @@ def _mask(kind: Species) -> torch.Tensor:
     return sphere_mask(box, settings.box_size * settings.pixel_size / box, settings.particle_radius)
 
 
-def _sums(kind: Species, symmetry: str) -> dict[int, Accumulator]:
+def _empty(kind: Species, symmetry: str) -> dict[int, Accumulator]:
     radius = kind.source.settings.radius_of(kind.resolution)
-    box = _box(kind)
-    totals = {half: empty_accumulator(box, radius, symmetry) for half in (1, 2)}
-    chunks = particle_chunks(kind.source, kind.particles, weights=kind.weights, resolution=kind.resolution)
-    for _, half, index, images in chunks:
-        still = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
-        accumulate(totals[half], on_grid(images, box), kind.particles.rotation[index], still)
+    return {half: empty_accumulator(_box(kind), radius, symmetry) for half in (1, 2)}
+
+
+def _sums(kind: Species, variants: Sequence[TiltSeries], symmetry: str) -> list[dict[int, Accumulator]]:
+    """Sums by half set of the particles of one series, under each of several CTFs of it."""
+    totals = [_empty(kind, symmetry) for _ in variants]
+    chunks = chunks_under(
+        kind.source,
+        kind.particles,
+        variants,
+        weights=kind.weights[variants[0].name],
+        resolution=kind.resolution,
+    )
+    for half, index, cut in chunks:
+        rotation = kind.particles.rotation[index]
+        still = torch.zeros(len(index), 3, dtype=torch.float64, device=rotation.device)
+        for total, images in zip(totals, cut, strict=True):
+            accumulate(total[half], on_grid(images, _box(kind)), rotation, still)
     return totals
 
 

@@ -1,6 +1,6 @@
 """Particle images of many series, a bounded number at a time, in an order that the data fix."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from tiltwise.ops.particle_images import (
     TiltWeights,
     critical_decay,
     crop_transforms,
-    cut_particles,
+    cut_under,
     image_positions,
     inside_image,
     noise_power,
@@ -118,23 +118,41 @@ def particle_chunks(
 
     Particles of half set 0 are left out. resolution: finest spacing of the transforms, Å.
     """
-    settings = source.settings
+    names = particles.tilt_series[particles.half_set > 0]
+    for name in sorted(set(names.tolist())):
+        variants = (source.tilt_series[name],)
+        for half, index, cut in chunks_under(source, particles, variants, weights=weights[name], resolution=resolution):
+            yield name, half, index, next(cut)
+
+
+def chunks_under(
+    source: ImageSource,
+    particles: PosedParticles,
+    variants: Sequence[TiltSeries],
+    *,
+    weights: TiltWeights,
+    resolution: float,
+) -> Iterator[tuple[int, np.ndarray, Iterator[ParticleImages]]]:
+    """Yield (half set, particle indices, images under each variant) of one series, whose CTFs are the variants'.
+
+    Each chunk is cut once for all of them.
+    """
+    settings, name = source.settings, variants[0].name
     points = band_points(settings.box_size, settings.radius_of(resolution), settings.device)
     names, halves = particles.tilt_series, particles.half_set
-    for name in sorted(set(names[halves > 0].tolist())):
-        images = source.images(name)
-        size = max(1, _CHUNK_BYTES // (_TABLES * len(images) * len(points)))
-        for half in np.unique(halves[(names == name) & (halves > 0)]).tolist():
-            members = np.flatnonzero((names == name) & (halves == half))
-            for first in range(0, len(members), size):
-                index = members[first : first + size]
-                cut = cut_particles(
-                    images,
-                    source.tilt_series[name],
-                    particles.position[index],
-                    points,
-                    box_size=settings.box_size,
-                    particle_radius=settings.particle_radius,
-                    weights=weights[name],
-                )
-                yield name, half, index, cut
+    images = source.images(name)
+    size = max(1, _CHUNK_BYTES // (_TABLES * len(images) * len(points)))
+    for half in np.unique(halves[(names == name) & (halves > 0)]).tolist():
+        members = np.flatnonzero((names == name) & (halves == half))
+        for first in range(0, len(members), size):
+            index = members[first : first + size]
+            cut = cut_under(
+                images,
+                variants,
+                particles.position[index],
+                points,
+                box_size=settings.box_size,
+                particle_radius=settings.particle_radius,
+                weights=weights,
+            )
+            yield half, index, cut

@@ -6,6 +6,7 @@ of its real and imaginary parts. Divided by σ_i it reads data = transfer · V̂
 q_i is the critical-exposure curve, or what takes its place (ops/exposure_weights.py).
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from tiltwise.ops.ctf import astigmatic_defocus, ctf
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.geometry import tilt_rotations
+from tiltwise.ops.kernels.crops import cut_windows_compiled, read_points_compiled
 
 _OUTLIER = 5.0  # robust standard deviations beyond which a pixel (a gold bead, a hot pixel) is set to the local mean
 _MOST_OUTLIERS = 0.05  # if more pixels than this are beyond it, they are signal, and all are kept
@@ -104,20 +106,67 @@ def crop_transforms(images: torch.Tensor, position: torch.Tensor, points: torch.
 
     images (tilt, y, x); position (tilt, particle, 2) x, y in px, 0 the first pixel; beyond the image the crop is 0.
     """
-    height, width = images.shape[1:]
-    row, column = (points[:, 1].long() % box_size), points[:, 0].long()
+    row, column = points[:, 1].long() % box_size, points[:, 0].long()
     corner = torch.floor(position + 0.5).long() - box_size // 2
-    inner = ((position - corner) / box_size).float()  # of the particle in its crop, in boxes
-    offset = torch.arange(box_size, device=images.device)
+    angle = 2 * torch.pi / box_size * (position - corner)  # by which a frequency of 1 / box turns, on each axis
+    across = unit_phase(angle[..., 0, None] * torch.arange(int(column.max()) + 1, device=images.device))
+    down = unit_phase(angle[..., 1, None] * torch.fft.fftfreq(box_size, 1 / box_size, device=images.device))
     result = torch.empty(position.shape[1], len(images), len(points), dtype=torch.complex64, device=images.device)
     for t, image in enumerate(images):
-        rows, columns = corner[t, :, 1, None] + offset, corner[t, :, 0, None] + offset
-        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
-        index = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None]
-        spectrum = torch.fft.rfft2(image.reshape(-1)[index] * inside)
-        angle = 2 * torch.pi * (inner[t] @ points.T)
-        result[:, t] = spectrum[:, row, column] * torch.polar(torch.ones_like(angle), angle)
+        spectrum = torch.fft.rfft2(cut_windows(image, corner[t], box_size))
+        read_points(spectrum, (row, column), (down[t], across[t]), result[:, t])
     return result
+
+
+def unit_phase(angle: torch.Tensor) -> torch.Tensor:
+    """exp(i angle), complex64."""
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+
+
+def read_points(
+    spectrum: torch.Tensor,
+    place: tuple[torch.Tensor, torch.Tensor],
+    phase: tuple[torch.Tensor, torch.Tensor],
+    values: torch.Tensor,
+) -> None:
+    """Into values (particle, point): spectrum (particle, y, x) at the rows and columns of place, times the phases
+    (particle, y) and (particle, x) there."""
+    if spectrum.device.type == "cpu":
+        arrays = (one.numpy() for one in (spectrum, *place, *phase, values))
+        read_points_compiled(*arrays)
+    else:
+        read_points_plain(spectrum, place, phase, values)
+
+
+def read_points_plain(
+    spectrum: torch.Tensor,
+    place: tuple[torch.Tensor, torch.Tensor],
+    phase: tuple[torch.Tensor, torch.Tensor],
+    values: torch.Tensor,
+) -> None:
+    """The plain twin of `read_points`, on any device."""
+    row, column = place
+    values.copy_(spectrum[:, row, column] * (phase[0][:, row] * phase[1][:, column]))
+
+
+def cut_windows(image: torch.Tensor, corner: torch.Tensor, size: int) -> torch.Tensor:
+    """(particle, size, size) windows of an image (y, x) whose first pixels lie at corner (particle, 2) x, y; 0 beyond
+    the image."""
+    if image.device.type != "cpu":
+        return cut_windows_plain(image, corner, size)
+    windows = torch.empty(len(corner), size, size, dtype=image.dtype)
+    cut_windows_compiled(image.numpy(), corner.numpy(), windows.numpy())
+    return windows
+
+
+def cut_windows_plain(image: torch.Tensor, corner: torch.Tensor, size: int) -> torch.Tensor:
+    """The plain twin of `cut_windows`, on any device."""
+    height, width = image.shape
+    offset = torch.arange(size, device=image.device)
+    rows, columns = corner[:, 1, None] + offset, corner[:, 0, None] + offset
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
+    index = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None]
+    return image.reshape(-1)[index] * inside
 
 
 def image_positions(tilt_series: TiltSeries, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -187,20 +236,37 @@ def cut_particles(
 
     images as `normalised_images` gives them; particle_radius Å: a crop counts where this disc is in the image.
     """
-    place, depth, rotations = image_positions(tilt_series, position)
-    data = crop_transforms(images, place, points, box_size)
-    inside = inside_image(place, tilt_series.image_shape, particle_radius / tilt_series.pixel_size).T
+    settings = {"box_size": box_size, "particle_radius": particle_radius, "weights": weights}
+    return next(cut_under(images, (tilt_series,), position, points, **settings))
+
+
+def cut_under(
+    images: torch.Tensor,
+    variants: Sequence[TiltSeries],
+    position: torch.Tensor,
+    points: torch.Tensor,
+    *,
+    box_size: int,
+    particle_radius: float,
+    weights: TiltWeights,
+) -> Iterator[ParticleImages]:
+    """The images of `cut_particles` under each of several CTFs of one series, cut once; its geometry is the first's."""
+    series = variants[0]
+    place, depth, rotations = image_positions(series, position)
+    inside = inside_image(place, series.image_shape, particle_radius / series.pixel_size).T
     deviation = spread_shells(weights.noise, points).sqrt().float()
-    amplitude = spread_shells(weights.scale[:, None] * weights.decay, points).float()
-    transfer = ctf_values(tilt_series, depth, points, box_size) * (amplitude / deviation) * inside[..., None]
-    return ParticleImages(
-        data=data / deviation,
-        transfer=transfer.contiguous(),
-        rotations=rotations,
-        points=points,
-        box_size=box_size,
-        pixel_size=tilt_series.pixel_size,
-    )
+    data = crop_transforms(images, place, points, box_size).div_(deviation)
+    amplitude = spread_shells(weights.scale[:, None] * weights.decay, points).float() / deviation
+    for variant in variants:
+        transfer = ctf_values(variant, depth, points, box_size) * amplitude * inside[..., None]
+        yield ParticleImages(
+            data=data,
+            transfer=transfer.contiguous(),
+            rotations=rotations,
+            points=points,
+            box_size=box_size,
+            pixel_size=series.pixel_size,
+        )
 
 
 def noise_power(values: torch.Tensor, used: torch.Tensor, points: torch.Tensor, box_size: int) -> torch.Tensor:
