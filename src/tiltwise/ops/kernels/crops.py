@@ -26,7 +26,7 @@ def cut_windows_compiled(image: np.ndarray, corner: np.ndarray, windows: np.ndar
 def read_points_compiled(
     spectrum: np.ndarray, row: np.ndarray, column: np.ndarray, down: np.ndarray, across: np.ndarray, values: np.ndarray
 ) -> None:
-    """values (particle, point): spectrum (particle, y, x) at (row, column) · down (particle, y) · across (particle, x)."""
+    """values (particle, point): spectrum (particle, y, x) at points, by down (particle, y), across (particle, x)."""
     for p in numba.prange(len(spectrum)):
         for i in range(len(row)):
             r, c = row[i], column[i]
