@@ -91,11 +91,22 @@ def test_wrong_defoci_come_back_within_their_errors(species):
 def test_what_all_tilts_share_is_found_by_averaging(species, error):
     """The half maps here know the true defocus; the search makes its own under each that is tried."""
     series = species.source.tilt_series[NAME]
-    kind, found = refine_common_defoci(species.with_series(wrong_by(series, error)), "C1")
+    (kind,), found = refine_common_defoci([species.with_series(wrong_by(series, error))], ["C1"])
     assert abs(found[NAME].change + error) < 150 and found[NAME].gain > 3
     assert kind.source.tilt_series[NAME].ctf.mean_defocus[0] == pytest.approx(
         series.ctf.mean_defocus[0] + error + found[NAME].change
     )
+
+
+def test_species_of_other_bands_add_what_they_know(species):
+    """One known to 9 Å, one to 14 Å with fewer lobes: the log likelihoods of a change add up."""
+    coarse, series = replace(species, resolution=14.0), species.source.tilt_series[NAME]
+    change = np.random.default_rng(4).normal(0, 100, series.number)
+    parts = [defocus_terms(kinds, series, searched=True) for kinds in ([species], [coarse], [species, coarse])]
+    for half in (1, 2):
+        single, other, both = (part[half].likelihood(change) for part in parts)
+        assert both == pytest.approx(single + other)
+    assert refine_defocus([species, coarse], NAME).gates
 
 
 def test_astigmatism_comes_back(species):

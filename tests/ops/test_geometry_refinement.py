@@ -16,6 +16,7 @@ from tiltwise.ops.geometry_refinement import (
     LADDER,
     Reduced,
     fit_geometry,
+    fit_kinds,
     follow_poses,
     reduce_over_poses,
 )
@@ -175,8 +176,30 @@ def test_held_out_gain_needs_both_halves():
     """Halves that pull apart: what one half fits costs the other, and nothing is taken."""
     pull = np.array([10.0, -10.0])
     halves = [Reduced(gradient=s * pull, information=np.diag([5.0, 5.0])) for s in (1, -1)]
-    block = geometry_blocks(
-        field(1), see_particles(field(1), terms_of(field(1), field(1), np.random.default_rng(0))), ["shift"]
-    )
-    fit = fit_geometry(halves[0], halves[1], block)
+    fit = fit_geometry(halves[0], halves[1], one_tilt())
     assert not fit.gates[0].accepted and not fit.joint.any()
+
+
+def one_tilt():
+    """The block of the shifts of one tilt: two parameters."""
+    terms = terms_of(field(1), field(1), np.random.default_rng(0))
+    return geometry_blocks(field(1), see_particles(field(1), terms), ["shift"])
+
+
+def test_species_that_say_the_same_are_taken_together():
+    """Each knows the truth 1 with an information of 50: (50 + 1)⁻¹ 50 alone, (100 + 1)⁻¹ 100 together."""
+    alike = Reduced(gradient=np.full(2, 50.0), information=np.diag([50.0, 50.0]))
+    fit, taken = fit_kinds([(alike, alike), (alike, alike)], one_tilt())
+    assert taken == [0, 1]
+    assert fit.by_half[1] == pytest.approx(100 / 101)
+
+
+def test_a_species_that_meets_its_own_noise_holds_nothing_back():
+    """It is sure that nothing is wrong, and told to an information ten times that of the other: it would leave a tenth
+    of the change. Whichever comes first, it is not asked, and what is fitted is what the other fits alone."""
+    tells = Reduced(gradient=np.full(2, 50.0), information=np.diag([50.0, 50.0]))
+    stiff = Reduced(gradient=np.zeros(2), information=np.diag([500.0, 500.0]))
+    for kinds, telling in (((tells, stiff), [0]), ((stiff, tells), [1])):
+        fit, taken = fit_kinds([(one, one) for one in kinds], one_tilt())
+        assert taken == telling
+        assert fit.joint == pytest.approx(100 / 101)

@@ -9,7 +9,8 @@ by the inequality of Cauchy and Schwarz greatest where c_i = t_i. (The FSC of th
 power of the maps, and prefers zeros of the transfer that do not coincide, true or not; by it two series were moved
 apart.)
 
-Sums of the other series are made once; all are on a grid that holds the band compared and no more.
+Sums of the other series are made once; all are on a grid that holds the band compared and no more. What the maps of
+several species explain adds up, as log likelihoods of different images do.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ import torch
 
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.averaging import Accumulator, accumulate, empty_accumulator, explained_power, merge
-from tiltwise.ops.defocus_on_images import LEAST_LOBES, count_lobes
+from tiltwise.ops.defocus_on_images import tells_defocus
 from tiltwise.ops.particle_chunks import chunks_under
 from tiltwise.ops.particle_images import on_grid
 from tiltwise.ops.references import sphere_mask
@@ -29,6 +30,7 @@ from tiltwise.ops.species import Species
 
 _REACH, _STEP = 1500.0, 250.0
 """Å, searched to both sides: a phase of 0.4 radians at 6 Å a step."""
+_STEPS = np.arange(-_REACH, _REACH + 1, _STEP)
 _WORTH = 3.0
 """Log units that a change must gain: one parameter gains half a unit by chance, and more than 3 once in 70 times."""
 _TRIAL_BYTES = 2**30
@@ -63,28 +65,27 @@ class CommonDefocus:
         }
 
 
-def refine_common_defoci(kind: Species, symmetry: str) -> tuple[Species, dict[str, CommonDefocus]]:
+def refine_common_defoci(
+    species: Sequence[Species], symmetries: Sequence[str]
+) -> tuple[list[Species], dict[str, CommonDefocus]]:
     """Search one change of defocus for each series that has a CTF with rings in the band, and particles in both halves.
 
-    Gives the species under the accepted changes, and what was found by series.
+    symmetries: imposed on the average of each species. A species for which a series has no rings, or no particles in
+    one half, says nothing there. Gives the species under the accepted changes, and what was found by series.
     """
-    tried = [name for name in kind.series if _can_tell(kind, name)]
-    parts = {name: _sums(kind, [kind.source.tilt_series[name]], symmetry)[0] for name in kind.series} if tried else {}
+    known = [_Sums.of(kind, symmetry) for kind, symmetry in zip(species, symmetries, strict=True)]
     found = {}
-    for name in tried:
-        series = kind.source.tilt_series[name]
-        others = [part for other, part in parts.items() if other != name]
-        found[name] = _search(kind, others, series, symmetry)
+    for name in sorted({name for sums in known for name in sums.kind.series}):
+        series = known[0].kind.source.tilt_series[name]
+        telling = [sums for sums in known if tells_defocus(sums.kind, series)]
+        if not telling:
+            continue
+        explained = sum(sums.explained(series) for sums in telling)
+        found[name] = _choose(explained)
         if found[name].change:
             changed = shifted_defocus(series, found[name].change)
-            kind = kind.with_series(changed)
-            parts[name] = _sums(kind, [changed], symmetry)[0]
-    return kind, found
-
-
-def _can_tell(kind: Species, name: str) -> bool:
-    both = {1, 2} <= set(kind.within(name).particles.half_set.tolist())
-    return both and count_lobes(kind.source.tilt_series[name], kind.resolution) >= LEAST_LOBES
+            known = [sums.with_series(changed) for sums in known]
+    return [sums.kind for sums in known], found
 
 
 def shifted_defocus(series: TiltSeries, change: float) -> TiltSeries:
@@ -93,20 +94,45 @@ def shifted_defocus(series: TiltSeries, change: float) -> TiltSeries:
     return replace(series, ctf=replace(ctf, defocus_u=ctf.defocus_u + change, defocus_v=ctf.defocus_v + change))
 
 
-def _search(
-    kind: Species, others: Sequence[dict[int, Accumulator]], series: TiltSeries, symmetry: str
-) -> CommonDefocus:
-    steps, mask = np.arange(-_REACH, _REACH + 1, _STEP), _mask(kind)
-    together = max(1, _TRIAL_BYTES // sum(_bytes(total) for total in _empty(kind, symmetry).values()))
-    found = []
-    for first in range(0, len(steps), together):
-        trials = [shifted_defocus(series, float(step)) for step in steps[first : first + together]]
-        for part in _sums(kind, trials, symmetry):
-            first_half, second_half = (reduce(merge, [part[half], *(o[half] for o in others)]) for half in (1, 2))
-            found.append(explained_power(first_half, second_half, mask))
-    explained = np.array(found)
-    accepted = explained.max() - explained[steps == 0][0] > _WORTH
-    return CommonDefocus(change=_top(steps, explained) if accepted else 0.0, tried=steps, explained=explained)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Sums:
+    """A species, and the sums of its particles in each series."""
+
+    kind: Species
+    symmetry: str
+    parts: dict[str, dict[int, Accumulator]]
+    """By series and half set; empty where no series can be told anything."""
+
+    @staticmethod
+    def of(kind: Species, symmetry: str) -> "_Sums":
+        given = kind.source.tilt_series
+        tells = any(tells_defocus(kind, given[name]) for name in kind.series)
+        parts = {name: _sums(kind, [given[name]], symmetry)[0] for name in kind.series} if tells else {}
+        return _Sums(kind=kind, symmetry=symmetry, parts=parts)
+
+    def with_series(self, series: TiltSeries) -> "_Sums":
+        """With the defocus of one series changed."""
+        kind, parts = self.kind.with_series(series), dict(self.parts)
+        if series.name in parts:
+            parts[series.name] = _sums(kind, [series], self.symmetry)[0]
+        return replace(self, kind=kind, parts=parts)
+
+    def explained(self, series: TiltSeries) -> np.ndarray:
+        """(trial,) power of the images that is explained under each change of a series."""
+        kind, symmetry, mask, found = self.kind, self.symmetry, _mask(self.kind), []
+        others = [part for name, part in self.parts.items() if name != series.name]
+        together = max(1, _TRIAL_BYTES // sum(_bytes(total) for total in _empty(kind, symmetry).values()))
+        for first in range(0, len(_STEPS), together):
+            trials = [shifted_defocus(series, float(step)) for step in _STEPS[first : first + together]]
+            for part in _sums(kind, trials, symmetry):
+                first_half, second_half = (reduce(merge, [part[half], *(o[half] for o in others)]) for half in (1, 2))
+                found.append(explained_power(first_half, second_half, mask))
+        return np.array(found)
+
+
+def _choose(explained: np.ndarray) -> CommonDefocus:
+    accepted = explained.max() - explained[_STEPS == 0][0] > _WORTH
+    return CommonDefocus(change=_top(_STEPS, explained) if accepted else 0.0, tried=_STEPS, explained=explained)
 
 
 def _bytes(total: Accumulator) -> int:

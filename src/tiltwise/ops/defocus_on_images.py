@@ -64,6 +64,11 @@ class DefocusTerms:
     def __add__(self, other: "DefocusTerms") -> "DefocusTerms":
         return DefocusTerms(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
+    def beside(self, other: "DefocusTerms") -> "DefocusTerms":
+        """With the bands of another species, whose amplitudes are its own."""
+        rows = {name: (getattr(self, name), getattr(other, name)) for name in self.__slots__}
+        return DefocusTerms(**{name: np.concatenate(pair, axis=1) for name, pair in rows.items()})
+
     @property
     def change(self) -> np.ndarray:
         """(step,) Å."""
@@ -134,12 +139,10 @@ def refine_defocus(species: Sequence[Species], name: str) -> DefocusRefinement:
     series = species[0].source.tilt_series[name]
     used = int(np.count_nonzero(series.use))
     nothing = DefocusRefinement(tilt_series=series, change=np.zeros(used), error=np.full(used, np.nan), gates=())
-    resolution = min(kind.resolution for kind in species)
-    if count_lobes(series, resolution) < LEAST_LOBES:
+    species = [kind for kind in species if tells_defocus(kind, series)]
+    if not species:
         return nothing
     halves = defocus_terms(species, series, searched=True)
-    if len(halves) < 2:
-        return nothing
     own = _try_changes(halves)
     reached = own.joint if own.gate.accepted else np.zeros(used)
     bent, gate = _try_astigmatism(species, _with_defocus(series, reached))
@@ -153,18 +156,27 @@ def refine_defocus(species: Sequence[Species], name: str) -> DefocusRefinement:
 
 
 def defocus_terms(species: Sequence[Species], series: TiltSeries, *, searched: bool) -> dict[int, DefocusTerms]:
-    """By half set, the terms of all species at the defoci of a series; searched: over the grid, else there alone."""
-    count = int(np.ceil(_REACH * OWN / STEP)) if searched else 0
+    """By half set, the terms of all species at the defoci of a series; searched: over the grid, else there alone.
+
+    Every species has particles of the same half sets there.
+    """
     result: dict[int, DefocusTerms] = {}
     for kind in species:
-        own = kind.with_series(replace(series, ctf=None)).within(series.name)
-        for _, half, index, images in particle_chunks(
-            own.source, own.particles, weights=own.weights, resolution=own.resolution
-        ):
-            still = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
-            slices = reference_images(images, own.grids[half], own.particles.rotation[index], still)
-            terms = _chunk_terms(series, own.particles.position[index], images, slices, count)
-            result[half] = result[half] + terms if half in result else terms
+        found = _species_terms(kind, series, int(np.ceil(_REACH * OWN / STEP)) if searched else 0)
+        result = {half: result[half].beside(terms) if result else terms for half, terms in found.items()}
+    return result
+
+
+def _species_terms(kind: Species, series: TiltSeries, count: int) -> dict[int, DefocusTerms]:
+    """Those of one species by half set."""
+    result: dict[int, DefocusTerms] = {}
+    own = kind.with_series(replace(series, ctf=None)).within(series.name)
+    chunks = particle_chunks(own.source, own.particles, weights=own.weights, resolution=own.resolution)
+    for _, half, index, images in chunks:
+        still = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
+        slices = reference_images(images, own.grids[half], own.particles.rotation[index], still)
+        terms = _chunk_terms(series, own.particles.position[index], images, slices, count)
+        result[half] = result[half] + terms if half in result else terms
     return result
 
 
@@ -216,6 +228,12 @@ def _bands(series: TiltSeries, frequency: torch.Tensor) -> list[slice]:
     edges = torch.searchsorted(square, torch.linspace(0, float(square.max()), number + 1)[1:-1].to(square))
     ends = [0, *edges.tolist(), len(frequency)]
     return [slice(first, last) for first, last in zip(ends[:-1], ends[1:], strict=True) if last > first]
+
+
+def tells_defocus(kind: Species, series: TiltSeries) -> bool:
+    """Whether a species has rings in its band, and particles in both halves of a series."""
+    halves = kind.within(series.name).particles.half_set
+    return count_lobes(series, kind.resolution) >= LEAST_LOBES and {1, 2} <= set(halves.tolist())
 
 
 def count_lobes(series: TiltSeries, resolution: float) -> float:

@@ -3,6 +3,7 @@
 The quadratics of `ops.geometry_refinement` choose blocks and fit them; then the images decide. Half 1 is put under the
 geometry that half 2 alone gave, and half 2 under that of half 1, poses following; only if the log likelihood of both
 rises is the joint fit taken. Images cut anew know nothing of quadratics, so that a step too long for them is refused.
+Species that do not help the others are not asked; their poses follow.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from tiltwise.ops.geometry_change import change_geometry, geometry_blocks
 from tiltwise.ops.geometry_refinement import (
     LADDER,
     GeometryFit,
-    fit_geometry,
+    fit_kinds,
     follow_poses,
     left_by_poses,
     reduce_over_poses,
@@ -39,6 +40,8 @@ class GeometryRefinement:
     """Log likelihood that the images of half 1 gain by the fit on half 2, and those of half 2 by that on half 1."""
     moved: float
     """Rms over used tilts and particles by which images were moved, poses aside, Å."""
+    telling: tuple[int, ...] = ()
+    """Numbers of the species that the fit rests on."""
 
     @property
     def accepted(self) -> bool:
@@ -53,6 +56,7 @@ class GeometryRefinement:
             "held_out_gain": list(self.gain),
             "moved_rms_A": self.moved,
             "parameters_determined": 0.0 if self.fit is None else self.fit.effective,
+            "species": list(self.telling),
             "blocks": {
                 gate.block: {"accepted": gate.accepted, "gain": list(gate.gain), "width": gate.width} for gate in gates
             },
@@ -64,26 +68,30 @@ def refine_geometry(species: Sequence[Species], name: str, blocks: Sequence[str]
     tilt_series = species[0].source.tilt_series[name]
     found = terms_of_species(species, name)
     nothing = GeometryRefinement(tilt_series=tilt_series, species=tuple(species), fit=None, gain=(0.0, 0.0), moved=0.0)
-    known = [terms for terms in found if terms is not None]
-    if not known or len(set(np.concatenate([terms.half_set for terms in known]))) < 2:
+    asked = [number for number, terms in enumerate(found) if terms is not None and len(set(terms.half_set)) == 2]
+    if not asked:
         return nothing
     names = [block for block in LADDER if block in blocks]
-    terms = join_terms(known)
-    halves = {half: _Half.of(tilt_series, terms[terms.half_set == half], names) for half in (1, 2)}
-    fit = fit_geometry(*(half.reduced() for half in halves.values()), halves[1].blocks)
+    kinds = [_halves(tilt_series, found[number], names) for number in asked]
+    reduced = [(halves[1].reduced(), halves[2].reduced()) for halves in kinds]
+    fit, taken = fit_kinds(reduced, kinds[0][1].blocks)
+    nothing = replace(nothing, fit=fit, telling=tuple(asked[number] for number in taken))
     if not fit.joint.any():
-        return replace(nothing, fit=fit)
-    gain = tuple(_gain_on_images(species, found, half, halves[half], fit.by_half[3 - half]) for half in (1, 2))
+        return nothing
+    telling = [terms if number in nothing.telling else None for number, terms in enumerate(found)]
+    terms = join_terms([terms for terms in telling if terms is not None])
+    halves = _halves(tilt_series, terms, names)
+    gain = tuple(_gain_on_images(species, telling, half, halves[half], fit.by_half[3 - half]) for half in (1, 2))
     if min(gain) <= 0:
-        return replace(nothing, fit=fit, gain=gain)
-    both = _Half.of(tilt_series, terms, names)
-    changed = both.changed(fit.joint)
-    return GeometryRefinement(
+        return replace(nothing, gain=gain)
+    every = _Half.of(tilt_series, join_terms([terms for terms in found if terms is not None]), names)
+    changed = every.changed(fit.joint)
+    return replace(
+        nothing,
         tilt_series=changed,
-        species=tuple(_follow(species, found, both, fit.joint, (1, 2), changed)),
-        fit=fit,
+        species=tuple(_follow(species, found, every, fit.joint, (1, 2), changed)),
         gain=gain,
-        moved=both.moved(fit.joint),
+        moved=_Half.of(tilt_series, terms, names).moved(fit.joint),
     )
 
 
@@ -123,13 +131,18 @@ class _Half:
         return float(np.sqrt(square / (len(steps) * len(self.seen.rotations))))
 
 
+def _halves(tilt_series: TiltSeries, terms: PoseTerms, names: Sequence[str]) -> dict[int, _Half]:
+    return {half: _Half.of(tilt_series, terms[terms.half_set == half], names) for half in (1, 2)}
+
+
 def _gain_on_images(
     species: Sequence[Species], found: Sequence[PoseTerms | None], half: int, own: _Half, change: np.ndarray
 ) -> float:
     """What the images of one half gain, over what their poses alone would, by a geometry fitted without them."""
     name = own.tilt_series.name
     moved = _follow(species, found, own, change, (half,), own.changed(change))
-    after = sum(terms.likelihood.sum() for terms in terms_of_species(moved, name, (half,)) if terms is not None)
+    asked = [kind for kind, terms in zip(moved, found, strict=True) if terms is not None]
+    after = sum(terms.likelihood.sum() for terms in terms_of_species(asked, name, (half,)) if terms is not None)
     return float(after - own.terms.likelihood.sum()) - left_by_poses(own.seen, own.terms)
 
 

@@ -16,6 +16,10 @@ Where images tell next to nothing, gains are small and of either sign: a step d 
 changes the likelihood by -q / 2 on average and ± sqrt(q), q = d·H̃·d. And both halves gain or lose together, for both
 gains hold the one product of their gradients. So a gain must also be beyond what chance gives once in a thousand times,
 3 sqrt(q) - q / 2, which is nothing where the step is of any size (q > 36).
+
+Several species add their quadratics, if they help each other: one whose reference is its own noise finds its images
+where they are, whatever is true, and would hold the geometry there. So the species that gains most by itself begins,
+and each other one joins if, with it in the fit, the held-out half of those before gains more than without.
 """
 
 from collections.abc import Mapping, Sequence
@@ -145,6 +149,34 @@ def fit_geometry(first: Reduced, second: Reduced, blocks: Sequence[Block]) -> Ge
         gates=tuple(gates),
         effective=both.determined(width),
     )
+
+
+def fit_kinds(kinds: Sequence[tuple[Reduced, Reduced]], blocks: Sequence[Block]) -> tuple[GeometryFit, list[int]]:
+    """The fit of the species that help each other, and which those are; all where none gains by itself."""
+    alone = [fit_geometry(*own, blocks) for own in kinds]
+    promise = [sum(fit.predicted_gain) for fit in alone]
+    if len(kinds) == 1 or max(promise) <= 0:
+        return (alone[0] if len(kinds) == 1 else fit_geometry(*_together(kinds), blocks)), list(range(len(kinds)))
+    first, *others = sorted(range(len(kinds)), key=lambda number: -promise[number])
+    taken, best = [first], alone[first]
+    for number in others:
+        known = _together([kinds[k] for k in taken])
+        tried = fit_geometry(*_together([kinds[k] for k in (*taken, number)]), blocks)
+        if _held_out(known, tried) > _held_out(known, best):
+            taken, best = [*taken, number], tried
+    return best, sorted(taken)
+
+
+def _together(kinds: Sequence[tuple[Reduced, Reduced]]) -> tuple[Reduced, Reduced]:
+    first, second = kinds[0]
+    for own in kinds[1:]:
+        first, second = first + own[0], second + own[1]
+    return first, second
+
+
+def _held_out(halves: tuple[Reduced, Reduced], fit: GeometryFit) -> float:
+    """What each half gains by what was fitted on the other."""
+    return sum(own.gain(fit.by_half[3 - half]) for half, own in enumerate(halves, start=1))
 
 
 def chance_gain(square: float) -> float:

@@ -7,6 +7,15 @@ from tiltwise.params.base import Params
 from tiltwise.params.weighting import ExposureWeighting
 
 
+class SpeciesParams(Params):
+    """One of several kinds of particles, where it differs from what the step says of all."""
+
+    name: str = Field(..., description="As the step's inputs name it.")
+    box_size: int | None = Field(None, ge=16, le=1024, description="Box, px of the tilt images.")
+    particle_diameter: Angstrom | None = Field(None, gt=0, description="Diameter of the spherical mask.")
+    symmetry: str | None = Field(None, description="Point group imposed.")
+
+
 class PolishParams(Params):
     """Refine tilt geometry, deformation, defocus and poses on the particles; what does not hold is undone."""
 
@@ -15,6 +24,9 @@ class PolishParams(Params):
     )
     particle_diameter: Angstrom = Field(250.0, gt=0, description="Diameter of the spherical mask.")
     symmetry: str = Field("C1", description="Point group imposed: C1, C6, D2, T, O, I ...")
+    species: tuple[SpeciesParams, ...] = Field(
+        (), description="Where the step takes several kinds of particles: name and what is other for that kind."
+    )
     cycles: int = Field(5, ge=1, le=50, description="Rounds of poses, geometry, defocus and average at most.")
     refine_tilts: bool = Field(
         True, description="Refine shift, axis angle, tilt angle and magnification of every tilt."
@@ -28,3 +40,13 @@ class PolishParams(Params):
     search_shift: Angstrom = Field(
         15.0, ge=0, description="Farthest that a particle may move from its starting position."
     )
+
+    def of_kind(self, name: str) -> SpeciesParams:
+        """What holds for the kind of particles of this name."""
+        own = next((entry for entry in self.species if entry.name == name), SpeciesParams(name=name))
+        return SpeciesParams(
+            name=name,
+            box_size=own.box_size or self.box_size,
+            particle_diameter=own.particle_diameter or self.particle_diameter,
+            symmetry=own.symmetry or self.symmetry,
+        )

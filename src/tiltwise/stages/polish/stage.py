@@ -1,83 +1,50 @@
 """Polishing as a recipe."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-
-from tiltwise.data.errors import StageError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.defocus_by_average import refine_common_defoci
 from tiltwise.ops.defocus_on_images import refine_defocus
-from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.geometry_on_images import refine_geometry
-from tiltwise.ops.half_maps import (
-    accumulate_halves,
-    exposure_numbers,
-    half_maps,
-    maps_and_fsc,
-    measured_weights,
-    particles_at_rest,
-    weights_to_begin,
-)
-from tiltwise.ops.particle_chunks import ImageSource, PosedParticles
-from tiltwise.ops.particle_images import TiltWeights
-from tiltwise.ops.pose_alignment import local_alignment
-from tiltwise.ops.references import alignment_radius, alignment_reference
-from tiltwise.ops.rotations import geodesic_angle
+from tiltwise.ops.half_maps import half_maps, particles_at_rest
 from tiltwise.ops.species import Species
 from tiltwise.params.polish import PolishParams
-from tiltwise.stages.polish.setup import Setup, block_names, observations, prepare
+from tiltwise.stages.polish.setup import ONLY, Setup, block_names, observations, prepare
+from tiltwise.stages.polish.state import (
+    State,
+    aligned_poses,
+    as_species,
+    changed,
+    cycle_record,
+    final_record,
+    first_state,
+    reached_resolution,
+    worth_variance,
+)
 
-_THRESHOLD = 0.143
 _PAYS = 1.002  # the area under the FSC must grow by this factor for a further cycle
 _ROUNDS = 2  # of the geometry within a cycle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PolishResult:
-    particles: Particles
-    """Refined poses, log likelihoods as scores."""
-    half_maps: HalfMaps
-    """The averages of the halves, unfiltered, unmasked."""
+    particles: Particles | dict[str, Particles]
+    """Refined poses, log likelihoods as scores; by name where several kinds were given."""
+    half_maps: HalfMaps | dict[str, HalfMaps]
+    """The averages of the halves, unfiltered, unmasked; by name where several kinds were given."""
     tilt_series: dict[str, TiltSeries]
     """By name, with refined geometry, deformation and CTF, where the held-out particles gain by it."""
     quality: dict
     """Cycles with their resolution and every gate's figures, FSC curve, uncertainties, weights of the tilts."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _State:
-    source: ImageSource
-    """Tilt series as they are now, and their images."""
-    particles: PosedParticles
-    """Poses."""
-    score: np.ndarray
-    """(particle,) log likelihood."""
-    uncertainty: np.ndarray
-    """(particle, 2) standard deviations of rotation (degrees) and position (Å)."""
-    weights: dict[str, TiltWeights]
-    """Amplitude and noise of each tilt, by series."""
-    references: dict[int, torch.Tensor]
-    """(n, n, n) masked, filtered, by half set."""
-    maps: dict[int, torch.Tensor]
-    """Half maps as they are."""
-    fsc: torch.Tensor
-    """(shell,) of the half maps within the sphere."""
-
-    @property
-    def worth(self) -> float:
-        """Area under the FSC, shells."""
-        return float(self.fsc.clamp(0, 1).sum())
-
-
 def polish(
     tilt_series: Mapping[str, TiltSeries],
-    particles: Particles,
+    particles: Particles | Mapping[str, Particles],
     params: PolishParams,
     *,
     device: str = "cpu",
@@ -87,151 +54,103 @@ def polish(
 
     Every block of parameters is fitted on the particles of one half set and kept only if the likelihood of the other
     half rises, both ways (`ops.geometry_refinement`). The halves share the geometry, as they share the images; poses,
-    references and maps they do not. A cycle after which the half maps agree less is undone, and is the last. Raises
-    InputError for particles that cannot be refined, StageError if no map results.
+    references and maps they do not. Particles of several kinds, given by name, share geometry and CTF; each kind keeps
+    its own box, symmetry, references, half sets and poses. A cycle after which the half maps agree less is undone, and
+    is the last. Raises InputError for particles that cannot be refined, StageError if no map results.
     """
     progress(0.0, "first average")
     setup = prepare(tilt_series, particles, params, device)
-    state = _first(setup)
-    records = [_record(setup, None, state, 0) | {"gates": {}}]
+    states = {name: first_state(kind) for name, kind in setup.kinds.items()}
+    records = [_record(setup, None, states, 0) | {"gates": {}}]
     for cycle in range(1, params.cycles + 1):
         told = _part(progress, (cycle - 1) / params.cycles, cycle / params.cycles, f"cycle {cycle} of {params.cycles}")
-        tried, gates = _cycle(setup, state, params, told)
-        records.append(_record(setup, state, tried, cycle) | {"gates": gates, "kept": tried.worth >= state.worth})
-        pays = tried.worth >= _PAYS * state.worth
-        state = tried if tried.worth >= state.worth else state
-        if not pays:
+        tried, gates = _cycle(setup, states, params, told)
+        growth = _growth(setup, states, tried)
+        records.append(_record(setup, states, tried, cycle) | {"gates": gates, "kept": growth >= 1})
+        states = tried if growth >= 1 else states
+        if growth < _PAYS:
             break
-    progress(1.0, f"{_resolution(setup, state):.1f} Å between the halves")
-    return _result(setup, state, particles, records)
+    reached = ", ".join(f"{reached_resolution(kind, states[n]):.1f} Å" for n, kind in setup.kinds.items())
+    progress(1.0, f"{reached} between the halves")
+    return _result(setup, states, particles, records)
 
 
-def _first(setup: Setup) -> _State:
-    """The particles as they stand, averaged with weights measured on their own average."""
-    weights = weights_to_begin(setup.source, setup.particles, setup.exposure_weighting)
-    number = len(setup.particles)
-    blank = {"score": np.zeros(number), "uncertainty": np.full((number, 2), np.nan)}
-    first = _averaged(setup, setup.source, setup.particles, weights, blank)
-    return _weighted(setup, first)
-
-
-def _cycle(setup: Setup, state: _State, params: PolishParams, progress: Progress) -> tuple[_State, dict]:
+def _cycle(
+    setup: Setup, states: dict[str, State], params: PolishParams, progress: Progress
+) -> tuple[dict[str, State], dict]:
     """One round, and what the gates said, by series."""
-    resolution = setup.box_width / alignment_radius(state.fsc)
     progress(0.0, "poses")
-    aligned = local_alignment(
-        state.source,
-        state.particles,
-        state.references,
-        weights=state.weights,
-        resolution=resolution,
-        allowed=setup.allowed,
-    )
-    kind = Species.of(
-        state.source,
-        aligned.particles,
-        state.references,
-        weights=state.weights,
-        resolution=resolution,
-    )
+    aligned = {name: aligned_poses(kind, states[name]) for name, kind in setup.kinds.items()}
+    species = [as_species(kind, states[name], aligned[name]) for name, kind in setup.kinds.items()]
     gates: dict[str, dict] = {}
-    for number, name in enumerate(kind.series):
-        progress(0.2 + 0.4 * number / len(kind.series), f"geometry of {name}")
-        kind, gates[name] = _refine_geometry(kind, name, params)
+    series = sorted({name for kind in species for name in kind.series})
+    for number, name in enumerate(series):
+        progress(0.2 + 0.4 * number / len(series), f"geometry of {name}")
+        species, gates[name] = _refine_geometry(species, name, params)
     if params.refine_defocus:
         progress(0.6, "defocus of each series")
-        kind, gates = _refine_defoci(kind, setup.symmetry, gates)
+        species, gates = _refine_defoci(species, [kind.symmetry for kind in setup.kinds.values()], gates)
     progress(0.9, "average")
-    changed = replace(
-        state,
-        source=kind.source,
-        particles=kind.particles,
-        score=aligned.score,
-        uncertainty=aligned.uncertainty,
-    )
-    return _weighted(setup, changed), gates
+    tried = {
+        name: changed(kind, states[name], aligned[name], own)
+        for (name, kind), own in zip(setup.kinds.items(), species, strict=True)
+    }
+    return tried, gates
 
 
-def _refine_geometry(kind: Species, name: str, params: PolishParams) -> tuple[Species, dict]:
+def _refine_geometry(species: list[Species], name: str, params: PolishParams) -> tuple[list[Species], dict]:
     """The geometry of one series, as far as it holds."""
     record: dict = {"geometry": []}
     names = block_names(params)
     for _ in range(_ROUNDS if names else 0):
-        found = refine_geometry([kind], name, names)
+        found = refine_geometry(species, name, names)
         record["geometry"].append(found.record())
         if not found.accepted:
             break
-        kind = found.species[0]
-    return kind, record
+        species = list(found.species)
+    return species, record
 
 
-def _refine_defoci(kind: Species, symmetry: str, gates: dict[str, dict]) -> tuple[Species, dict[str, dict]]:
+def _refine_defoci(
+    species: list[Species], symmetries: list[str], gates: dict[str, dict]
+) -> tuple[list[Species], dict[str, dict]]:
     """What the tilts of each series share, then each tilt's own; gates with what was found put beside the geometry."""
-    kind, common = refine_common_defoci(kind, symmetry)
+    species, common = refine_common_defoci(species, symmetries)
     told = {}
     for name, record in gates.items():
-        found = refine_defocus([kind], name)
-        kind = kind.with_series(found.tilt_series)
+        telling = record["geometry"][-1]["species"] if record["geometry"] else range(len(species))
+        found = refine_defocus([species[number] for number in telling] or species, name)
+        species = [kind.with_series(found.tilt_series) for kind in species]
         shared = {"common_defocus": common[name].record()} if name in common else {}
         told[name] = record | shared | {"defocus": found.record()}
-    return kind, told
+    return species, told
 
 
-def _weighted(setup: Setup, state: _State) -> _State:
-    """Weights of the tilts against the references, then new half maps, their FSC, and the next references."""
-    weights = measured_weights(
-        state.source,
-        state.particles,
-        state.references,
-        weights=state.weights,
-        radius=alignment_radius(state.fsc),
-        exposure_weighting=setup.exposure_weighting,
-    )
-    kept = {"score": state.score, "uncertainty": state.uncertainty}
-    return _averaged(setup, state.source, state.particles, weights, kept)
+def _growth(setup: Setup, before: dict[str, State], after: dict[str, State]) -> float:
+    """The factor by which the area under the FSC grows, of several kinds that of their sum, each weighed by how well
+    its area is known (inverse variance): that of a kind without signal is noise, and says next to nothing."""
+    totals = [0.0, 0.0]
+    for name, kind in setup.kinds.items():
+        weight = 1 / worth_variance(kind, before[name])
+        for number, state in enumerate((before[name], after[name])):
+            totals[number] += weight * state.worth / kind.box_width
+    return totals[1] / totals[0]
 
 
-def _averaged(setup: Setup, source: ImageSource, particles: PosedParticles, weights: dict, kept: dict) -> _State:
-    totals = accumulate_halves(source, particles, weights=weights, symmetry=setup.symmetry)
-    maps, fsc = maps_and_fsc(totals, setup.mask)
-    if not all(bool(torch.isfinite(m).all()) and float(m.std()) > 0 for m in maps.values()):
-        raise StageError("polish: the average of a half is empty; are the particles inside the images?")
-    pixel_size = source.settings.pixel_size
-    references = {half: alignment_reference(one, setup.mask, fsc, pixel_size) for half, one in maps.items()}
-    return _State(
-        source=source, particles=particles, weights=weights, references=references, maps=maps, fsc=fsc, **kept
-    )
+def _record(setup: Setup, before: dict[str, State] | None, states: dict[str, State], cycle: int) -> dict:
+    """What a cycle did: the first kind's figures, and those of each where there are several."""
+    found = {name: cycle_record(kind, before and before[name], states[name]) for name, kind in setup.kinds.items()}
+    return {"cycle": cycle} | _first_and_all(found)
 
 
-def _frequency(setup: Setup, state: _State) -> torch.Tensor:
-    return torch.arange(len(state.fsc), dtype=torch.float64) / setup.box_width
+def _first_and_all(found: dict[str, dict]) -> dict:
+    first = next(iter(found.values()))
+    return first if ONLY in found else first | {"species": found}
 
 
-def _resolution(setup: Setup, state: _State) -> float:
-    return first_crossing(_frequency(setup, state), state.fsc, _THRESHOLD)
-
-
-def _record(setup: Setup, before: _State | None, state: _State, cycle: int) -> dict:
-    """What the cycle did, for the report."""
-    found = {
-        "cycle": cycle,
-        "resolution_fsc_A": _resolution(setup, state),
-        "fsc_area_shells": state.worth,
-        "particles": int((state.particles.half_set > 0).sum()),
-    }
-    if before is None:
-        return found
-    turned = geodesic_angle(before.particles.rotation, state.particles.rotation, setup.symmetry)
-    moved = (state.particles.position - before.particles.position).norm(dim=1)
-    return found | {
-        "rotation_change_deg": float(turned.median()),
-        "shift_change_A": float(moved.median()),
-        "score": float(np.mean(state.score)),
-    }
-
-
-def _result(setup: Setup, state: _State, particles: Particles, records: list[dict]) -> PolishResult:
-    resolution = _resolution(setup, state)
+def _result(
+    setup: Setup, states: dict[str, State], given: Particles | Mapping[str, Particles], records: list[dict]
+) -> PolishResult:
     determined = sum(
         found["parameters_determined"]
         for record in records
@@ -239,37 +158,27 @@ def _result(setup: Setup, state: _State, particles: Particles, records: list[dic
         for found in gates["geometry"]
         if found["accepted"]
     )
-    error = np.nanmedian(state.uncertainty, axis=0) if np.isfinite(state.uncertainty).any() else (None, None)
-    quality = {
+    seen = sum(observations(kind, reached_resolution(kind, states[n])) for n, kind in setup.kinds.items())
+    quality = _first_and_all({name: final_record(kind, states[name]) for name, kind in setup.kinds.items()})
+    quality |= {
         "cycles": records,
-        "box_size_px": setup.source.settings.box_size,
-        "fsc_frequency": _frequency(setup, state).tolist(),
-        "fsc": state.fsc.tolist(),
-        "resolution_fsc_A": resolution,
         "resolution_before_A": records[0]["resolution_fsc_A"],
-        "tilt_amplitude": {name: w.scale.tolist() for name, w in state.weights.items()},
-        "rotation_error_deg": error[0] and float(error[0]),
-        "shift_error_A": error[1] and float(error[1]),
-        "exposure_curves": _exposure_curves(state),
         "shared_parameters": determined,
-        "shared_parameters_per_observation": determined / max(observations(setup, resolution), 1),
+        "shared_parameters_per_observation": determined / max(seen, 1),
+        "notes": [f"{name} took no part: {reason}" for name, reason in setup.left_out.items()],
+    }
+    maps = {n: half_maps(states[n].maps, kind.source.settings.pixel_size, kind.symmetry) for n, kind in setup.kinds.items()}
+    source = next(iter(states.values())).source
+    started = {ONLY: given} if ONLY in setup.kinds else given
+    posed = {
+        name: particles_at_rest(one, states[name].particles, states[name].score) if name in states else one
+        for name, one in started.items()
     }
     return PolishResult(
-        particles=particles_at_rest(particles, state.particles, state.score),
-        half_maps=half_maps(state.maps, setup.source.settings.pixel_size, setup.symmetry),
-        tilt_series=dict(state.source.tilt_series),
+        particles=posed.get(ONLY, posed),
+        half_maps=maps.get(ONLY, maps),
+        tilt_series=dict(source.tilt_series),
         quality=quality,
-    )
-
-
-def _exposure_curves(state: _State) -> dict:
-    """What the particles show of the signal in each exposure, beside what is known of it, for the report."""
-    return exposure_numbers(
-        state.source,
-        state.particles,
-        state.references,
-        weights=state.weights,
-        radius=alignment_radius(state.fsc),
     )
 
 

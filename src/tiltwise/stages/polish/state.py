@@ -1,0 +1,173 @@
+"""Where polishing stands with one kind of particles: poses, weights of the tilts, half maps and references."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from tiltwise.data.errors import StageError
+from tiltwise.ops.fsc import first_crossing
+from tiltwise.ops.half_maps import accumulate_halves, exposure_numbers, maps_and_fsc, measured_weights, weights_to_begin
+from tiltwise.ops.particle_chunks import ImageSource, PosedParticles
+from tiltwise.ops.particle_images import TiltWeights
+from tiltwise.ops.pose_alignment import Alignment, local_alignment
+from tiltwise.ops.references import alignment_radius, alignment_reference
+from tiltwise.ops.rotations import geodesic_angle
+from tiltwise.ops.species import Species
+from tiltwise.stages.polish.setup import Kind
+
+_THRESHOLD = 0.143
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class State:
+    source: ImageSource
+    """Tilt series as they are now, and their images."""
+    particles: PosedParticles
+    """Poses."""
+    score: np.ndarray
+    """(particle,) log likelihood."""
+    uncertainty: np.ndarray
+    """(particle, 2) standard deviations of rotation (degrees) and position (Å)."""
+    weights: dict[str, TiltWeights]
+    """Amplitude and noise of each tilt, by series."""
+    references: dict[int, torch.Tensor]
+    """(n, n, n) masked, filtered, by half set."""
+    maps: dict[int, torch.Tensor]
+    """Half maps as they are."""
+    fsc: torch.Tensor
+    """(shell,) of the half maps within the sphere."""
+
+    @property
+    def worth(self) -> float:
+        """Area under the FSC, shells."""
+        return float(self.fsc.clamp(0, 1).sum())
+
+
+def first_state(kind: Kind) -> State:
+    """The particles as they stand, averaged with weights measured on their own average."""
+    weights = weights_to_begin(kind.source, kind.particles, kind.exposure_weighting)
+    number = len(kind.particles)
+    blank = {"score": np.zeros(number), "uncertainty": np.full((number, 2), np.nan)}
+    return weighted(kind, _averaged(kind, kind.source, kind.particles, weights, blank))
+
+
+def aligned_poses(kind: Kind, state: State) -> Alignment:
+    """Every pose refined against the reference of its own half."""
+    return local_alignment(
+        state.source,
+        state.particles,
+        state.references,
+        weights=state.weights,
+        resolution=used_resolution(kind, state),
+        allowed=kind.allowed,
+    )
+
+
+def as_species(kind: Kind, state: State, aligned: Alignment) -> Species:
+    """The particles at their new poses, as the blocks of the geometry and the CTF take them."""
+    return Species.of(
+        state.source,
+        aligned.particles,
+        state.references,
+        weights=state.weights,
+        resolution=used_resolution(kind, state),
+    )
+
+
+def worth_variance(kind: Kind, state: State) -> float:
+    """Of the area under the FSC in 1/Å: Σ (1 - FSC²)² / n over the shells, n = 2πk² independent values of a whole box,
+    fewer as the mask's part of it."""
+    fsc, shell = state.fsc.double().clamp(0, 1)[1:], torch.arange(1, len(state.fsc), dtype=torch.float64)
+    number = 2 * torch.pi * shell**2 * float((kind.mask > 0.5).double().mean())
+    return float(((1 - fsc.cpu() ** 2) ** 2 / number).sum()) / kind.box_width**2
+
+
+def used_resolution(kind: Kind, state: State) -> float:
+    """Finest spacing compared, Å."""
+    return kind.box_width / alignment_radius(state.fsc)
+
+
+def weighted(kind: Kind, state: State) -> State:
+    """Weights of the tilts against the references, then new half maps, their FSC, and the next references."""
+    weights = measured_weights(
+        state.source,
+        state.particles,
+        state.references,
+        weights=state.weights,
+        radius=alignment_radius(state.fsc),
+        exposure_weighting=kind.exposure_weighting,
+    )
+    kept = {"score": state.score, "uncertainty": state.uncertainty}
+    return _averaged(kind, state.source, state.particles, weights, kept)
+
+
+def changed(kind: Kind, state: State, aligned: Alignment, species: Species) -> State:
+    """The state after a cycle that gave these poses and this geometry: weights and average anew."""
+    after = replace(
+        state,
+        source=species.source,
+        particles=species.particles,
+        score=aligned.score,
+        uncertainty=aligned.uncertainty,
+    )
+    return weighted(kind, after)
+
+
+def _averaged(kind: Kind, source: ImageSource, particles: PosedParticles, weights: dict, kept: dict) -> State:
+    totals = accumulate_halves(source, particles, weights=weights, symmetry=kind.symmetry)
+    maps, fsc = maps_and_fsc(totals, kind.mask)
+    if not all(bool(torch.isfinite(m).all()) and float(m.std()) > 0 for m in maps.values()):
+        raise StageError("polish: the average of a half is empty; are the particles inside the images?")
+    pixel_size = source.settings.pixel_size
+    references = {half: alignment_reference(one, kind.mask, fsc, pixel_size) for half, one in maps.items()}
+    return State(source=source, particles=particles, weights=weights, references=references, maps=maps, fsc=fsc, **kept)
+
+
+def reached_resolution(kind: Kind, state: State) -> float:
+    """Where the FSC of the half maps falls below 0.143, Å."""
+    return first_crossing(_frequency(kind, state), state.fsc, _THRESHOLD)
+
+
+def cycle_record(kind: Kind, before: State | None, state: State) -> dict:
+    """What a cycle did to one kind, for the report."""
+    found = {
+        "resolution_fsc_A": reached_resolution(kind, state),
+        "fsc_area_shells": state.worth,
+        "particles": int((state.particles.half_set > 0).sum()),
+    }
+    if before is None:
+        return found
+    turned = geodesic_angle(before.particles.rotation, state.particles.rotation, kind.symmetry)
+    moved = (state.particles.position - before.particles.position).norm(dim=1)
+    return found | {
+        "rotation_change_deg": float(turned.median()),
+        "shift_change_A": float(moved.median()),
+        "score": float(np.mean(state.score)),
+    }
+
+
+def final_record(kind: Kind, state: State) -> dict:
+    """What is known of one kind at the end, for the report."""
+    error = np.nanmedian(state.uncertainty, axis=0) if np.isfinite(state.uncertainty).any() else (None, None)
+    curves = exposure_numbers(
+        state.source,
+        state.particles,
+        state.references,
+        weights=state.weights,
+        radius=alignment_radius(state.fsc),
+    )
+    return {
+        "box_size_px": kind.source.settings.box_size,
+        "fsc_frequency": _frequency(kind, state).tolist(),
+        "fsc": state.fsc.tolist(),
+        "resolution_fsc_A": reached_resolution(kind, state),
+        "tilt_amplitude": {name: w.scale.tolist() for name, w in state.weights.items()},
+        "rotation_error_deg": error[0] and float(error[0]),
+        "shift_error_A": error[1] and float(error[1]),
+        "exposure_curves": curves,
+    }
+
+
+def _frequency(kind: Kind, state: State) -> torch.Tensor:
+    return torch.arange(len(state.fsc), dtype=torch.float64) / kind.box_width
