@@ -14,6 +14,7 @@ from tiltwise.cli import main
 from tiltwise.io.mrc import write_mrc
 from tiltwise.params.base import Params
 from tiltwise.project.recipe import load_recipe, params_class
+from tiltwise.project.recipe_text import set_params
 from tiltwise.project.run import RunSummary
 
 
@@ -223,3 +224,21 @@ def test_recipes_of_public_deposits_polish_what_they_refine(tiltwise, tmp_path, 
     assert made["refine"].iterations == 3
     assert made["polish"].symmetry == made["refine"].symmetry
     assert made["pick"].particle_diameter > 0
+
+
+def test_the_recipe_of_several_kinds_in_the_docs_is_understood(tiltwise, tmp_path):
+    """Word for word, and what each kind is averaged with; a kind's diameter set on the command line."""
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "several-kinds.md").read_text()
+    (tmp_path / "two.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    for name in ("ribosome", "ferritin"):
+        write_mrc(tmp_path / f"{name}.mrc", np.ones((2, 2, 2), np.float32), 5.0)
+    code, _, err = tiltwise("new", tmp_path / "p", "--recipe", tmp_path / "two.toml")
+    assert code == 0, err
+    steps = {step.name: step for step in load_recipe(tmp_path / "p").steps}
+    assert steps["polish"].inputs == {"particles": {"ribosome": "refine", "ferritin": "refine-ferritin"}}
+    assert steps["postprocess"].inputs == {"half_maps": "polish/ribosome"}
+    kinds = [steps["polish"].params.of_kind(name) for name in ("ribosome", "ferritin")]
+    assert [(kind.particle_diameter, kind.symmetry) for kind in kinds] == [(270.0, "C1"), (140.0, "O")]
+    set_params(tmp_path / "p", "polish", {"species": [{"name": "ferritin", "particle_diameter": 150.0}]})
+    changed = load_recipe(tmp_path / "p").steps[7].params
+    assert changed.of_kind("ferritin").particle_diameter == 150.0 and changed.particle_diameter == 270.0

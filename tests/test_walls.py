@@ -96,7 +96,7 @@ def test_every_row_of_the_table_leads_somewhere(stage):
         module, function = stage.given.split(":")
         assert callable(getattr(importlib.import_module(module), function))
     assert stage.per in ("tilt_series", "project")
-    assert {kind.rstrip("?") for kind in stage.takes} | set(stage.gives) <= KINDS
+    assert {kind.rstrip("?+") for kind in stage.takes} | set(stage.gives) <= KINDS
     assert BY_NAME[stage.name] is stage
 
 

@@ -16,7 +16,8 @@ class Stage:
     per: str
     """'tilt_series': one item a series; 'project': one item that takes all series."""
     takes: tuple[str, ...]
-    """Kinds of input, passed to the function by these names; a trailing ? marks one that may be absent (None)."""
+    """Kinds of input, passed to the function by these names; a trailing ? marks one that may be absent (None), a
+    trailing + one that may be several, given by name (then so are all its outputs but the tilt series)."""
     gives: tuple[str, ...]
     """Kinds of output, fields of the result by these names."""
     help: str
@@ -115,7 +116,7 @@ STAGES: tuple[Stage, ...] = (
     _stage(
         "polish",
         "project",
-        ("tilt_series", "particles"),
+        ("tilt_series", "particles+"),
         ("particles", "half_maps", "tilt_series"),
         "refine tilt geometry, deformation, defocus and poses on the particles",
     ),

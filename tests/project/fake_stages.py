@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,6 +118,18 @@ def mean(tilt_series, particles, reference, params, *, device, progress):
     )
 
 
+def pool(tilt_series, particles, params, *, device, progress):
+    """Two halves filled with the number of particles; by name where several kinds are given."""
+
+    def halves(own):
+        half = Volume(data=np.full((2, 2, 2), len(own) + params.seed, np.float32), voxel_size=10.0)
+        return HalfMaps(half1=half, half2=half)
+
+    several = isinstance(particles, Mapping)
+    maps = {name: halves(own) for name, own in particles.items()} if several else halves(particles)
+    return Result(half_maps=maps, particles=particles, quality={"kinds": sorted(particles) if several else []})
+
+
 def threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS", 0))
 
@@ -142,4 +155,5 @@ STAGES = (
     stage("shift", "ShiftParams", "tilt_series", ("tilt_series",), ("tilt_series",)),
     stage("fill", "FillParams", "tilt_series", ("tilt_series",), ("tomogram", "particles")),
     stage("mean", "MeanParams", "project", ("tilt_series", "particles", "reference?"), ("particles", "half_maps")),
+    stage("pool", "MeanParams", "project", ("tilt_series", "particles+"), ("particles", "half_maps")),
 )

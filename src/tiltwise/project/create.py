@@ -109,7 +109,19 @@ def _with_inputs(recipe: Recipe, given: Mapping[str, Path | None], folder: Path,
     """The recipe with its files as this folder names them, those given before its own."""
     own = {name: base / path for name, path in recipe.inputs.model_dump(exclude_none=True).items()}
     files = own | {name: path for name, path in given.items() if path is not None}
-    return replace(recipe, inputs=Inputs(**{name: _input_file(path, folder) for name, path in files.items()}))
+    return replace(
+        recipe,
+        inputs=Inputs(**{name: _input_file(path, folder) for name, path in files.items()}),
+        steps=tuple(_with_own_files(step, folder, base) for step in recipe.steps),
+    )
+
+
+def _with_own_files(step: Step, folder: Path, base: Path) -> Step:
+    """The step with its own files as this folder names them."""
+    files = {
+        kind: _input_file(base / path, folder) for kind, path in step.inputs.items() if kind in Inputs.model_fields
+    }
+    return replace(step, inputs={**step.inputs, **files})
 
 
 def _input_file(path: Path, folder: Path) -> str:

@@ -55,7 +55,7 @@ def history_script(folder: Path) -> str:
 
 def _recipe_lines(state: ProjectState, digests: Digests) -> list[str]:
     lines = []
-    named = [path for path in state.recipe.inputs.model_dump().values() if path is not None]
+    named = list(state.recipe.files())
     for path in dict.fromkeys(path.replace(SERIES, name) for path in named for name in state.series or ("",)):
         file = resolve_path(path, state.project)
         lines.append(_check(file, digests))

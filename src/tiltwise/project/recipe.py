@@ -6,7 +6,8 @@ Everything a user may write is checked here, and whatever is wrong is one line t
 import difflib
 import importlib
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,7 +17,7 @@ from tiltwise import pipeline
 from tiltwise.data.errors import InputError
 from tiltwise.params.base import Params
 from tiltwise.pipeline import Stage
-from tiltwise.project.layout import RECIPE, check_step_name
+from tiltwise.project.layout import RECIPE, check_name, check_step_name
 
 P = TypeVar("P", bound=Params)
 
@@ -77,6 +78,14 @@ class Step:
     """What it does."""
     params: Params
     """With what."""
+    inputs: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+    """By kind, what it takes from elsewhere than the nearest step before that gives it: a step, or step/name of one
+    that gives several by name; several such by name; a file in the place of that of the recipe's [inputs]."""
+
+    def names_of(self, kind: str) -> tuple[str, ...]:
+        """The names by which it gives several of a kind; empty if it gives one."""
+        taken = self.inputs.get("particles")
+        return tuple(taken) if kind != "tilt_series" and isinstance(taken, Mapping) else ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +95,12 @@ class Recipe:
     steps: tuple[Step, ...]
     inputs: Inputs = Inputs()
     run: RunSettings = RunSettings()
+
+    def files(self) -> Iterator[str]:
+        """The files that it names, of the project and of single steps."""
+        yield from (path for path in self.inputs.model_dump().values() if path is not None)
+        for step in self.steps:
+            yield from (path for kind, path in step.inputs.items() if kind in Inputs.model_fields)
 
     def step_number(self, name: str) -> int:
         """The index of a step by its name; InputError if there is none."""
@@ -124,6 +139,8 @@ def parse_recipe(content: dict[str, Any], where: str) -> Recipe:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{where}: two steps are named {name!r}; give each its own name")
+    for number, step in enumerate(parsed):
+        _check_inputs(step, parsed[:number], f"{where}: step {step.name!r}: inputs")
     return Recipe(
         steps=parsed,
         inputs=check_params(Inputs, content.get("inputs", {}), f"{where}: [inputs]"),
@@ -132,7 +149,7 @@ def parse_recipe(content: dict[str, Any], where: str) -> Recipe:
 
 
 def _parse_step(step: dict[str, Any], where: str, file: str) -> Step:
-    _check_keys(step, ["name", "stage", "params"], where)
+    _check_keys(step, ["name", "stage", "inputs", "params"], where)
     if not isinstance(step.get("stage", step.get("name")), str):
         raise InputError(f"{where}: a step needs a stage, one of {', '.join(pipeline.BY_NAME)}")
     name = check_step_name(str(step.get("name", step.get("stage"))), file)
@@ -148,7 +165,45 @@ def _parse_step(step: dict[str, Any], where: str, file: str) -> Step:
         name=name,
         stage=stage,
         params=check_params(params_class(stage), step.get("params", {}), f"{file}: step {name!r}"),
+        inputs=step.get("inputs", {}),
     )
+
+
+def _check_inputs(step: Step, before: tuple[Step, ...], where: str) -> None:
+    """InputError if a step asks for what it does not take, or for what no step before it gives."""
+    if not isinstance(step.inputs, Mapping):
+        raise InputError(f"{where}: written as kind = step or file")
+    taken = {kind.rstrip("?+"): kind.endswith("+") for kind in step.stage.takes}
+    _check_keys(dict(step.inputs), list(taken), where)
+    for kind, value in step.inputs.items():
+        several = isinstance(value, Mapping)
+        if several and not (taken[kind] and value):
+            raise InputError(f"{where}: {kind}: one is taken, not several by name")
+        for name, origin in value.items() if several else (("", value),):
+            if not isinstance(origin, str):
+                raise InputError(f"{where}: {kind}: the name of a step or file, got {origin!r}")
+            if several:
+                check_name(name, f"{where}: {kind}:")
+            if kind not in Inputs.model_fields:
+                _check_origin(origin, kind, before, f"{where}: {kind}")
+
+
+def _check_origin(origin: str, kind: str, before: tuple[Step, ...], where: str) -> None:
+    name, _, species = origin.partition("/")
+    giving = {step.name: step for step in before if kind in step.stage.gives}
+    if name not in giving:
+        raise InputError(f"{where}: no step {name!r} before it gives this{_did_you_mean(name, list(giving))}")
+    check_named(giving[name], kind, species, where)
+
+
+def check_named(step: Step, kind: str, species: str, where: str) -> None:
+    """InputError unless `species` is one of the names by which a step gives several of a kind, or it gives one."""
+    names = step.names_of(kind)
+    if names and not species:
+        raise InputError(f"{where}: step {step.name!r} gives several, by name; say which: {step.name}/{names[0]}")
+    if species and species not in names:
+        known = _did_you_mean(species, list(names)) if names else ""
+        raise InputError(f"{where}: step {step.name!r} gives none of the name {species!r}{known}")
 
 
 def params_class(stage: Stage) -> type[Params]:

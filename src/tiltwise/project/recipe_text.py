@@ -3,20 +3,20 @@ comments stay."""
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 from pydantic.fields import FieldInfo
-from tomlkit.items import Table
+from tomlkit.items import InlineTable, Table
 
 from tiltwise.data.errors import InputError
 from tiltwise.data.units import Unit
 from tiltwise.params.base import Params
 from tiltwise.project.commit import write_file
 from tiltwise.project.layout import RECIPE
-from tiltwise.project.recipe import Recipe, check_params, load_recipe, parse_recipe
+from tiltwise.project.recipe import Recipe, Step, check_params, load_recipe, parse_recipe
 
 _HEADER = (
     "What this project does, in order. Change a value and run again: only what depends on it is done again.",
@@ -52,10 +52,27 @@ def write_recipe(recipe: Recipe) -> str:
         table.add("name", step.name)
         table.add("stage", step.stage.name)
         table.value.item("stage").comment(step.stage.help)
+        if step.inputs:
+            table.add("inputs", _inputs_table(step))
         table.add("params", _params_table(step.params))
         steps.append(table)
     document.add("step", steps)
     return tomlkit.dumps(document)
+
+
+def _inputs_table(step: Step) -> Table:
+    """What a step takes from elsewhere than it would by itself."""
+    table = tomlkit.table()
+    for kind, value in step.inputs.items():
+        table.add(kind, value if isinstance(value, str) else _inline(value))
+    table.add(tomlkit.nl())
+    return table
+
+
+def _inline(values: Mapping[str, Any]) -> InlineTable:
+    table = tomlkit.inline_table()
+    table.update({key: value for key, value in values.items() if value is not None})
+    return table
 
 
 def write_params(params: Params, header: str) -> str:
@@ -94,7 +111,13 @@ def describe(field: FieldInfo) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    """A value as TOML has it: groups of a list as inline tables."""
+    if not isinstance(value, list | tuple):
+        return value
+    rows = [entry.model_dump(exclude_none=True) if isinstance(entry, Params) else entry for entry in value]
+    array = tomlkit.array()
+    array.extend(_inline(row) if isinstance(row, Mapping) else row for row in rows)
+    return array
 
 
 def set_params(project: Path, step: str, changes: dict[str, Any]) -> Recipe:

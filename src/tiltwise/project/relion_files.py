@@ -20,9 +20,9 @@ TILT_SERIES, TOMOGRAMS, PARTICLES, OPTIMISATION = (
 
 
 def write_relion_files(state: ProjectState) -> None:
-    """Write tilt_series.star, and as far as there are any tomograms.star, particles.star and optimisation_set.star.
-    RELION, started in the project folder, opens them as they are. They follow from the results, and are written anew
-    after every run."""
+    """Write tilt_series.star, and as far as there are any tomograms.star, particles.star and optimisation_set.star;
+    of several kinds of particles the latter two for each, called particles_NAME.star. RELION, started in the project
+    folder, opens them as they are. They follow from the results, and are written anew after every run."""
     root = state.project
     series = {name: found for name in state.series if (found := _tilt_series(state, name))}
     if not series:
@@ -33,11 +33,18 @@ def write_relion_files(state: ProjectState) -> None:
     if listed:
         write_tilt_series_set(root / TOMOGRAMS, listed, tomograms=tomograms)
     folders = dict.fromkeys(folder for name in series if (folder := newest(state, "particles", name)))
-    if folders:
-        particles = store.join("particles", {str(folder): store.load("particles", folder, root) for folder in folders})
-        write_particles(root / PARTICLES, particles, tilt_series=series)
-    if folders and listed:
-        write_optimisation_set(root / OPTIMISATION, particles=PARTICLES, tomograms=TOMOGRAMS)
+    for kind in dict.fromkeys(kind for folder in folders for kind in store.names_in("particles", folder) or ("",)):
+        _write_particles(root, kind, list(folders), series, whole=bool(listed))
+
+
+def _write_particles(root: Path, kind: str, folders: list[Path], series: dict[str, TiltSeries], *, whole: bool) -> None:
+    """Particles of one kind, '' where there is but one, and with the tomograms the set that names both."""
+    holding = [folder for folder in folders if kind in (store.names_in("particles", folder) or ("",))]
+    parts = {str(folder): store.load("particles", folder, root, species=kind) for folder in holding}
+    particles, optimisation = (store.named_file(file, kind) for file in (PARTICLES, OPTIMISATION))
+    write_particles(root / particles, store.join("particles", parts), tilt_series=series)
+    if whole:
+        write_optimisation_set(root / optimisation, particles=particles, tomograms=TOMOGRAMS)
 
 
 def _tilt_series(state: ProjectState, name: str) -> TiltSeries | None:

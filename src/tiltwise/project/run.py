@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from tiltwise.project.recipe import RunSettings, check_params, load_recipe
 from tiltwise.project.records import read_record
 from tiltwise.project.relion_files import TILT_SERIES, write_relion_files
 from tiltwise.project.state import ItemStatus, ProjectState
-from tiltwise.project.tasks import Input, Outcome, Preview, Task, failed_record, finish_part
+from tiltwise.project.tasks import Input, Named, Outcome, Places, Preview, Task, failed_record, finish_part
 from tiltwise.project.threads import count_cores, memory_GB
 
 
@@ -144,12 +144,13 @@ def choose_items(state: ProjectState, only: Sequence[str] | None, steps: tuple[s
 
 def _check_sources(state: ProjectState, step: int) -> None:
     """InputError if nothing gives what a step takes, or a file of the recipe's [inputs] is not there."""
-    for kind, source in graph.sources_of(state.recipe, step).items():
-        if source is None or source.path is None:
-            continue
-        paths = (resolve_path(source.path.replace(SERIES, name), state.project) for name in state.series)
-        if not any(path.is_file() for path in paths):
-            raise InputError(f"{state.project / RECIPE}: [inputs]: {kind}: {source.path}: no such file")
+    for kind, sources in graph.sources_of(state.recipe, step).items():
+        for source in graph.each_source(sources).values():
+            if source.path is None:
+                continue
+            paths = (resolve_path(source.path.replace(SERIES, name), state.project) for name in state.series)
+            if not any(path.is_file() for path in paths):
+                raise InputError(f"{state.project / RECIPE}: [inputs]: {kind}: {source.path}: no such file")
 
 
 def share_out(settings: RunSettings, executor: str | None, workers: int | None, series: int) -> Resources:
@@ -263,7 +264,7 @@ class _Run:
             function=step.stage.given if self.state.is_given(item) else step.stage.function,
             gives=step.stage.gives,
             params=step.params,
-            inputs={kind: self._input(item, source) for kind, source in self.state.takes(item).items()},
+            inputs={kind: self._inputs(item, sources) for kind, sources in self.state.takes(item).items()},
             fingerprint=self.state.fingerprint(item),
             input_fingerprints=self.state.input_fingerprints(item),
             project=self.state.project,
@@ -273,16 +274,19 @@ class _Run:
             preview=self.preview,
         )
 
-    def _input(self, item: Item, source: graph.Source | None) -> Input | dict[str, Input] | None:
-        """Where an item loads one kind of input."""
+    def _inputs(self, item: Item, sources: graph.Sources) -> Places | Named | None:
+        """Where an item loads one kind of input, or several by name."""
+        if isinstance(sources, Mapping):
+            return Named(places={name: self._input(item, source) for name, source in sources.items()})
+        return None if sources is None else self._input(item, sources)
+
+    def _input(self, item: Item, source: graph.Source) -> Places:
         state = self.state
         series = None if item.name == ALL else item.name
-        if source is None:
-            return None
         if source.path is not None:
             return Input(path=resolve_path(source.path.replace(SERIES, item.name), state.project), series=series)
         if source.step is not None and not graph.per_series(state.recipe, source.step):
-            return Input(path=state.folder(Item(source.step, ALL)), series=series)
+            return Input(path=state.folder(Item(source.step, ALL)), series=series, species=source.species)
         inputs = {name: Input(path=self._place(source, name), series=None) for name in state.taken_series(item)}
         return inputs if series is None else inputs[series]
 

@@ -121,8 +121,11 @@ class ProjectState:
     def expected(self, item: Item) -> bool:
         """Whether an item gives a result, or may once it is run: not if it, or all that gives its input, failed."""
         before = self.before(item).values()
-        if not all(any(self.expected(source) for source in sources) for sources in before):
-            return False
+        for items in before:
+            whole = [source for source in items if source.name == ALL]
+            some = [source for source in items if source.name != ALL]
+            if not all(map(self.expected, whole)) or (some and not any(map(self.expected, some))):
+                return False
         record = self.record(item)
         return record is None or record.get("state") == "done" or record.get("fingerprint") != self.fingerprint(item)
 
@@ -130,15 +133,15 @@ class ProjectState:
         """By kind, all items that an item may take its inputs from."""
         return graph.items_before(self.recipe, item, self.series, given=self.is_given(item))
 
-    def takes(self, item: Item) -> dict[str, graph.Source | None]:
+    def takes(self, item: Item) -> dict[str, graph.Sources]:
         """The source of each kind that an item takes, in the order of the arguments of its function."""
         return graph.sources_of(self.recipe, item.step, given=self.is_given(item))
 
     def sources(self, item: Item) -> dict[str, list[Item]]:
-        """By kind, the items that an item takes its inputs from; of several, those expected to give something."""
+        """By kind, the items that an item takes its inputs from; of all series, those expected to give something."""
         before = self.before(item)
         return {
-            kind: [source for source in items if len(items) == 1 or self.expected(source)]
+            kind: [s for s in items if len(items) == 1 or s.name == ALL or self.expected(s)]
             for kind, items in before.items()
         }
 
@@ -184,23 +187,28 @@ class ProjectState:
         """By kind and item, the fingerprints of what an item takes."""
         series = self.taken_series(item)
         prints: dict[str, dict[str, str]] = {}
-        for kind, source in self.takes(item).items():
-            if source is None:
-                prints[kind] = {}
-            elif source.path is not None and SERIES in source.path:
-                paths = {name: resolve_path(source.path.replace(SERIES, name), self.project) for name in series}
-                prints[kind] = {name: self._digests.of(path) for name, path in paths.items()}
-            elif source.path is not None:
-                prints[kind] = {"file": self._digests.of(resolve_path(source.path, self.project))}
-            elif kind == "given_particles":
-                prints[kind] = {name: self._digests.of(given_folder(self.project, name) / PARTICLES) for name in series}
-            elif source.step is None:
-                prints[kind] = {name: self.series_fingerprint(name) for name in series}
-            elif graph.per_series(self.recipe, source.step):
-                prints[kind] = {name: self.fingerprint(Item(source.step, name)) for name in series}
-            else:
-                prints[kind] = {graph.ALL: self.fingerprint(Item(source.step, graph.ALL))}
+        for kind, sources in self.takes(item).items():
+            prints[kind] = {}
+            for name, source in graph.each_source(sources).items():
+                found = self._source_fingerprints(source, series)
+                prints[kind] |= {f"{name}: {key}": value for key, value in found.items()} if name else found
         return prints
+
+    def _source_fingerprints(self, source: graph.Source, series: tuple[str, ...]) -> dict[str, str]:
+        """Of what one source gives, by series, or of its one file or item."""
+        if source.path is not None and SERIES in source.path:
+            paths = {name: resolve_path(source.path.replace(SERIES, name), self.project) for name in series}
+            return {name: self._digests.of(path) for name, path in paths.items()}
+        if source.path is not None:
+            return {"file": self._digests.of(resolve_path(source.path, self.project))}
+        if source.kind == "given_particles":
+            return {name: self._digests.of(given_folder(self.project, name) / PARTICLES) for name in series}
+        if source.step is None:
+            return {name: self.series_fingerprint(name) for name in series}
+        if graph.per_series(self.recipe, source.step):
+            return {name: self.fingerprint(Item(source.step, name)) for name in series}
+        key = f"{graph.ALL}/{source.species}" if source.species else graph.ALL
+        return {key: self.fingerprint(Item(source.step, graph.ALL))}
 
     def series_fingerprint(self, series: str) -> str:
         """The content of an imported series: its metadata and its images."""

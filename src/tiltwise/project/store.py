@@ -37,6 +37,8 @@ HALVES = {
 }
 _IMPOSED = "symmetry "
 """Begins the label that names what was imposed on half maps."""
+NAMED = ("particles", "half_maps")
+"""Of which a step may give several, by the names of the kinds of particles."""
 CLASS_MAPS = "class*.mrc"
 """One for each class, numbered from 1."""
 PYRAMID = "tomogram.ome.zarr"
@@ -66,10 +68,13 @@ KINDS = (
 
 def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[Path]:
     """Write a value into an item folder and return its files. Images of a tilt series stay where they are; below
-    `root`, the project, they are named relative to it. Nothing is written for None, an output not asked for."""
+    `root`, the project, they are named relative to it. Particles and half maps of several kinds, by name, go into
+    files of their own. Nothing is written for None, an output not asked for."""
     folder = Path(folder)
     if value is None:
         return []
+    if kind in NAMED and isinstance(value, Mapping):
+        return [path for name, one in value.items() for path in _save_named(kind, one, folder, name)]
     if kind == "tilt_series":
         single = not isinstance(value, Mapping)
         written = []
@@ -80,12 +85,9 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
             write_tilt_series(path, series, root=root)
         return [*files, *written]
     if kind == "particles":
-        write_particles(folder / PARTICLES, value)
-        return [folder / PARTICLES]
+        return _save_named(kind, value, folder)
     if kind in HALVES:
-        for name, half in zip(HALVES[kind], (value.half1, value.half2), strict=True):
-            write_volume(folder / name, half, label=f"{_IMPOSED}{value.symmetry}" if kind == "half_maps" else "")
-        return [folder / name for name in HALVES[kind]]
+        return _save_named(kind, value, folder)
     if kind == "class_maps":
         paths = [folder / CLASS_MAPS.replace("*", str(k)) for k in range(1, len(value.maps) + 1)]
         for path, one in zip(paths, value.maps, strict=True):
@@ -99,22 +101,53 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
     raise ValueError(f"values of kind {kind!r} are not saved; kinds are {', '.join(KINDS)}")
 
 
-def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any:
+def _save_named(kind: str, value: Any, folder: Path, name: str = "") -> list[Path]:
+    """Particles, or halves, in files that carry the name of their kind."""
+    if kind == "particles":
+        path = folder / named_file(PARTICLES, name)
+        write_particles(path, value)
+        return [path]
+    paths = [folder / named_file(file, name) for file in HALVES[kind]]
+    for path, half in zip(paths, (value.half1, value.half2), strict=True):
+        write_volume(path, half, label=f"{_IMPOSED}{value.symmetry}" if kind == "half_maps" else "")
+    return paths
+
+
+def named_file(file: str, name: str) -> str:
+    """File of one of several values of a kind: name_species.suffix."""
+    stem, suffix = file.rsplit(".", 1)
+    return f"{stem}_{name}.{suffix}" if name else file
+
+
+def names_in(kind: str, folder: Path) -> tuple[str, ...]:
+    """The names of the values of a kind that a folder holds several of; empty if it holds one, or none."""
+    first = PARTICLES if kind == "particles" else HALVES[kind][0]
+    stem, suffix = first.rsplit(".", 1)
+    if (folder / first).exists():
+        return ()
+    return tuple(path.stem.removeprefix(f"{stem}_") for path in sorted(folder.glob(f"{stem}_*.{suffix}")))
+
+
+def load(kind: str, path: Path, root: Path, *, series: str | None = None, species: str = "") -> Any:
     """Read a value from an item folder, or a user's file (`reference`, `centres`, `gain` and the like).
 
     `root` is the project, from which relative image names count. `series` keeps the part of one tilt series where the
     value holds several: of particles its own, of centres its own as (centre, 4) x, y, z, radius in Å, None where it has
-    none. InputError where the file is absent or at fault.
+    none; `species` says which of several particles or half maps that lie there by name. InputError where the file is
+    absent or at fault.
     """
     path = Path(path)
     if kind == "tilt_series":
         return _tilt_series(path, root, series)
+    if kind in NAMED:
+        _check_name(kind, path, species)
     if kind in ("particles", "given_particles"):
-        particles = read_particles(path / PARTICLES)
+        particles = read_particles(path / named_file(PARTICLES, species))
         return particles if series is None else particles[particles.tilt_series == series]
     if kind in HALVES:
-        first, second = (read_volume(path / name) for name in HALVES[kind])
-        label = read_label(path / HALVES[kind][0])
+        paths = [path / named_file(name, species) for name in HALVES[kind]]
+        first, second = map(read_volume, paths)
+        label = read_label(paths[0])
         symmetry = label.removeprefix(_IMPOSED) if label.startswith(_IMPOSED) else "C1"
         return HalfMaps(half1=first, half2=second, symmetry=symmetry)
     if kind in VOLUMES:
@@ -135,6 +168,15 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None) -> Any
     if kind == "shapes":
         return _shapes(path, series)
     raise ValueError(f"values of kind {kind!r} are not loaded; kinds are {', '.join(KINDS)}")
+
+
+def _check_name(kind: str, folder: Path, species: str) -> None:
+    """InputError where a folder holds several of a kind and not the one asked for."""
+    names = names_in(kind, folder)
+    if names and species not in names:
+        what = kind.replace("_", " ")
+        asked = f"none of {species!r}" if species else "none alone"
+        raise InputError(f"{folder}: holds {what} of {', '.join(names)}, {asked}")
 
 
 def join(kind: str, values: dict[str, Any]) -> Any:

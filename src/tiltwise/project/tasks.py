@@ -59,8 +59,8 @@ class Task:
     """Kinds of its outputs."""
     params: Params
     """Parameters."""
-    inputs: dict[str, "Input | dict[str, Input] | None"]
-    """By kind in the order of the arguments: where to load it; by series where the item takes all series."""
+    inputs: dict[str, "Places | Named | None"]
+    """By kind in the order of the arguments: where to load it."""
     fingerprint: str
     """What the item is made from, as one digest."""
     input_fingerprints: dict[str, dict[str, str]]
@@ -85,6 +85,20 @@ class Input:
     """The folder of the item that holds it, or its file."""
     series: str | None
     """Of an input that holds all series, the one that is wanted; None for all."""
+    species: str = ""
+    """Which one of several that lie there by name."""
+
+
+Places = Input | dict[str, Input]
+"""Where one value lies: in one place, or by series where the item takes all series."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Named:
+    """Several values of one kind."""
+
+    places: dict[str, Places]
+    """By name, where each lies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,11 +170,13 @@ def _compute(task: Task, progress: Progress) -> Record:
     return {"outputs": files, "quality": to_json(result.quality)}
 
 
-def _load(task: Task, kind: str, place: "Input | dict[str, Input] | None") -> Any:
+def _load(task: Task, kind: str, place: Places | Named | None) -> Any:
     if place is None:
         return None
+    if isinstance(place, Named):
+        return {name: _load(task, kind, own) for name, own in place.places.items()}
     if isinstance(place, Input):
-        return store.load(kind, place.path, task.project, series=place.series)
+        return store.load(kind, place.path, task.project, series=place.series, species=place.species)
     return store.join(kind, {name: store.load(kind, entry.path, task.project) for name, entry in place.items()})
 
 

@@ -34,6 +34,11 @@ class Entry:
         return self.record.get("quality") or {}
 
     @property
+    def species(self) -> dict[str, dict[str, Any]]:
+        """What was recorded of each of several kinds of particles, by name; empty where there is but one."""
+        return self.quality.get("species") or {}
+
+    @property
     def has_result(self) -> bool:
         """Whether there is something to show, be it outdated."""
         return self.record.get("state") == "done"
@@ -76,12 +81,12 @@ class Contents:
         """The item of a step."""
         return next((entry for entry in self.entries if entry.step == step and entry.item == item), None)
 
-    def load(self, kind: str, entry: Entry | None, series: str | None = None) -> Any:
-        """A value that an item holds; None where it cannot be read."""
+    def load(self, kind: str, entry: Entry | None, series: str | None = None, species: str = "") -> Any:
+        """A value that an item holds, of several the one of a name; None where it cannot be read."""
         if entry is None:
             return None
         try:
-            return store.load(kind, entry.folder, self.project, series=series)
+            return store.load(kind, entry.folder, self.project, series=series, species=species)
         except (InputError, OSError, KeyError):
             return None
 

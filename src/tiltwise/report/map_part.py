@@ -1,5 +1,6 @@
 """The part of a report about the average: its resolution, its looks, and how its particles are spread."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ def map_part(contents: Contents) -> Html:
     refined, finished = contents.last_giving("half_maps", ALL), contents.last("postprocess", ALL)
     if refined is None and finished is None:
         return section("The map", tag("p", "No particles have been averaged.", class_="soft"))
+    if refined is not None and refined.species:
+        return section("The map", *_each_kind(contents, refined))
     return section(
         "The map",
         _pictures(contents, refined, finished),
@@ -26,6 +29,22 @@ def map_part(contents: Contents) -> Html:
         _place_and_direction(contents, finished),
         _refinement(contents, refined),
     )
+
+
+def _each_kind(contents: Contents, refined: Entry) -> Iterator[Html]:
+    """Several kinds of particles: the half maps of each, and every map that was finished."""
+    reached = [
+        f"{name} {found['resolution_fsc_A']:.1f} Å ({len(contents.load('particles', refined, species=name) or ())})"
+        for name, found in refined.species.items()
+    ]
+    yield tag("p", f"Half maps of each kind at FSC 0.143 (particles): {', '.join(reached)}.")
+    yield join([tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in refined.quality["notes"]])
+    for entry in contents.entries:
+        if entry.stage == "postprocess" and entry.has_result:
+            yield tag("h3", entry.step)
+            yield _pictures(contents, None, entry)
+            yield _resolution(None, entry)
+            yield _place_and_direction(contents, entry)
 
 
 def _pictures(contents: Contents, refined: Entry | None, finished: Entry | None) -> Html:

@@ -15,11 +15,12 @@ def headline(contents: Contents) -> Html:
     refined, finished = contents.last_giving("half_maps", ALL), contents.last("postprocess", ALL)
     quality = (finished or refined).quality if finished or refined else {}
     resolution = quality.get("resolution_fsc_A")
-    particles = contents.load("particles", refined)
+    kinds = refined.species if refined else {}
+    held = [contents.load("particles", refined, species=name) for name in kinds or ("",)]
     shown = [
         (len(contents.series), "tilt series"),
         (_used_tilts(contents), "tilt images used"),
-        ("–" if particles is None else len(particles), "particles averaged"),
+        ("–" if None in held else sum(map(len, held)), "particles averaged"),
         (f"{resolution:.1f} Å" if isinstance(resolution, int | float) else "–", "resolution, half maps at FSC 0.143"),
     ]
     return tag(

@@ -27,13 +27,14 @@ def polish_part(contents: Contents) -> Html:
 def _cycles(entry: Entry) -> Html:
     rows = [
         (
-            record["cycle"] or "as given",
-            f"{record['resolution_fsc_A']:.2f} Å",
-            _number(record.get("rotation_change_deg"), "°"),
-            _number(record.get("shift_change_A"), " Å"),
+            " · ".join(str(part) for part in (record["cycle"] or "as given", name) if part),
+            f"{found['resolution_fsc_A']:.2f} Å",
+            _number(found.get("rotation_change_deg"), "°"),
+            _number(found.get("shift_change_A"), " Å"),
             "" if record.get("kept", True) else "undone: the half maps agree less",
         )
         for record in entry.quality.get("cycles") or []
+        for name, found in (record.get("species") or {"": record}).items()
     ]
     return table(("Cycle", "Half maps at FSC 0.143", "Particles turned by", "moved by", ""), rows)
 

@@ -1,5 +1,6 @@
 """preview.png of an item: one small picture that says whether a step went well."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tiltwise.report.views import contour_level, shrink, slab, surface, to_gray
 
 def preview(stage: str, outputs: dict[str, Any], quality: dict[str, Any], path: Path) -> None:
     """Draw the preview of an item into a file, from what its stage gave; nothing for a stage without a picture."""
-    series = outputs.get("tilt_series")
+    given = outputs.get("tilt_series")
+    series = None if isinstance(given, Mapping) else given
     angle = None if series is None or series.geometry is None else np.asarray(series.geometry.tilt_angle)
     if stage == "align":
         save_png(curves.alignment(quality, angle, None if series is None else series.use), path)
@@ -26,8 +28,15 @@ def preview(stage: str, outputs: dict[str, Any], quality: dict[str, Any], path: 
     elif "map" in outputs:
         path.write_bytes(png_bytes(_map(np.asarray(outputs["map"].data, np.float32), outputs.get("mask"))))
     elif "half_maps" in outputs:
-        halves = outputs["half_maps"]
-        path.write_bytes(png_bytes(_slices((halves.half1.data + halves.half2.data) / 2)))
+        path.write_bytes(png_bytes(_averages(outputs["half_maps"])))
+
+
+def _averages(half_maps: Any) -> np.ndarray:
+    """Slices of the average, of several kinds a row each."""
+    several = half_maps.values() if isinstance(half_maps, Mapping) else [half_maps]
+    rows = [_slices((halves.half1.data + halves.half2.data) / 2) for halves in several]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([_widened(row, width) for row in rows])
 
 
 def _tomogram(tomogram: Any) -> np.ndarray:
