@@ -98,8 +98,9 @@ def tilts_of(name, rng):
     )
 
 
-def project_blobs(series, position, rotation, centres):
-    """Every Gaussian of every particle as a phase in Fourier space, times -sin chi at its particle's depth."""
+def project_blobs(series, position, rotation, centres, moved=None):
+    """Every Gaussian of every particle as a phase in Fourier space, times -sin chi at its particle's depth; in tilt i
+    the particles are moved by moved[i] (particle, 3), Å."""
     k = np.stack(np.meshgrid(np.fft.fftfreq(SIZE, PIXEL), np.fft.rfftfreq(SIZE, PIXEL), indexing="ij")[::-1], -1)
     square, azimuth = (k**2).sum(-1), np.arctan2(k[..., 1], k[..., 0])
     envelope = np.exp(-2 * np.pi**2 * SIGMA**2 * square)
@@ -110,7 +111,7 @@ def project_blobs(series, position, rotation, centres):
         turn = Rotation.from_euler("z", g.tilt_axis_angle[i], degrees=True)
         turn = turn * Rotation.from_euler("y", g.tilt_angle[i], degrees=True)
         total = np.zeros(square.shape, complex)
-        for p, r in zip(position, rotation, strict=True):
+        for p, r in zip(position if moved is None else position + moved[i], rotation, strict=True):
             u, v = series.ctf.defocus_u[i], series.ctf.defocus_v[i]
             defocus = 0.5 * (u + v + (u - v) * np.cos(2 * (azimuth - np.radians(30.0))))
             defocus = defocus + series.defocus_handedness * turn.apply(p)[2]

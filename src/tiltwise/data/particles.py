@@ -23,6 +23,9 @@ class Particles:
     -1 where the particle is its own block."""
     class_posterior: np.ndarray | None = None
     """(particle, class) probability of each class, rows of sum 1; None before a classification."""
+    trajectory: np.ndarray | None = None
+    """(particle, mode, 3) x, y, z, Å: path over the exposure N, Σ_j cos(π j N / N_end) times the entry of mode j, from
+    1, added to the position; None where no path is known."""
 
     def __len__(self) -> int:
         return len(self.position)
@@ -30,7 +33,7 @@ class Particles:
     def __getitem__(self, index: np.ndarray) -> "Particles":
         """The particles of an integer or boolean index array."""
         keep = np.arange(len(self))[index]
-        posterior = self.class_posterior
+        posterior, path = self.class_posterior, self.trajectory
         return Particles(
             tilt_series=self.tilt_series[keep],
             position=self.position[keep],
@@ -39,6 +42,7 @@ class Particles:
             half_set=self.half_set[keep],
             region=self.region[keep],
             class_posterior=None if posterior is None else posterior[keep],
+            trajectory=None if path is None else path[keep],
         )
 
     @property

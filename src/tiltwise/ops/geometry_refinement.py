@@ -125,7 +125,7 @@ def reduce_over_poses(seen: Seen, terms: PoseTerms, blocks: Sequence[Block]) -> 
         information[np.ix_(index, index)] += flat.T @ weighted.reshape(-1, len(index))
         gradient[index] += flat.T @ terms.gradient[:, tilt].reshape(-1)
         coupling[:, :, index] += np.einsum("ya,pyn->pan", pose_derivatives(seen, tilt), weighted)
-    pull, curvature = _pose_system(seen, terms)
+    pull, curvature = pose_system(seen, terms)
     root = np.linalg.inv(np.linalg.cholesky(curvature))  # (particle, 6, 6): V⁻¹ = rootᵀ root
     solved = (root @ coupling).reshape(-1, number)
     return Reduced(
@@ -200,7 +200,7 @@ def _try_block(halves: tuple[Reduced, Reduced], width: np.ndarray, name: str, pl
 
 def follow_poses(seen: Seen, terms: PoseTerms, blocks: Sequence[Block], change: np.ndarray) -> np.ndarray:
     """(particle, 6) rotation vectors (radians) and shifts (Å) by which poses follow a change of the geometry."""
-    pull, curvature = _pose_system(seen, terms)
+    pull, curvature = pose_system(seen, terms)
     where = _places(blocks)
     for tilt in range(len(seen.rotations)):
         index, derivatives = _all_blocks(blocks, where, tilt)
@@ -211,7 +211,7 @@ def follow_poses(seen: Seen, terms: PoseTerms, blocks: Sequence[Block], change: 
 
 def left_by_poses(seen: Seen, terms: PoseTerms) -> float:
     """What the log likelihood still gains by moving poses alone, by the quadratics."""
-    pull, curvature = _pose_system(seen, terms)
+    pull, curvature = pose_system(seen, terms)
     return float(0.5 * (pull * np.linalg.solve(curvature, pull[..., None])[..., 0]).sum())
 
 
@@ -222,7 +222,7 @@ def _all_blocks(blocks: Sequence[Block], where: Sequence[slice], tilt: int) -> t
     return index, np.concatenate([derivatives for _, derivatives in found], axis=2)
 
 
-def _pose_system(seen: Seen, terms: PoseTerms) -> tuple[np.ndarray, np.ndarray]:
+def pose_system(seen: Seen, terms: PoseTerms) -> tuple[np.ndarray, np.ndarray]:
     """l (particle, 6) and V (particle, 6, 6)."""
     prior = np.diag([_TURN**-2] * 3 + [_MOVE**-2] * 3)
     pull, curvature = np.zeros((len(terms), 6)), np.repeat(prior[None], len(terms), axis=0)

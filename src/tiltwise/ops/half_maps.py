@@ -215,11 +215,13 @@ def average_posed(
 
 def posed_particles(particles: Particles, device: str = "cpu") -> PosedParticles:
     """The same particles on tensors."""
+    path = particles.trajectory
     return PosedParticles(
         tilt_series=particles.tilt_series,
         position=torch.as_tensor(particles.position, dtype=torch.float64, device=device),
         rotation=torch.as_tensor(particles.rotation.as_matrix(), dtype=torch.float64, device=device),
         half_set=np.asarray(particles.half_set),
+        trajectory=None if path is None else torch.as_tensor(path, dtype=torch.float64, device=device),
     )
 
 
@@ -232,6 +234,7 @@ def particles_at_rest(given: Particles, posed: PosedParticles, score: np.ndarray
         rotation=Rotation.from_matrix(posed.rotation[alive].cpu().numpy()),
         score=score[alive],
         half_set=posed.half_set[alive],
+        trajectory=None if posed.trajectory is None else posed.trajectory[alive].cpu().numpy(),
     )
 
 

@@ -56,6 +56,8 @@ class PosedParticles:
     """(particle, 3, 3) float64 reference to tomogram."""
     half_set: np.ndarray
     """(particle,) 1 or 2, or the number of any other set; 0 for a particle that is left out."""
+    trajectory: torch.Tensor | None = None
+    """(particle, mode, 3) float64 path over the exposure, Å, as `ops.trajectories` has it; None where all stay."""
 
     def __len__(self) -> int:
         return len(self.half_set)
@@ -151,6 +153,7 @@ def chunks_under(
                 variants,
                 particles.position[index],
                 points,
+                trajectory=None if particles.trajectory is None else particles.trajectory[index],
                 box_size=settings.box_size,
                 particle_radius=settings.particle_radius,
                 weights=weights,

@@ -18,6 +18,7 @@ from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.kernels.crops import cut_windows_compiled, read_points_compiled
+from tiltwise.ops.trajectories import trajectory_basis
 
 _OUTLIER = 5.0  # robust standard deviations beyond which a pixel (a gold bead, a hot pixel) is set to the local mean
 _MOST_OUTLIERS = 0.05  # if more pixels than this are beyond it, they are signal, and all are kept
@@ -169,8 +170,10 @@ def cut_windows_plain(image: torch.Tensor, corner: torch.Tensor, size: int) -> t
     return image.reshape(-1)[index] * inside
 
 
-def image_positions(tilt_series: TiltSeries, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where specimen points (particle, 3), Å, lie in the used tilts.
+def image_positions(
+    tilt_series: TiltSeries, position: torch.Tensor, trajectory: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where specimen points (particle, 3), Å, with their paths (particle, mode, 3), Å, lie in the used tilts.
 
     Gives (tilt, particle, 2) x, y in px from the first pixel, (tilt, particle) depth in Å, (tilt, 3, 3) rotations.
     """
@@ -182,6 +185,10 @@ def image_positions(tilt_series: TiltSeries, position: torch.Tensor) -> tuple[to
     height, width = tilt_series.image_shape
     centre = torch.tensor([width // 2, height // 2], dtype=torch.float64, device=position.device)
     rotations = tilt_rotations(tilt_series.geometry, position.device)[used]
+    if trajectory is not None:
+        basis = torch.as_tensor(trajectory_basis(tilt_series, trajectory.shape[1]), device=position.device)
+        moved = torch.einsum("tj,pjd,tcd->tpc", basis, trajectory, rotations)
+        place, depth = place + moved[..., :2], depth + moved[..., 2]
     return place / tilt_series.pixel_size + centre, depth, rotations
 
 
@@ -249,10 +256,12 @@ def cut_under(
     box_size: int,
     particle_radius: float,
     weights: TiltWeights,
+    trajectory: torch.Tensor | None = None,
 ) -> Iterator[ParticleImages]:
-    """The images of `cut_particles` under each of several CTFs of one series, cut once; its geometry is the first's."""
+    """The images of `cut_particles` under each of several CTFs of one series, cut once; its geometry is the first's,
+    and the particles are on their paths (particle, mode, 3), Å, where they have some."""
     series = variants[0]
-    place, depth, rotations = image_positions(series, position)
+    place, depth, rotations = image_positions(series, position, trajectory)
     inside = inside_image(place, series.image_shape, particle_radius / series.pixel_size).T
     deviation = spread_shells(weights.noise, points).sqrt().float()
     data = crop_transforms(images, place, points, box_size).div_(deviation)

@@ -24,14 +24,22 @@ _EDGE = 5.0
 
 
 def relion_stack(
-    images: torch.Tensor, tilt_series: TiltSeries, position: np.ndarray, *, box_size: int, binning: int
+    images: torch.Tensor,
+    tilt_series: TiltSeries,
+    position: np.ndarray,
+    *,
+    box_size: int,
+    binning: int,
+    trajectory: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(visible tilt, box, box) float32 stack of the particle at position (3,), Å, and (used tilt,) bool: those visible.
+    """(visible tilt, box, box) float32 stack of the particle at position (3,), Å, on its path (mode, 3), Å, if it has
+    one, and (used tilt,) bool: those visible.
 
     images (used tilt, y, x); box_size (even) in pixels of the binned images. A tilt is visible where the whole box is
     in the image, as RELION has it.
     """
-    place, depth, _ = image_positions(tilt_series, torch.as_tensor(position, dtype=torch.float64)[None])
+    given = (None if v is None else torch.as_tensor(v, dtype=torch.float64)[None] for v in (position, trajectory))
+    place, depth, _ = image_positions(tilt_series, *given)
     centre = place[:, 0]
     size = torch.tensor(images.shape[:0:-1], dtype=torch.float64)
     radius = binning * box_size / 2

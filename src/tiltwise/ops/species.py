@@ -64,6 +64,22 @@ class Species:
         rotation[index] = rotation[index] @ rotation_vector_to_matrix(torch.rad2deg(own[:, :3]))
         return replace(self, particles=replace(posed, position=position, rotation=rotation))
 
+    def paths(self, index: np.ndarray, modes: int) -> np.ndarray:
+        """(particle, 3 · mode) coefficients of the paths of particles of an index, Å; 0 where there are none."""
+        known = self.particles.trajectory
+        return (
+            np.zeros((len(index), 3 * modes)) if known is None else known[index].cpu().numpy().reshape(len(index), -1)
+        )
+
+    def along(self, index: np.ndarray, change: np.ndarray) -> "Species":
+        """The paths of particles of an index changed by (particle, 3 · mode), Å."""
+        posed, own = self.particles, torch.as_tensor(change, device=self.particles.position.device)
+        own = own.reshape(len(index), -1, 3)
+        known = posed.trajectory
+        path = own.new_zeros(len(posed), *own.shape[1:]) if known is None else known.clone()
+        path[index] += own
+        return replace(self, particles=replace(posed, trajectory=path))
+
 
 def terms_of_species(species: Sequence[Species], name: str, halves: tuple[int, ...] = (1, 2)) -> list[PoseTerms | None]:
     """The terms of each species in one series; None where it has no particles there."""

@@ -36,6 +36,9 @@ class PolishParams(Params):
         description="Refine a smooth deformation of the specimen over the exposure, and a smooth warp of each image.",
     )
     refine_defocus: bool = Field(True, description="Refine the defocus of every tilt, and the astigmatism.")
+    refine_trajectories: bool = Field(
+        False, description="Refine a smooth path of every particle over the exposure, beside what all share."
+    )
     exposure_weighting: ExposureWeighting = "critical"
     search_shift: Angstrom = Field(
         15.0, ge=0, description="Farthest that a particle may move from its starting position."

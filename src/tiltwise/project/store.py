@@ -1,6 +1,6 @@
 """Values on disk, by their kind in the table of stages: what each file of an item folder is called and holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,11 +192,26 @@ def join(kind: str, values: dict[str, Any]) -> Any:
     return Particles(
         rotation=Rotation.concatenate([part.rotation for part in parts]),
         class_posterior=np.concatenate(posteriors) if classified else None,
+        trajectory=_joined_paths(parts),
         **{
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("tilt_series", "position", "score", "half_set", "region")
         },
     )
+
+
+def _joined_paths(parts: Sequence[Particles]) -> np.ndarray | None:
+    """The paths of all particles; those of parts without any are 0."""
+    modes = max((part.trajectory.shape[1] for part in parts if part.trajectory is not None), default=0)
+    if not modes:
+        return None
+    joined = np.zeros((sum(map(len, parts)), modes, 3))
+    first = 0
+    for part in parts:
+        if part.trajectory is not None:
+            joined[first : first + len(part), : part.trajectory.shape[1]] = part.trajectory
+        first += len(part)
+    return joined
 
 
 def _write_images(series: TiltSeries, folder: Path) -> tuple[TiltSeries, list[Path]]:

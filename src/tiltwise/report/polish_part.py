@@ -14,6 +14,7 @@ _NAMES = {
     "sample": "deformation of the specimen",
     "warp": "warp of the images",
     "own": "defocus of each tilt",
+    "motion": "paths of single particles",
     "astigmatism": "astigmatism",
 }
 
@@ -43,7 +44,8 @@ def _gates(entry: Entry) -> Html:
     rows = list(_gate_rows(entry.quality))
     text = (
         "Each block of parameters was fitted on the particles of one half set, and judged by the log likelihood that "
-        "the other half's images gain by it, both ways. Blocks that do not gain in both are left as they were."
+        "the other half's images gain by it, both ways. Paths of single particles were fitted on one half of the tilts "
+        "and judged by the other. Blocks that do not gain in both are left as they were."
     )
     head = ("Cycle", "Tilt series", "Block", "Half 1 gains", "Half 2 gains", "")
     return join([tag("p", text), tag("details", tag("summary", "Every gate"), table(head, rows))])
@@ -63,7 +65,8 @@ def _gate_rows(quality: dict[str, Any]) -> Iterator[tuple]:
                     "both",
                     "taken" if shared["change_A"] else "",
                 )
-            for found in [*gates.get("geometry", []), gates.get("defocus") or {}]:
+            paths = (gates.get("motion") or {}).values()
+            for found in [*gates.get("geometry", []), gates.get("defocus") or {}, *paths]:
                 for block, gate in (found.get("blocks") or {}).items():
                     first, second = gate["gain"]
                     taken = gate["accepted"] and found.get("accepted")

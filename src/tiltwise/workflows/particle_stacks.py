@@ -85,7 +85,10 @@ def _write_stacks(
         (output / SUBTOMOGRAMS / name).mkdir(parents=True, exist_ok=True)
         for index in np.flatnonzero(particles.tilt_series == name).tolist():
             progress(len(seen) / len(particles), f"{name}: cutting stacks")
-            stack, visible = relion_stack(images, one, particles.position[index], box_size=box_size, binning=binning)
+            path = None if particles.trajectory is None else particles.trajectory[index]
+            stack, visible = relion_stack(
+                images, one, particles.position[index], box_size=box_size, binning=binning, trajectory=path
+            )
             if not visible.any():
                 continue
             kept.append(index)

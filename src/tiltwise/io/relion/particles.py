@@ -25,6 +25,7 @@ _SUBTOMOGRAM_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTo
 _ANGLE_DECIMALS = 9
 _SCORE = "rlnAutopickFigureOfMerit"
 _CLASS, _POSTERIOR = "rlnClassNumber", "tiltwiseClassPosterior"
+_PATH = "tiltwisePath"
 _FILES = {
     "particles": "rlnTomoParticlesFile",
     "tomograms": "rlnTomoTomogramsFile",
@@ -74,6 +75,8 @@ def write_particles(
     if particles.class_posterior is not None:
         table[_CLASS] = particles.class_number
         table |= {f"{_POSTERIOR}{k}": values for k, values in enumerate(particles.class_posterior.T, start=1)}
+    for mode in range(0 if particles.trajectory is None else particles.trajectory.shape[1]):
+        table |= _spread(_path_columns(mode + 1), particles.trajectory[:, mode])
     blocks: dict[str, dict[str, object]] = {"particles": table}
     if tilt_series is not None:
         optics, group = _optics_table(particles, tilt_series)
@@ -126,6 +129,7 @@ def read_particles(path: str | Path, *, tomograms: str | Path | None = None) -> 
         half_set=_integers_or(table, "rlnRandomSubset", 0, path),
         region=_integers_or(table, "tiltwiseRegion", -1, path),
         class_posterior=_class_posterior(table, path),
+        trajectory=_trajectory(table, path),
     )
 
 
@@ -204,6 +208,16 @@ def _class_posterior(table: Block, path: Path) -> np.ndarray | None:
     columns = [f"{_POSTERIOR}{k}" for k in range(1, len(table) + 1)]
     known = [column for column in columns if column in table]
     return np.stack([numbers(table, column, path) for column in known], axis=1) if known else None
+
+
+def _path_columns(mode: int) -> tuple[str, ...]:
+    return tuple(f"{_PATH}{mode}{axis}Angst" for axis in "XYZ")
+
+
+def _trajectory(table: Block, path: Path) -> np.ndarray | None:
+    """(particle, mode, 3) where the file has paths, Å."""
+    known = [mode for mode in range(1, len(table) + 1) if _path_columns(mode)[0] in table]
+    return np.stack([_gathered(table, _path_columns(mode), path) for mode in known], axis=1) if known else None
 
 
 def _odd_size_correction(names: np.ndarray, path: Path) -> np.ndarray:

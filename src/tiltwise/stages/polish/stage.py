@@ -12,6 +12,7 @@ from tiltwise.ops.defocus_on_images import refine_defocus
 from tiltwise.ops.geometry_on_images import refine_geometry
 from tiltwise.ops.half_maps import half_maps, particles_at_rest
 from tiltwise.ops.species import Species
+from tiltwise.ops.trajectory_refinement import refine_trajectories
 from tiltwise.params.polish import PolishParams
 from tiltwise.stages.polish.setup import ONLY, Setup, block_names, observations, prepare
 from tiltwise.stages.polish.state import (
@@ -90,6 +91,9 @@ def _cycle(
     if params.refine_defocus:
         progress(0.6, "defocus of each series")
         species, gates = _refine_defoci(species, [kind.symmetry for kind in setup.kinds.values()], gates)
+    if params.refine_trajectories:
+        progress(0.8, "paths of single particles")
+        species, gates = _refine_trajectories(setup, species, gates)
     progress(0.9, "average")
     tried = {
         name: changed(kind, states[name], aligned[name], own)
@@ -124,6 +128,21 @@ def _refine_defoci(
         shared = {"common_defocus": common[name].record()} if name in common else {}
         told[name] = record | shared | {"defocus": found.record()}
     return species, told
+
+
+def _refine_trajectories(
+    setup: Setup, species: list[Species], gates: dict[str, dict]
+) -> tuple[list[Species], dict[str, dict]]:
+    """The paths of each kind's particles in each series; gates with what was found put beside the rest, by kind."""
+    told = {name: record | {"motion": {}} for name, record in gates.items()}
+    moved = []
+    for kind_name, own in zip(setup.kinds, species, strict=True):
+        for name in own.series:
+            found = refine_trajectories(own, name)
+            own = found.species
+            told[name]["motion"][kind_name] = found.record()
+        moved.append(own)
+    return moved, told
 
 
 def _growth(setup: Setup, before: dict[str, State], after: dict[str, State]) -> float:

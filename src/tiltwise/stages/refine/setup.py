@@ -1,7 +1,7 @@
 """What the refinement starts from: checked input, resolved numbers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -52,9 +52,7 @@ def prepare(tilt_series: Mapping[str, TiltSeries], particles: Particles, params:
     radius = torch.full((len(posed), 1), max(params.search_shift, 2 * pixel_size), dtype=torch.float64, device=device)
     return Setup(
         source=ImageSource(tilt_series=tilt_series, settings=settings, ready={}),
-        particles=PosedParticles(
-            tilt_series=posed.tilt_series, position=posed.position, rotation=posed.rotation, half_set=halves
-        ),
+        particles=replace(posed, half_set=halves),
         allowed=torch.cat([posed.position, radius], dim=1),
         mask=sphere_mask(box_size, pixel_size, params.particle_diameter / 2).to(device),
         diameter=params.particle_diameter,
