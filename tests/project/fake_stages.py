@@ -123,7 +123,7 @@ def pool(tilt_series, particles, params, *, device, progress):
 
     def halves(own):
         half = Volume(data=np.full((2, 2, 2), len(own) + params.seed, np.float32), voxel_size=10.0)
-        return HalfMaps(half1=half, half2=half)
+        return HalfMaps(half1=half, half2=half, symmetry="C6")
 
     several = isinstance(particles, Mapping)
     maps = {name: halves(own) for name, own in particles.items()} if several else halves(particles)

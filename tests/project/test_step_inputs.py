@@ -74,7 +74,8 @@ def test_several_kinds_run_side_by_side(branched):
     assert store.names_in("half_maps", folder) == ("a", "b")
     numbers = {name: len(store.load("particles", folder, branched, species=name)) for name in "ab"}
     assert numbers == {"a": 12, "b": 18}
-    assert store.load("half_maps", folder, branched, species="b").half1.data.max() == 18 + 3
+    halves = store.load("half_maps", folder, branched, species="b")
+    assert halves.half1.data.max() == 18 + 3 and halves.symmetry == "C6"
     assert json.loads((folder / "record.json").read_text())["quality"]["kinds"] == ["a", "b"]
     assert len(store.load("particles", branched / "last" / "all", branched)) == 18
     with pytest.raises(InputError, match="holds half maps of a, b, none alone"):

@@ -186,7 +186,9 @@ def _result(
         "shared_parameters_per_observation": determined / max(seen, 1),
         "notes": [f"{name} took no part: {reason}" for name, reason in setup.left_out.items()],
     }
-    maps = {n: half_maps(states[n].maps, kind.source.settings.pixel_size, kind.symmetry) for n, kind in setup.kinds.items()}
+    maps = {
+        n: half_maps(states[n].maps, kind.source.settings.pixel_size, kind.symmetry) for n, kind in setup.kinds.items()
+    }
     source = next(iter(states.values())).source
     started = {ONLY: given} if ONLY in setup.kinds else given
     posed = {
