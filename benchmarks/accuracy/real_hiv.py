@@ -70,8 +70,7 @@ def run(folder: Path | None) -> dict:
 def measure(project: Path) -> dict:
     """The benchmark's figures of a finished project."""
     ours = {name: store.load("tilt_series", project / "align" / name, project) for name in NAMES}
-    table = SHARED / "relion5" / "Tomograms" / "job006" / "tomograms.star"
-    published = read_tilt_series_set(table, images={name: series.images for name, series in ours.items()})
+    published = published_alignment({name: series.images for name, series in ours.items()})
     figures: dict = {"kurtosis_ratio": {}, "shift_rms_A": {}, "axis_error_deg": {}}
     for name in NAMES:
         comparison = compare_alignments(ours[name], published[name])
@@ -137,12 +136,22 @@ def against_model(project: Path) -> dict:
 
 def published_average(tilt_series: dict[str, TiltSeries]) -> HalfMaps:
     """Half maps at the other program's alignment and poses, made as ours are: the ceiling that ours is held against."""
+    own = published_particles()
+    return average_particles(tilt_series, own, box_size=BOX, particle_diameter=DIAMETER, symmetry="C6")
+
+
+def published_particles() -> Particles:
+    """The other program's refined particles of the two series, each once, halves by patch of lattice."""
     every = read_particles(SHARED / "relion5" / "Refine3D" / "job023" / "run_data.star")
     own: Particles = every[np.flatnonzero(np.isin(every.tilt_series, NAMES))]
     own = own[np.flatnonzero(distinct_particles(own.tilt_series, own.position, np.ones(len(own)), SAME))]
     own = replace(own, half_set=np.zeros(len(own), dtype=int), region=np.full(len(own), -1))
-    own = replace(own, half_set=assign_half_sets(own, LINK, 0))
-    return average_particles(tilt_series, own, box_size=BOX, particle_diameter=DIAMETER, symmetry="C6")
+    return replace(own, half_set=assign_half_sets(own, LINK, 0))
+
+
+def published_alignment(images: dict[str, np.ndarray]) -> dict[str, TiltSeries]:
+    """The other program's alignment of the two series, with these images."""
+    return read_tilt_series_set(SHARED / "relion5" / "Tomograms" / "job006" / "tomograms.star", images=images)
 
 
 def fsc_at(half_maps: HalfMaps, edge: float) -> float:
