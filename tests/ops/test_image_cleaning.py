@@ -25,6 +25,25 @@ def test_each_fault_is_named_and_fit_images_have_none():
     assert "constant" in faults[1] and "dark" in faults[2] and "finite" in faults[3]
 
 
+@pytest.mark.parametrize(("hidden", "flagged"), [(0.1, False), (0.4, True), (0.7, True)])
+def test_a_grid_bar_is_told_with_how_much_it_hides(hidden, flagged):
+    images = images_of(7, (128, 160))
+    images[5, :, : int(hidden * 160)] *= 0.002
+    faults = find_faults(images, np.ones(7, bool))
+    assert [bool(fault) for fault in faults] == [False] * 5 + [flagged, False]
+    if flagged:
+        assert "blocked" in faults[5] and "0 % in the series" in faults[5]
+        told = float(faults[5].split(" % ")[0].split()[-1])
+        assert told == pytest.approx(100 * hidden, abs=100 / 16)  # blocks of a sixteenth of the side
+
+
+def test_what_every_tilt_hides_is_the_specimen():
+    """A lamella beside thick ice: no tilt is at fault."""
+    images = images_of(7, (128, 160))
+    images[:, :, :64] *= 0.01
+    assert not any(find_faults(images, np.ones(7, bool)))
+
+
 def test_thick_ice_at_high_tilt_is_not_dark():
     angles = np.deg2rad(np.linspace(-60, 60, 41))
     images = images_of(41) * np.exp(-1.0 / np.cos(angles)).astype(np.float32)[:, None, None]

@@ -77,6 +77,17 @@ def test_a_fault_leaves_the_project_as_it_was(project, tmp_path):
     assert list_series(project) == ("A", "B", "C")
 
 
+def test_faults_are_told_and_the_sound_series_imported(project, tmp_path):
+    good, bad = write_series(tmp_path / "more", "D"), write_series(tmp_path / "more", "E")
+    bad.with_suffix(".rawtlt").write_text("0\n")
+    told = []
+    series = import_tilt_series(project, [bad, good], on_fault=told.append)
+    assert [one.name for one in series] == ["D"] and list_series(project) == ("A", "B", "C", "D")
+    assert len(told) == 1 and "E.rawtlt: has 1 angles" in told[0]
+    bad.with_suffix(".rawtlt").write_text(good.with_suffix(".rawtlt").read_text())
+    assert [one.name for one in import_tilt_series(project, [bad], on_fault=told.append)] == ["E"]
+
+
 def test_images_inside_the_project_are_named_relative_to_it(project):
     stack = write_series(project / "raw", "D")
     import_tilt_series(project, [stack])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import affine_transform
 
 from tiltwise.data.deformation import Deformation, SampleDeformation
 from tiltwise.data.errors import InputError, StageError
@@ -199,6 +200,22 @@ def test_beads_are_left_where_they_place_held_out_beads_worse():
     assert forced.quality["method"] == "beads"
     errors = [compare_alignments(r.tilt_series, truth).shift_rms for r in (result, forced)]
     assert errors[0] < errors[1] < 0.3 * PIXEL
+
+
+def test_a_charged_and_a_blocked_tilt_are_flagged_with_scores():
+    """One tilt magnified by 4.5 % along x and shrunk by 3.5 % along y, 13 Å rms at beads; half of another hidden."""
+    series, truth = with_beads(drift=3.0)
+    images, zoom = series.images.copy(), np.array([1 - 0.035, 1 + 0.045])
+    middle = SIDE // 2
+    images[20] = affine_transform(images[20], 1 / zoom, middle - middle / zoom, order=3, mode="nearest")
+    images[27, :, :70] *= 0.01
+    result = align(replace(series, images=images), PARAMS.model_copy(update={"method": "beads"}))
+    found = result.tilt_series
+    assert np.flatnonzero(~found.use).tolist() == [20, 27]
+    assert "blocked: 50 %" in found.why_not[27] and "charged: distorted by" in found.why_not[20]
+    assert 8 < float(found.why_not[20].split("by ")[1].split(" Å")[0]) < 18
+    assert result.quality["distortion_A"][20] is None and max(filter(None, result.quality["distortion_A"])) < 8
+    assert compare_alignments(found, truth).shift_rms < 0.3 * PIXEL
 
 
 @pytest.mark.parametrize("method", ["beads", "patches"])

@@ -59,14 +59,16 @@ def new(project: str, recipe: str, changes: tuple[str, ...], **files: str | None
 
 @click.command("import")
 @click.argument("paths", nargs=-1, metavar="PATHS...")
-def import_(project: str, paths: tuple[str, ...], alignment: str | None, as_json: bool, **overrides: Any) -> None:
+def import_(project: str, paths: tuple[str, ...], alignment: str | None, as_json: bool, **overrides: Any) -> int:
     """Read tilt series, or particles, into a project.
 
     PATHS are stacks with an .mdoc or a .rawtlt beside them, .mdoc files with separate images, or folders of these. The
     images stay where they are. Options go before what the files say. A series that comes with its alignment (of IMOD,
     AreTomo, Warp, RELION or the CryoET portal) is not aligned again: the step align takes over what is given. With
     --particles the step pick takes over the particles of that file; no PATHS are needed for series that are there.
+    A series at fault is left out with the reason, and the exit code is 3.
     """
+    from tiltwise.cli.running import FAILURES
     from tiltwise.cli.tables import show_import, show_imported_particles
     from tiltwise.project.importing import import_tilt_series
 
@@ -75,16 +77,27 @@ def import_(project: str, paths: tuple[str, ...], alignment: str | None, as_json
         raise InputError("nothing to import: name stacks, .mdoc files or folders of these, or --particles FILE")
     files = [Path(path) for path in paths]
     found = Path(alignment) if alignment else None
-    series = import_tilt_series(Path(project), files, alignment=found, **overrides) if files else []
+    faults: list[str] = []
+    told = {"alignment": found, "on_fault": faults.append}
+    series = import_tilt_series(Path(project), files, **told, **overrides) if files else []
+    if faults and not series:
+        for fault in faults[:-1]:
+            click.echo(f"left out: {fault}", err=True)
+        raise InputError(faults[-1])
     placed = _import_particles(Path(project), **particles) if particles["particles"] is not None else []
     if as_json:
         for one in (*series, *placed):
             click.echo(json.dumps(asdict(one), ensure_ascii=False))
-        return
+        for fault in faults:
+            click.echo(json.dumps({"left_out": fault}, ensure_ascii=False))
+        return FAILURES if faults else 0
     if series:
         show_import(series)
     if placed:
         show_imported_particles(placed)
+    for fault in faults:
+        click.echo(f"left out: {fault}", err=True)
+    return FAILURES if faults else 0
 
 
 def _import_particles(

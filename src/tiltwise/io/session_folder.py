@@ -14,9 +14,10 @@ import numpy as np
 from tiltwise.data.errors import InputError
 from tiltwise.io import mdoc as mdoc_format
 from tiltwise.io.acquisition import series_name
-from tiltwise.io.images import MRC_SUFFIXES, TIFF_SUFFIXES
+from tiltwise.io.images import MRC_SUFFIXES, TIFF_SUFFIXES, ImageFile
 from tiltwise.io.imod import read_tlt
 from tiltwise.io.mdoc import Mdoc, MdocSection, read_mdoc
+from tiltwise.io.movies import is_movie, open_movie
 from tiltwise.io.mrc import read_header
 
 _MOVIE_SUFFIXES = (*TIFF_SUFFIXES, ".eer", *MRC_SUFFIXES)
@@ -392,7 +393,10 @@ def _find_images(one: SeriesFindings, images: tuple[MdocSection, ...], stems: di
     doubles = [stem for stem, files in found.items() if len(files) > 1]
     if doubles:
         one.warnings.append(f"more than one file for {_some(doubles)}")
-    one.kind = "movies" if _are_movies(images, next(iter(found.values()))[0]) else "images"
+    first = [files[0] for files in found.values()]
+    one.kind = "movies" if _are_movies(images, first[0]) else "images"
+    if one.kind == "movies":
+        _check_movies(one, first)
     empty = [files[0].name for files in found.values() if files[0].stat().st_size == 0]
     if empty:
         one.faults.append(f"empty file: {_some(empty)}")
@@ -413,13 +417,21 @@ def _look_for_movies(one: SeriesFindings, images: tuple[MdocSection, ...], stems
 
 
 def _are_movies(images: tuple[MdocSection, ...], first: Path) -> bool:
-    frames = [mdoc_format.number(section.keys.get("NumSubFrames")) for section in images]
-    if first.suffix.lower() in MRC_SUFFIXES:
+    try:
+        return is_movie(ImageFile(path=first, section=None))
+    except InputError:
+        frames = [mdoc_format.number(section.keys.get("NumSubFrames")) for section in images]
+        return any(count is not None and count > 1 for count in frames)
+
+
+def _check_movies(one: SeriesFindings, files: list[Path]) -> None:
+    """Movies that are cut short, as far as their headers tell."""
+    for file in files:
         try:
-            return read_header(first).shape[0] > 1
-        except InputError:
-            return False
-    return first.suffix.lower() == ".eer" or any(count is not None and count > 1 for count in frames)
+            open_movie(file)
+        except InputError as error:
+            reason = str(error).removeprefix(f"{file}: ")
+            one.warnings.append(f"the tilt of {file.name} would be left out: {reason}")
 
 
 def _from_angles(path: Path, stack: Path) -> SeriesFindings:

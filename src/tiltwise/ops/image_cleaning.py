@@ -15,6 +15,11 @@ _DARK = 0.15
 """An image whose median is below this part of the median of its series shows no specimen: a closed shutter or valve, or
 a grid bar. Ice twice as thick as the mean free path, seen at 60°, still lets exp(-4) / exp(-2) = 0.14 of the electrons
 of the untilted image pass if all scattered ones are lost; as a rule far more."""
+_BLOCKED = 0.25
+"""An image of whose field this part more is dark than is in the series shows a grid bar, or its shutter closed."""
+_OPEN = 0.9
+"""Quantile of the blocks of an image that stands for the open field: a tenth of it, if nine are hidden."""
+_BLOCKS = 16
 _OUTLIER = 8.0
 """Robust standard deviations from the median at which values are cut."""
 _LOOKED_AT = 1 << 18
@@ -40,25 +45,40 @@ class Frames:
 
 
 def find_faults(images: np.ndarray, use: np.ndarray) -> tuple[str, ...]:
-    """(tilt,) why an image (tilt, y, x) is unfit for use, empty where it is fit: not finite, constant, dark.
+    """(tilt,) why an image (tilt, y, x) is unfit for use, empty where it is fit: not finite, constant, dark, blocked.
 
     Only tilts of use (tilt,) are looked at; the others have no fault.
     """
-    medians, faults = np.zeros(len(use)), [""] * len(use)
+    brightness, hidden, faults = np.zeros(len(use)), np.zeros(len(use)), [""] * len(use)
     for i in np.flatnonzero(use):
         image = np.asarray(images[i], dtype=np.float32)
-        if not np.isfinite(image).all():
+        low, high = float(image.min()), float(image.max())  # either is NaN if any value is
+        if not np.isfinite([low, high]).all():
             faults[i] = "image holds values that are not finite"
-        elif float(image.max()) == float(image.min()):
+        elif low == high:
             faults[i] = "image is constant"
         else:
-            medians[i] = np.median(image)
+            blocks = _block_means(image)
+            brightness[i] = np.median(blocks)
+            hidden[i] = np.mean(blocks < _DARK * np.quantile(blocks, _OPEN))
     fit = np.asarray(use, bool) & np.array([not fault for fault in faults])
-    typical = float(np.median(medians[fit])) if fit.any() else 0.0
-    counts = fit.any() and float(medians[fit].min()) >= 0  # a mean removed by other software says nothing
-    for i in np.flatnonzero(fit & (medians < _DARK * typical)) if counts else ():
-        faults[i] = f"image is dark: median {medians[i]:.4g}, that of the series {typical:.4g}"
+    typical = float(np.median(brightness[fit])) if fit.any() else 0.0
+    usual = float(np.median(hidden[fit])) if fit.any() else 0.0
+    counts = fit.any() and float(brightness[fit].min()) >= 0  # a mean removed by other software says nothing
+    for i in np.flatnonzero(fit) if counts else ():
+        if brightness[i] < _DARK * typical and hidden[i] < usual + _BLOCKED:
+            faults[i] = f"image is dark: brightness {brightness[i]:.4g}, that of the series {typical:.4g}"
+        elif hidden[i] > usual + _BLOCKED:
+            faults[i] = f"image is blocked: {100 * hidden[i]:.0f} % of it is dark, {100 * usual:.0f} % in the series"
     return tuple(faults)
+
+
+def _block_means(image: np.ndarray) -> np.ndarray:
+    """Means of some 16 blocks along each side of an image (y, x); a rim of less than a block is left out."""
+    height, width = (max(1, n // _BLOCKS) for n in image.shape)
+    rows, columns = image.shape[0] // height, image.shape[1] // width
+    part = image[: rows * height, : columns * width].reshape(rows, height, columns, width)
+    return part.mean(axis=(1, 3), dtype=np.float32)
 
 
 def clean_images(tilt_series: TiltSeries, finest_pixel: float, device: torch.device | str = "cpu") -> Frames:

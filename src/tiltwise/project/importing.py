@@ -1,7 +1,7 @@
 """Import of tilt series: what the user's files say of a series is read once, checked, and kept beside a pointer to the
 images."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -53,7 +53,12 @@ class ImportedSeries:
 
 
 def import_tilt_series(
-    folder: Path, paths: Iterable[Path], *, alignment: Path | None = None, **overrides: Any
+    folder: Path,
+    paths: Iterable[Path],
+    *,
+    alignment: Path | None = None,
+    on_fault: Callable[[str], None] | None = None,
+    **overrides: Any,
 ) -> list[ImportedSeries]:
     """Read tilt series into a project: stacks with .mdoc or .rawtlt beside them, .mdoc files with their images, or
     folders of these.
@@ -62,7 +67,7 @@ def import_tilt_series(
     e⁻/Å² ...) and go before what the files say. With `alignment`, a file or a folder that has one for each series
     (`io.alignment_files`), the series come aligned, and the step align takes that over. A series that is there already
     is replaced. All series are read before any is written: InputError, for the first that is at fault, leaves the
-    project as it was.
+    project as it was; where there is `on_fault`, it is told what is wrong with each, and the sound ones are imported.
     """
     project = check_project(folder)
     given = {name: value for name, value in overrides.items() if value is not None}
@@ -75,12 +80,19 @@ def import_tilt_series(
         check_name(name, f"{source}: tilt series")
     with project_lock(project):
         repair(project, [IMPORT])
-        read = [_read(source, alignment, given) for source in sources]
+        read = {}
+        for source in sources:
+            try:
+                read[source] = _read(source, alignment, given)
+            except InputError as error:
+                if on_fault is None:
+                    raise
+                on_fault(str(error))
         return [
             add_tilt_series(
                 project, one.tilt_series, notes=one.notes, source=source, overrides=given, alignment=aligned_by
             )
-            for (one, aligned_by), source in zip(read, sources, strict=True)
+            for source, (one, aligned_by) in read.items()
         ]
 
 

@@ -12,12 +12,13 @@ from tiltwise.ops.bead_alignment import align_to_beads
 from tiltwise.ops.beads import find_beads, measure_bead_diameter
 from tiltwise.ops.image_cleaning import clean_images
 from tiltwise.ops.patch_alignment import align_to_patches
+from tiltwise.ops.tilt_faults import TiltScores, score_tilts
 from tiltwise.ops.track_alignment import TrackAlignment, place_points
 from tiltwise.ops.track_deformation import TrackDeformation, deform_to_tracks
 from tiltwise.params.align import AlignParams
 from tiltwise.stages.align.levelling import level_specimen, slab_figures
-from tiltwise.stages.align.markerless import MatchedSeries, match_series
-from tiltwise.stages.align.record import deformation_figures, matching_figures, track_figures
+from tiltwise.stages.align.markerless import MatchedSeries, exclude_tilts, match_series
+from tiltwise.stages.align.record import deformation_figures, matching_figures, score_figures, track_figures
 
 _BEAD_PIXEL = 1 / 12
 """Pixel at which beads are located, in their diameters: a parabola through three samples of a response as smooth as
@@ -41,23 +42,22 @@ def align(
     matching from coarse to fine (Dengler 1989; Owen & Landis 1996), with the tilt angles of the stage. Then shifts,
     axis and, if that serves, a drift of the axis and the tilt angles are fitted to patches of the specimen, and where
     gold beads are found to these; either is taken if it places held-out patches or beads better. A tilt that is dark,
-    or that does not agree with the others, is excluded with the reason, and its row of the geometry is interpolated.
+    blocked, or does not agree with the others, is excluded with the reason, and its row of the geometry is
+    interpolated; so is one that the tracks tell to be distorted by charge or at odds with the rest, after which all is
+    done again without it.
     The axis stays in the half-turn of its prior. The origin is the middle of the specimen in depth, and where no common
     shift is left; the slab of the specimen is level, by an offset of the tilt angles and an x-tilt. At last a smooth
     deformation of specimen and images is fitted to the tracks, and kept if it places held-out ones better. Raises
     InputError where no axis is known or too few tilts are usable, and StageError where the result agrees less with the
     images than no alignment does, or patches or beads are asked for and there are none.
     """
-    matched = match_series(tilt_series, params, device, progress)
-    series, geometry, method = matched.series, matched.geometry, "projection"
-    progress(0.7, "images matched to reprojections")
-    patches = _follow_patches(matched, params)
-    if patches is not None and (params.method == "patches" or patches.better):
-        geometry, method = patches.geometry, "patches"
-    progress(0.85, "patches followed")
-    beads = _follow_beads(matched, geometry, params)
-    if beads is not None and (params.method == "beads" or beads.better):
-        geometry, method = beads.geometry, "beads"
+    tracked = _track(tilt_series, params, device, progress)
+    faults = tracked.faults
+    if any(faults):
+        progress(0.9, f"again without {sum(map(bool, faults))} tilts that the tracks tell to be unfit")
+        tracked = _track(exclude_tilts(tracked.matched.series, faults), params, device, no_progress)
+    matched, geometry, patches, beads = tracked.matched, tracked.geometry, tracked.patches, tracked.beads
+    series = matched.series
     progress(0.95, "beads followed")
     levelled, slab = level_specimen(matched, geometry, params)
     geometry = levelled if params.level_specimen else geometry
@@ -72,6 +72,7 @@ def align(
     deformed = _follow_deformation(result, patches, beads, params)
     if deformed is not None:
         result = deformed.tilt_series
+    method = tracked.method
     quality = matching_figures(result, matched.found, matched.correlation) | {
         "method": method,
         "patches": track_figures(series, patches, "width_A"),
@@ -81,7 +82,46 @@ def align(
     }
     if method != "projection":
         quality["residual_A"] = quality[method]["residual_A"]
-    return AlignResult(tilt_series=result, quality=quality)
+    return AlignResult(tilt_series=result, quality=quality | score_figures(series, tracked.scores))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Tracked:
+    """A series aligned without markers, then by what could be followed in it."""
+
+    matched: MatchedSeries
+    geometry: TiltGeometry
+    method: str
+    patches: TrackAlignment | None
+    beads: TrackAlignment | None
+
+    @property
+    def scores(self) -> TiltScores | None:
+        """Of the used tilts, by the beads if these align the series, else by the patches; None without either."""
+        tracks = self.beads if self.method == "beads" else self.patches or self.beads
+        return tracks and score_tilts(tracks)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """(tilt,) what tracks say against a tilt of the series."""
+        faults, scores = [""] * self.matched.series.number, self.scores
+        for tilt, fault in zip(np.flatnonzero(self.matched.series.use), scores.faults if scores else (), strict=False):
+            faults[tilt] = fault
+        return tuple(faults)
+
+
+def _track(series: TiltSeries, params: AlignParams, device: str, progress: Progress) -> _Tracked:
+    matched = match_series(series, params, device, progress)
+    geometry, method = matched.geometry, "projection"
+    progress(0.7, "images matched to reprojections")
+    patches = _follow_patches(matched, params)
+    if patches is not None and (params.method == "patches" or patches.better):
+        geometry, method = patches.geometry, "patches"
+    progress(0.85, "patches followed")
+    beads = _follow_beads(matched, geometry, params)
+    if beads is not None and (params.method == "beads" or beads.better):
+        geometry, method = beads.geometry, "beads"
+    return _Tracked(matched=matched, geometry=geometry, method=method, patches=patches, beads=beads)
 
 
 def _follow_patches(matched: MatchedSeries, params: AlignParams) -> TrackAlignment | None:

@@ -67,7 +67,7 @@ class MatchedSeries:
 def match_series(series: TiltSeries, params: AlignParams, device: str, progress: Progress) -> MatchedSeries:
     """From the images alone to shifts and axis; errors as `align` says."""
     prior = _axis_prior(series, params)
-    series = _exclude(series, find_faults(series.images, series.use))
+    series = exclude_tilts(series, find_faults(series.images, series.use))
     finest = params.resolution or finest_resolution(series)
     frames = clean_images(series, finest / 3, device)
     progress(0.1, "images cleaned")
@@ -112,7 +112,7 @@ def _axis_prior(series: TiltSeries, params: AlignParams) -> float:
     return float(axis)
 
 
-def _exclude(series: TiltSeries, faults: tuple[str, ...]) -> TiltSeries:
+def exclude_tilts(series: TiltSeries, faults: tuple[str, ...]) -> TiltSeries:
     """The series without the tilts that have a fault; reasons already given stay."""
     use = np.array([bool(used) and not fault for used, fault in zip(series.use, faults, strict=True)])
     reasons = tuple(old if old else new for old, new in zip(series.why_not, faults, strict=True))
@@ -153,9 +153,11 @@ def _exclude_disagreeing(series: TiltSeries, found: Alignment) -> tuple[TiltSeri
         around = np.delete(correlation, place)[max(0, place - 3) : place + 3]
         expected = float(np.median(around))
         if value < _DISAGREES * expected:
-            reason = f"image does not agree with the other tilts: correlation {value:.3f}, neighbours {expected:.3f}"
+            reason = (
+                f"misfit: image does not agree with the other tilts, correlation {value:.3f}, neighbours {expected:.3f}"
+            )
             faults[used[order[place]]] = reason
-    result = _exclude(series, tuple(faults))
+    result = exclude_tilts(series, tuple(faults))
     kept = result.use[used]
     fields = {name: getattr(found, name)[kept] for name in ("shift", "step", "correlation", "correlation_before")}
     return result, replace(found, **fields)

@@ -7,6 +7,7 @@ import numpy as np
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.projection_matching import Alignment
+from tiltwise.ops.tilt_faults import TiltScores
 from tiltwise.ops.track_alignment import TrackAlignment
 from tiltwise.ops.track_deformation import TrackDeformation
 
@@ -53,6 +54,19 @@ def track_figures(series: TiltSeries, tracks: TrackAlignment | None, size: str) 
         "held_out_residual_without_A": round(tracks.held_out_before, 4),
         "residual_A": [None if r is None or not np.isfinite(r) else round(r, 4) for r in residual],
     }
+
+
+def score_figures(series: TiltSeries, scores: TiltScores | None) -> dict:
+    """By how much tracks tell each tilt to be distorted and at odds with the others; nothing without tracks."""
+    if scores is None:
+        return {}
+
+    def listed(values: np.ndarray) -> list[float | None]:
+        row = iter(values.tolist())
+        every = [next(row) if used else float("nan") for used in series.use]
+        return [None if np.isnan(value) else round(value, 3) for value in every]
+
+    return {"distortion_A": listed(scores.distortion), "misfit_A": listed(scores.misfit)}
 
 
 def deformation_figures(found: TrackDeformation | None) -> dict | None:
