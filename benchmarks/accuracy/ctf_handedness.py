@@ -1,22 +1,22 @@
 """Handedness of 100 small series, both hands: right, undetermined or wrong; 20 of them ±40° or one-sided."""
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
+from chosen import chosen
 
 from tiltwise.project.threads import count_cores, prepare_process
 from tiltwise.workflows.defocus_trials import HandTrial, find_hand
 
-SERIES = int(os.environ.get("TILTWISE_HAND_SERIES", "100"))
+SERIES = chosen("TILTWISE_HAND_SERIES", 100)
 SCHEMES = ("full",) * 8 + ("narrow", "one_sided")
 
 
 def run() -> dict:
     """Figures over all series, and of each scheme. 1024² at 2.1 Å/px, 3 e⁻/Å² a tilt; the geometry is the true one."""
     trials = [
-        HandTrial(seed=n, handedness=1 if n // 10 % 2 else -1, scheme=SCHEMES[n % len(SCHEMES)]) for n in range(SERIES)
+        HandTrial(seed=n, handedness=1 if n // 10 % 2 else -1, scheme=SCHEMES[n % len(SCHEMES)]) for n in SERIES
     ]
     context = get_context("spawn")
     with ProcessPoolExecutor(count_cores(), mp_context=context, initializer=prepare_process, initargs=(1,)) as pool:

@@ -6,13 +6,13 @@ figures with the suffix `_low_dose`). TILTWISE_CASES names the shared folder.
 """
 
 import ast
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from chosen import chosen
 from shared_case import CASES
 
 from tiltwise.data.optics import Optics
@@ -21,7 +21,7 @@ from tiltwise.params.defocus import DefocusParams
 from tiltwise.project.threads import keep_freed_memory
 from tiltwise.stages.defocus import defocus
 
-SEEDS = range(int(os.environ.get("TILTWISE_CTF_SEEDS", "10")))
+SEEDS = chosen("TILTWISE_CTF_SEEDS", 10)
 SIDE, PIXEL = 4096, 1.35
 TRUTH = {"dfu": 21000.0, "dfv": 19500.0, "ang": 30.0}
 

@@ -5,12 +5,13 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
+from chosen import chosen
 
 from tiltwise.project.threads import count_cores, prepare_process
 from tiltwise.workflows.defocus_trials import Trial, measure
 
 SIDE = int(os.environ.get("TILTWISE_CTF_SIDE", "4096"))
-SEEDS = range(int(os.environ.get("TILTWISE_CTF_SEEDS", "5")))
+SEEDS = chosen("TILTWISE_CTF_SEEDS", 5)
 MATTER = os.environ.get("TILTWISE_CTF_MATTER", "strips")
 BASELINES = os.environ.get("TILTWISE_CTF_BASELINES", "1") == "1"
 TARGETS = (20000.0, 40000.0)

@@ -16,6 +16,7 @@ from tiltwise.ops.ring_model import (
     background_splines,
     patch_depth,
     ring_pattern,
+    ring_pattern_plain,
     thickness_contrast,
 )
 from tiltwise.ops.ring_prior import SHARED, RingFit
@@ -142,9 +143,23 @@ def log_likelihood(given: RingSpectra, fit: RingFit, tilt: int, change: np.ndarr
     return float((-given.weight[tilt] * (mu.log() + given.power[tilt] / mu)).sum())
 
 
+@pytest.mark.parametrize("phase_shift", [0.0, 40.0])
+def test_compiled_pattern_is_that_of_its_plain_twin(phase_shift):
+    given = spectra(seed=3)
+    defocus = 20000 + 3000 * torch.randn(3, *given.bins.frequency.shape, dtype=torch.float64)
+    for frequency, where in ((given.bins.frequency, defocus), (given.ring_frequency, defocus[:, 0, :1])):
+        found = ring_pattern(given, frequency, where, phase_shift)
+        plain = ring_pattern_plain(given, frequency, where, phase_shift)
+        for own, twin, unit in zip(found, plain, (1.0, 1e-2), strict=True):  # 2 π λ k² is 0.005 / Å at 5 Å
+            assert own.shape == twin.shape
+            # phases of some 10³ radians are right to 10³ · 10⁻¹⁶
+            assert float((own - twin).abs().max()) < 1e-11 * unit
+
+
 def test_score_of_the_joint_fit_is_the_slope_of_the_likelihood(monkeypatch):
     # the fit holds the window's contrast when it derives by defocus; without a window both are exact
-    monkeypatch.setattr("tiltwise.ops.ring_model.window_coherence", lambda layout, lag: torch.ones_like(lag))
+    ones = torch.ones(spectra(seed=3).layout.size, dtype=torch.float64)
+    monkeypatch.setattr("tiltwise.ops.ring_model.window_correlation", lambda layout: ones)
     given = spectra(seed=3)
     fit, tilt, step = state(given), 1, 1e-4
     sides = []

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from tiltwise.ops.spectra import bin_powers, patch_centres, patch_layout, patch_powers, polar_bins, window_coherence
+from tiltwise.ops.spectra import (
+    bin_powers,
+    binned_patch_powers,
+    patch_centres,
+    patch_layout,
+    patch_powers,
+    polar_bins,
+    window_coherence,
+)
 
 
 @pytest.mark.parametrize(("shape", "size"), [((200, 256), 64), ((180, 181), 90), ((128, 128), 128)])
@@ -50,3 +58,11 @@ def test_azimuth_runs_from_x_to_y():
     powers = bin_powers(patch_powers(image, patch_layout((64, 64), 64)), bins)[0]
     sector = int((powers * bins.count).sum(1).argmax())
     assert float(bins.sine[sector].mean()) > 0.8
+
+
+def test_powers_binned_at_once_are_those_of_the_plain_twin():
+    image = torch.randn(200, 256, generator=torch.Generator().manual_seed(5)) + 3
+    layout, bins = patch_layout((200, 256), 64), polar_bins(64, 1.0, 0.1, 0.45, 8)
+    plain = bin_powers(patch_powers(image, layout), bins)
+    # the transforms are the same; squares and areas are rounded to 2^-24 each in the plain twin
+    assert torch.allclose(binned_patch_powers(image, layout, bins), plain, rtol=4 * 2**-24, atol=0)

@@ -2,8 +2,6 @@
 
 import torch
 
-from tiltwise.ops.fourier import frequency_norm
-
 _SCALE = 20.0  # Å, sd of the Gaussian that gathers the contrast of a bead
 _THRESHOLD = 8.0  # robust standard deviations; particles reach 5
 _LARGEST_SHARE = 0.3  # more than this of an image is no outlier
@@ -15,7 +13,7 @@ def hide_outliers(image: torch.Tensor, pixel_size: float) -> torch.Tensor:
 
     They take the local mean of what remains, so that no edge is left. An image with too many of them comes back as is.
     """
-    blur = torch.exp(-2 * torch.pi**2 * _SCALE**2 * frequency_norm(tuple(image.shape), pixel_size, image.device) ** 2)
+    blur = _gaussian(tuple(image.shape), pixel_size, image.device)
     far, bad = _far_out(_filter(image, blur)), _far_out(image)
     if far.any():
         bad |= _filter(far.to(image), blur) > 0.1
@@ -26,6 +24,14 @@ def hide_outliers(image: torch.Tensor, pixel_size: float) -> torch.Tensor:
     wide = blur**9
     fill = _filter(good * image, wide) / _filter(good, wide).clamp_min(0.02)
     return torch.where(bad, fill, image)
+
+
+def _gaussian(shape: tuple[int, int], pixel_size: float, device: torch.device) -> torch.Tensor:
+    """(y, x // 2 + 1) transform of the Gaussian, the product of what it is along y and along x."""
+    y = torch.fft.fftfreq(shape[0], pixel_size, device=device)
+    x = torch.fft.rfftfreq(shape[1], pixel_size, device=device)
+    along_y, along_x = (torch.exp(-2 * torch.pi**2 * _SCALE**2 * k**2) for k in (y, x))
+    return along_y[:, None] * along_x
 
 
 def _filter(image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:

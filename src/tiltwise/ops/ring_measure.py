@@ -24,10 +24,9 @@ from tiltwise.ops.ring_model import (
 from tiltwise.ops.spectra import (
     PatchLayout,
     PolarBins,
-    bin_powers,
+    binned_patch_powers,
     patch_centres,
     patch_layout,
-    patch_powers,
     patch_spread,
     polar_bins,
 )
@@ -69,7 +68,7 @@ def measure_rings(
     for number, i in enumerate(rows):
         image = torch.as_tensor(np.asarray(tilt_series.images[i], dtype=np.float32), device=device)
         image = hide_outliers(_coarsen(image, parts), pixel)
-        powers.append(bin_powers(patch_powers(image, layout), bins))
+        powers.append(binned_patch_powers(image, layout, bins))
         progress((number + 1) / len(rows))
     weight = (layout.independent[:, None, None] * bins.count.to(device)).expand(len(rows), -1, -1, -1)
     geometry, ring_frequency = tilt_series.geometry, bins.frequency.mean(0)

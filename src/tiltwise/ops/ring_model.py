@@ -21,7 +21,8 @@ import torch
 from tiltwise.data.optics import Optics
 from tiltwise.ops.ctf import ctf_phase, electron_wavelength
 from tiltwise.ops.geometry import plane_depth
-from tiltwise.ops.spectra import PatchLayout, PolarBins, window_coherence
+from tiltwise.ops.kernels.spectra import fill_pattern
+from tiltwise.ops.spectra import PatchLayout, PolarBins, window_coherence, window_correlation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -109,6 +110,27 @@ def ring_pattern(
 
     phase_shift in degrees. The derivative by it, in radians, is that by defocus over π λ k².
     """
+    if defocus.device.type != "cpu":
+        return ring_pattern_plain(spectra, frequency, defocus, phase_shift)
+    wavelength, zero = electron_wavelength(spectra.optics.voltage), torch.zeros((), dtype=torch.float64)
+    rows = defocus.broadcast_to(torch.broadcast_shapes(frequency.shape, defocus.shape))
+    shape, rows = rows.shape, rows.reshape(-1, frequency.numel()).contiguous()
+    k = frequency.flatten()
+    factors = [
+        2 * math.pi * wavelength * k**2,
+        2 * ctf_phase(k, zero, spectra.optics, phase_shift),
+        2**0.5 * wavelength * k / spectra.pixel_size,
+    ]
+    pattern, slope = torch.empty_like(rows), torch.empty_like(rows)
+    arrays = [a.numpy() for a in (*factors, rows, window_correlation(spectra.layout), pattern, slope)]
+    fill_pattern(*arrays)
+    return pattern.reshape(shape), slope.reshape(shape)
+
+
+def ring_pattern_plain(
+    spectra: RingSpectra, frequency: torch.Tensor, defocus: torch.Tensor, phase_shift: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain twin of `ring_pattern`, on any device."""
     wavelength = electron_wavelength(spectra.optics.voltage)
     twice = 2 * ctf_phase(frequency, defocus, spectra.optics, phase_shift)
     lag = 2 * wavelength * frequency * defocus / spectra.pixel_size

@@ -6,12 +6,15 @@ at each frequency (Parseval: sum over patches and frequencies of the covariances
 of overlapping patches keep their meaning.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from tiltwise.ops.fourier import frequency_grid_2d
 from tiltwise.ops.fsc import hermitian_weight
+from tiltwise.ops.kernels.spectra import add_powers
 
 _RIM = 16  # the rim tapers over 1/16 of a patch: enough against leakage, little of the image lost
 
@@ -88,16 +91,32 @@ def patch_spread(layout: PatchLayout) -> float:
 
 def patch_powers(image: torch.Tensor, layout: PatchLayout) -> torch.Tensor:
     """(patch, y, x // 2 + 1) power spectra of the patches; white noise of variance s² gives s² at every frequency."""
+    return torch.cat(
+        [
+            torch.view_as_real(spectrum).square().sum(-1) / total[:, None, None]
+            for spectrum, total in patch_spectra(image, layout)
+        ]
+    )
+
+
+def patch_spectra(image: torch.Tensor, layout: PatchLayout) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Of each row of patches their transforms (column, y, x // 2 + 1), and the power (column,) of white noise of
+    variance 1 in them. The mean of each patch is taken off."""
     across, size = layout.window_x.to(image), layout.size
-    powers = []
     for first, window in zip(layout.start_y.tolist(), layout.window_y.to(image), strict=True):  # a row stays in cache
         patches = torch.stack([image[first : first + size, x : x + size] for x in layout.start_x.tolist()])
         total = (window**2).sum() * (across**2).sum(-1)
-        mean = torch.einsum("pyx,y,px->p", patches, window**2, across**2) / total
+        mean = (patches @ (across**2)[:, :, None])[..., 0] @ window**2 / total
         patches.sub_(mean[:, None, None]).mul_(window[:, None]).mul_(across[:, None, :])
-        spectrum = torch.view_as_real(torch.fft.rfft2(patches))
-        powers.append(spectrum.square_().sum(-1) / total[:, None, None])
-    return torch.cat(powers)
+        yield torch.fft.rfft2(patches), total
+
+
+def window_correlation(layout: PatchLayout) -> torch.Tensor:
+    """(size,) autocorrelation of the patches' windows at shifts of whole px along one axis, averaged; 1 at 0."""
+    windows = torch.cat([layout.window_y, layout.window_x])
+    size = windows.shape[-1]
+    correlation = torch.fft.irfft(torch.fft.rfft(windows, 2 * size).abs() ** 2, 2 * size)[:, :size]
+    return correlation.sum(0) / correlation[:, 0].sum()
 
 
 def window_coherence(layout: PatchLayout, lag: torch.Tensor) -> torch.Tensor:
@@ -106,14 +125,11 @@ def window_coherence(layout: PatchLayout, lag: torch.Tensor) -> torch.Tensor:
     A patch blurs its spectrum by the squared transform of its window, so a pattern loses contrast by the window's
     autocorrelation at the lag; taken along the diagonal, as the mean over azimuth.
     """
-    windows = torch.cat([layout.window_y, layout.window_x])
-    size = windows.shape[-1]
-    correlation = torch.fft.irfft(torch.fft.rfft(windows, 2 * size).abs() ** 2, 2 * size)[:, :size]
-    curve = correlation.sum(0) / correlation[:, 0].sum()
-    position = (lag.abs() / 2**0.5).clamp(max=size - 1.001)
+    curve = window_correlation(layout)
+    position = (lag.abs() / 2**0.5).clamp(max=layout.size - 1.001)
     left = position.floor().long()
     between = position - left
-    return (curve[left] * (1 - between) + curve[(left + 1).clamp(max=size - 1)] * between) ** 2
+    return (curve[left] * (1 - between) + curve[left + 1] * between) ** 2
 
 
 def polar_bins(size: int, pixel_size: float, low: float, high: float, sectors: int) -> PolarBins:
@@ -147,6 +163,22 @@ def polar_bins(size: int, pixel_size: float, low: float, high: float, sectors: i
         cosine=total(weight * torch.cos(2 * azimuth[keep])) / filled,
         sine=total(weight * torch.sin(2 * azimuth[keep])) / filled,
     )
+
+
+def binned_patch_powers(image: torch.Tensor, layout: PatchLayout, bins: PolarBins) -> torch.Tensor:
+    """(patch, sector, ring) float64 weighted means of the patches' power spectra; 0 in an empty bin.
+
+    The plain twin of the kernel is `bin_powers(patch_powers(image, layout), bins)`, which a device takes.
+    """
+    if image.device.type != "cpu":
+        return bin_powers(patch_powers(image, layout), bins)
+    places = bins.pixel.numpy(), bins.index.numpy(), bins.weight.double().numpy()
+    means = []
+    for spectrum, total in patch_spectra(image, layout):
+        sums = np.zeros((len(spectrum), bins.count.numel()))
+        add_powers(spectrum.flatten(1).numpy(), *places, sums)
+        means.append(torch.from_numpy(sums) / total.double()[:, None])
+    return torch.cat(means).reshape(-1, *bins.count.shape) / bins.count.clamp_min(1e-9)
 
 
 def bin_powers(powers: torch.Tensor, bins: PolarBins) -> torch.Tensor:
