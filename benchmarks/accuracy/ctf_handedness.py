@@ -15,9 +15,7 @@ SCHEMES = ("full",) * 8 + ("narrow", "one_sided")
 
 def run() -> dict:
     """Figures over all series, and of each scheme. 1024² at 2.1 Å/px, 3 e⁻/Å² a tilt; the geometry is the true one."""
-    trials = [
-        HandTrial(seed=n, handedness=1 if n // 10 % 2 else -1, scheme=SCHEMES[n % len(SCHEMES)]) for n in SERIES
-    ]
+    trials = [HandTrial(seed=n, handedness=1 if n // 10 % 2 else -1, scheme=SCHEMES[n % len(SCHEMES)]) for n in SERIES]
     context = get_context("spawn")
     with ProcessPoolExecutor(count_cores(), mp_context=context, initializer=prepare_process, initargs=(1,)) as pool:
         answers = list(pool.map(find_hand, trials))

@@ -52,14 +52,17 @@ def test_a_sample_is_read_where_its_point_appears(bent):
 
 def test_the_reach_of_a_deformation_is_its_closed_form(bent):
     """Without magnification δ = R_xy D: with D = (20 z² + 20 yz) / 200² along x the largest D is in a corner, and
-    ∂D/∂depth = 20 (2 z n_z + y n_z + z n_y) / 200², n the beam's direction, bends the image by that of R_xx, R_yx."""
+    ∂D/∂depth = 20 (2 z n_z + y n_z + z n_y) / 200², n the beam's direction, bends the image by that of R_xx, R_yx.
+    Deeper by R_zx D."""
     rotations = tilt_rotations(bent.geometry).numpy()
-    moved, change = deformation_reach(bent, np.arange(bent.number), rotations, EXTENT)
+    reach = deformation_reach(bent, np.arange(bent.number), rotations, EXTENT)
     y, z = EXTENT[1] / 2, EXTENT[2] / 2
     first, n = rotations[0], rotations[0][2]
     in_plane = np.hypot(*first[:2, 0])
-    assert moved[0] == pytest.approx(20 * (z * z + y * z) / 200**2 * in_plane, rel=1e-6)
+    largest = 20 * (z * z + y * z) / 200**2
+    assert reach.moved[0] == pytest.approx(largest * in_plane, rel=1e-6)
+    assert reach.deeper[0] == pytest.approx(largest * abs(first[2, 0]), rel=1e-6) and first[2, 0] != 0
     corners = [abs(2 * a * n[2] + b * n[2] + a * n[1]) for a in (-z, z) for b in (-y, y)]
-    assert change[0] == pytest.approx(20 * max(corners) / 200**2 * in_plane, rel=1e-6)
+    assert reach.moved_by_depth[0] == pytest.approx(20 * max(corners) / 200**2 * in_plane, rel=1e-6)
     rigid = deformation_reach(replace(bent, deformation=None), np.arange(3), rotations[:3], EXTENT)
-    assert np.allclose(rigid, 0, atol=1e-9)
+    assert np.allclose([rigid.moved, rigid.moved_by_depth, rigid.deeper], 0, atol=1e-9)

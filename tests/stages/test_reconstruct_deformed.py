@@ -9,9 +9,11 @@ from test_reconstruct import TILTS, series
 
 from tiltwise.data.deformation import Deformation, ImageWarp, SampleDeformation
 from tiltwise.data.tilt_series import GoldBeads
+from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.params.reconstruct import IterativeParams, ReconstructParams
 from tiltwise.stages.reconstruct import reconstruct
+from tiltwise.stages.reconstruct.setup import set_up
 
 PIXEL, SHAPE, BLOB = 4.0, (150, 160), 6.0
 _PLACES = [(x, z) for z in (-120.0, 0.0, 110.0) for x in (170.0, -180.0, 5.0)]
@@ -117,6 +119,56 @@ def test_depth_levels_follow_the_deformation_and_the_record_says_how_far_it_reac
     assert (rigid["depth_levels"], rigid["deformation_A"]) == (1, 0.0)
     # z² and xy move a point by up to (2 · 4 · 170 + 6 · 300) / 150² = 0.14 an Å of depth; 0.8 Å a level, 700 Å deep
     assert 20 < moved["depth_levels"] < 700 * 0.14 / 0.8 and 10 < moved["deformation_A"] < 60
+
+
+def lifted(rigid, height):
+    """The series with its specimen lifted along z by up to height, Å, with exposure: nothing bends, but depths change;
+    with a CTF and a hand."""
+    coefficient = np.zeros((2, 10, 3))
+    coefficient[1, 0, 2] = height
+    sample = SampleDeformation(
+        exposure=np.array([0.0, 3.0 * len(TILTS)]),
+        coefficient=coefficient,
+        scale=150.0,
+        magnification=np.ones(len(TILTS)),
+    )
+    given = series(POINTS[:1], defocus=30000.0, handedness=-1, shape=SHAPE, pixel_size=PIXEL)
+    known = replace(rigid, ctf=given.ctf, defocus_handedness=-1)
+    return replace(known, deformation=Deformation(sample=sample))
+
+
+def along_beam(tilt_series):
+    """Of a lift along z by 1 at the end of the exposure, the most that any tilt sees along its beam."""
+    part = (tilt_series.pre_exposure + 1.5) / (3 * len(TILTS))
+    return (part * np.cos(np.radians(TILTS)) * np.cos(np.radians(0.7))).max()  # x-tilt of 0.7°
+
+
+def test_the_ctf_is_right_to_the_same_phase_where_depths_change(scene):
+    """The level of a voxel is at most voxel² / 2λ, 406 Å, from where the voxel is: π / 8 at its Nyquist frequency.
+    With the levels of a rigid specimen it is farther by what the specimen is lifted along the beam."""
+    tilt_series = lifted(scene[0], 150.0)
+    params, bound = ReconstructParams(voxel_size=PIXEL, thickness=1600.0), PIXEL**2 / (2 * 0.0196875)
+    deformed, rigid = (set_up(s, params) for s in (tilt_series, replace(tilt_series, deformation=None)))
+    index = np.random.default_rng(2).uniform(0, deformed.shape[::-1], (2000, 3)).round()
+    point = (index - np.array([n // 2 for n in deformed.shape[::-1]])) * PIXEL
+    depth = specimen_in_images(tilt_series, point)[1][deformed.tilts]
+
+    def farthest(setup):
+        level = setup.geometry.level
+        number = np.floor(level[:, :3] @ index.T + level[:, 3:]).astype(int)
+        pairs = zip(setup.geometry.depth, number, depth, strict=True)
+        return max(np.abs(own[n.clip(0, len(own) - 1)] - d).max() for own, n, d in pairs)
+
+    assert farthest(deformed) <= bound + 1e-6 < farthest(rigid)
+    assert deformed.deeper == pytest.approx(150 * along_beam(tilt_series)) and not deformed.notes
+
+
+def test_a_specimen_that_leaves_its_depth_by_far_is_named(scene):
+    tilt_series = lifted(scene[0], 1000.0)
+    setup = set_up(tilt_series, ReconstructParams(voxel_size=PIXEL, thickness=340.0))
+    # 203 Å of half a level of half the width, and the lift, over 406 Å, are so much of π / 8
+    worst = (203.2 + 1000 * along_beam(tilt_series)) / 406.3 * 22.5
+    assert 40 < worst < 41 and f"right to {worst:.0f}°" in setup.notes[-1]
 
 
 def test_no_deformation_is_no_change_at_all(scene):

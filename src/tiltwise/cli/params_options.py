@@ -16,7 +16,7 @@ UNSET = "unset"
 
 
 def params_options(model: type[Params], above: tuple[str, ...] = (), *, short: bool = False) -> list[click.Option]:
-    """One option a field: --group-field, or --field alone if `short`."""
+    """One option a field: --group-field, or --field alone if `short`; a unit in the name stands behind the option."""
     options: list[click.Option] = []
     for name, field in model.model_fields.items():
         path = (*above, name)
@@ -28,7 +28,8 @@ def params_options(model: type[Params], above: tuple[str, ...] = (), *, short: b
 
 
 def _option(path: tuple[str, ...], field: FieldInfo, short: bool) -> click.Option:
-    flag = "--" + "-".join(path[-1:] if short else path).replace("_", "-")
+    names = path[-1:] if short else path
+    flag = "--" + "-".join(names).removesuffix(f"_{unit_of(field)}").replace("_", "-")
     variable = "__".join(path)
     default = field.get_default(call_default_factory=True)
     text = f"{field.description}  [default: {'not set' if default is None else default}]"

@@ -6,6 +6,8 @@ p + δ_i(p, d), δ_i = u_i(X(p, d)) - p: what was bent is straight in the store,
 δ is taken at nodes and is linear between them. Within a level of depth it is that of the level's middle.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tiltwise.data.tilt_series import TiltSeries
@@ -17,24 +19,38 @@ _STEP = 1.0
 """Å either way, for the derivative by depth."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DeformationReach:
+    """What a deformation does at most to the points of a box, in each tilt."""
+
+    moved: np.ndarray
+    """(tilt,) |δ|, Å."""
+    moved_by_depth: np.ndarray
+    """(tilt,) |∂δ/∂depth|."""
+    deeper: np.ndarray
+    """(tilt,) distance along the beam from the depth of a rigid specimen, Å."""
+
+
 def deformation_reach(
     tilt_series: TiltSeries, tilts: np.ndarray, rotations: np.ndarray, extent: tuple[float, float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(tilt,) Å, the largest |δ|, and (tilt,) the largest |∂δ/∂depth|, of the points of a box of sides x, y, z in Å.
+) -> DeformationReach:
+    """The reach of the deformation in a box of sides x, y, z in Å.
 
     rotations (tilt, 3, 3) are those of the rows `tilts`. Looked at in corners, middles of edges and faces, and the
     centre: a specimen bent by quadratic polynomials has its largest derivative in a corner, exactly.
     """
     thirds = np.stack(np.meshgrid(*[[-0.5, 0.0, 0.5]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    box, moved, change = thirds * extent, [], []
+    box, moved, change, deeper = thirds * extent, [], [], []
     for tilt, rotation in zip(tilts, rotations, strict=True):
         along = _STEP * rotation[2]
-        place = specimen_in_images(tilt_series, np.stack([box, box + along, box - along]).reshape(-1, 3), [tilt])[0]
+        points = np.stack([box, box + along, box - along]).reshape(-1, 3)
+        place, depth = specimen_in_images(tilt_series, points, [tilt])
         middle, above, below = place[0].reshape(3, -1, 2)
         rigid = box @ rotation[:2].T + tilt_series.geometry.shift[tilt]
         moved.append(np.linalg.norm(middle - rigid, axis=1).max())
         change.append(np.linalg.norm(above - below, axis=1).max() / (2 * _STEP))
-    return np.array(moved), np.array(change)
+        deeper.append(np.abs(depth[0, : len(box)] - box @ rotation[2]).max())
+    return DeformationReach(moved=np.array(moved), moved_by_depth=np.array(change), deeper=np.array(deeper))
 
 
 def plane_displacement(

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tiltwise.data.units import Angstrom
+from tiltwise.data.units import Angstrom, Gigabyte
 from tiltwise.params.base import Params
 
 
@@ -56,7 +56,7 @@ class ReconstructParams(Params):
         "float32", description="Numbers in the files; the step of int8 is stated in the record."
     )
     ome_zarr: bool = Field(False, description="Also write the tomogram as OME-Zarr, with smaller copies for viewing.")
-    memory_GB: float | None = Field(
+    memory_GB: Gigabyte | None = Field(
         None, gt=0, description="Memory to stay within; the work is cut into slabs of rows. No bound if not set."
     )
     iterative: IterativeParams = Field(default_factory=IterativeParams, description="Of the methods cg and sirt.")

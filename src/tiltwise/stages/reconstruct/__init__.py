@@ -35,7 +35,7 @@ class ReconstructResult:
     """The tomogram once more, where OME-Zarr is asked for."""
     quality: dict
     """voxel_size_A, shape (z, y, x), kurtosis, tilts, ctf_correction, depth_levels, deformation_A,
-    halves (frames, tilts or None), planned_memory_GB, slabs, bead_shape,
+    deformation_along_beam_A, halves (frames, tilts or None), planned_memory_GB, slabs, bead_shape,
     beads_erased, notes."""
 
 
@@ -112,6 +112,7 @@ def _quality(setup: Setup, plan: MemoryPlan, tomogram: np.ndarray) -> dict:
         "ctf_correction": setup.correction,
         "depth_levels": max(len(d) for d in setup.geometry.depth),
         "deformation_A": round(setup.displaced, 2),
+        "deformation_along_beam_A": round(setup.deeper, 2),
         "halves": setup.halves,
         "planned_memory_GB": round(plan.bytes / 1e9, 3),
         "slabs": len(plan.slabs),

@@ -12,7 +12,7 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import electron_wavelength
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.image_spectra import SpectrumGrid, spectrum_grid
-from tiltwise.ops.straight_deformation import deformation_reach
+from tiltwise.ops.straight_deformation import DeformationReach, deformation_reach
 from tiltwise.ops.straight_projection import Planes, StraightGeometry, lay_out_planes, straighten
 from tiltwise.params.reconstruct import ReconstructParams
 
@@ -54,6 +54,8 @@ class Setup:
     """Of the store of straightened images."""
     displaced: float
     """Largest distance from where a rigid specimen would appear, Å; 0 without a deformation."""
+    deeper: float
+    """Largest distance along the beam from the depth that a rigid specimen would have, Å; 0 without a deformation."""
     halves: Literal["frames", "tilts"] | None
     """Of what the two half tomograms are made, where asked for: odd and even frames, or every other tilt."""
     correct: bool
@@ -83,12 +85,13 @@ def set_up(tilt_series: TiltSeries, params: ReconstructParams) -> Setup:
     by_depth = correct and tilt_series.defocus_handedness is not None
     rotations = tilt_rotations(tilt_series.geometry)[torch.as_tensor(tilts)]
     depth_step = voxel_size**2 / electron_wavelength(tilt_series.optics.voltage) if by_depth else math.inf
-    displaced = 0.0
+    displaced = deeper = 0.0
     if tilt_series.deformation is not None:
         extent = tuple(n * voxel_size for n in reversed(shape))
-        moved, by_depth_change = deformation_reach(tilt_series, tilts, rotations.numpy(), extent)
-        depth_step = np.minimum(depth_step, 2 * _MISPLACED * voxel_size / np.maximum(by_depth_change, 1e-12))
-        displaced = float(moved.max())
+        reach = deformation_reach(tilt_series, tilts, rotations.numpy(), extent)
+        displaced, deeper = float(reach.moved.max()), float(reach.deeper.max())
+        notes += _too_deep(deeper, depth_step)
+        depth_step = _narrowed(depth_step, reach, voxel_size)
     geometry = straighten(
         rotations,
         tilt_series.geometry.shift[tilts],
@@ -108,11 +111,30 @@ def set_up(tilt_series: TiltSeries, params: ReconstructParams) -> Setup:
         geometry=geometry,
         planes=lay_out_planes(geometry),
         displaced=displaced,
+        deeper=deeper,
         halves=("tilts" if tilt_series.half_images is None else "frames") if params.half_tomograms else None,
         correct=correct,
         correction=f"{params.ctf_correction} {where}" if correct else "none",
         notes=tuple(notes),
     )
+
+
+def _narrowed(step: float, reach: DeformationReach, voxel_size: float) -> np.ndarray:
+    """(tilt,) width of a level where the specimen deforms, Å: narrower by what lies deeper, on either side, than the
+    rigid specimen, so that the CTF's rule holds, down to half the width; and as _MISPLACED says."""
+    by_ctf = np.maximum(step - 2 * reach.deeper, step / 2)
+    return np.minimum(by_ctf, 2 * _MISPLACED * voxel_size / np.maximum(reach.moved_by_depth, 1e-12))
+
+
+def _too_deep(deeper: float, step: float) -> list[str]:
+    """A line where levels cannot be narrowed enough: what is off in depth by step / 2 is off in chi by π / 8."""
+    if deeper <= step / 4:
+        return []
+    worst = 180 / 8 * (step / 4 + deeper) / (step / 2)
+    return [
+        f"the specimen deforms by up to {deeper:.0f} Å along the beam: chi of the CTF correction, which takes the depth"
+        f" of a rigid one, is right to {worst:.0f}° at the voxel's Nyquist frequency"
+    ]
 
 
 def default_voxel_size(pixel_size: float) -> float:
