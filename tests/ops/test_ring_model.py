@@ -9,7 +9,7 @@ import torch
 
 from tiltwise.data.optics import Optics
 from tiltwise.ops.ctf import ctf_phase
-from tiltwise.ops.ring_fit import _normal_equations, local_defocus, shape_splines, signal_and_contrast
+from tiltwise.ops.ring_fit import _normal_equations, shape_splines
 from tiltwise.ops.ring_model import (
     RingSpectra,
     background_basis,
@@ -19,6 +19,7 @@ from tiltwise.ops.ring_model import (
     ring_pattern_plain,
     thickness_contrast,
 )
+from tiltwise.ops.ring_moments import local_defocus, signal_and_contrast
 from tiltwise.ops.ring_prior import SHARED, RingFit
 from tiltwise.ops.ring_search import score_defocus
 from tiltwise.ops.spectra import patch_centres, patch_layout, polar_bins

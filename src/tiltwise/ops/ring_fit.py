@@ -1,7 +1,7 @@
 """The joint fit of all patches of all tilts: Fisher scoring of Whittle's likelihood (model in ops.ring_model).
 
-Derivatives by contrast and background depend on frequency alone, so that of the normal equations only the block of the
-few parameters that do not is summed over patches and sectors.
+Every derivative is one of five functions of the patch times what depends on sector and ring alone, so that the normal
+equations of a tilt need sums over patches of the products of those five only (ops.ring_moments).
 """
 
 import math
@@ -18,7 +18,19 @@ from tiltwise.ops.ring_model import (
     patch_depth,
     ring_pattern,
     spline_basis,
-    thickness_contrast,
+)
+from tiltwise.ops.ring_moments import (
+    DEFOCUS,
+    DEPTH_X,
+    DEPTH_Y,
+    LARGEST_RING,
+    ONE,
+    PATTERN,
+    local_defocus,
+    ring_moments,
+    ring_strength,
+    signal_and_contrast,
+    signal_to_noise,
 )
 from tiltwise.ops.ring_prior import (
     BELIEVED,
@@ -34,7 +46,6 @@ from tiltwise.ops.ring_prior import (
 
 _SHAPE_SPLINES = 6
 _CONTRAST_SD = 0.5  # contrast of a tilt about the series' curve
-_LARGEST_RING = 0.95  # of the background
 
 
 def fit_shape(score: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
@@ -52,40 +63,10 @@ def _smoothness(variance: torch.Tensor) -> torch.Tensor:
     return 1e-2 * variance.diagonal().mean() * precision.to(variance)
 
 
-def signal_to_noise(spectra: RingSpectra, shape: torch.Tensor, tilt: int) -> torch.Tensor:
-    """(ring,) power of the signal over that of the noise of one tilt at contrast 1, s_0 q² + s_1."""
-    return shape[0] * spectra.damage[tilt] + shape[1]
-
-
 def shape_splines(spectra: RingSpectra) -> torch.Tensor:
     """(ring, spline) the curves that make up s(k)."""
     frequency = spectra.ring_frequency
     return spline_basis(frequency, float(frequency[0]), float(frequency[-1]), _SHAPE_SPLINES)
-
-
-def local_defocus(spectra: RingSpectra, fit: RingFit, tilt: int) -> torch.Tensor:
-    """(patch, sector, ring) defocus seen by each value of one tilt, Å."""
-    depth = fit.handedness * patch_depth(spectra, fit.slope)[tilt]
-    a, b = fit.astigmatism_of(spectra.course[tilt])
-    astigmatic = a * spectra.bins.cosine + b * spectra.bins.sine
-    return fit.defocus[tilt] + depth[:, None, None] + astigmatic
-
-
-def ring_strength(spectra: RingSpectra, fit: RingFit, tilt: int) -> torch.Tensor:
-    """(ring,) strength r / (1 + r) · c of the rings of one tilt."""
-    ratio, contrast, _ = signal_and_contrast(spectra, fit, tilt)
-    return ratio / (1 + ratio) * contrast
-
-
-def signal_and_contrast(
-    spectra: RingSpectra, fit: RingFit, tilt: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of one tilt, (ring,) each: signal over noise r, the rings' contrast c, and the derivative of c by log t."""
-    layers, by_thickness = thickness_contrast(
-        spectra.ring_frequency, spectra.tilt_angle[tilt : tilt + 1], fit.thickness, spectra.optics.voltage
-    )
-    ratio = fit.contrast[tilt] * signal_to_noise(spectra, fit.shape, tilt)
-    return ratio, spectra.coherence[tilt] * layers[0], spectra.coherence[tilt] * by_thickness[0]
 
 
 def update_shape(spectra: RingSpectra, fit: RingFit) -> RingFit:
@@ -94,23 +75,22 @@ def update_shape(spectra: RingSpectra, fit: RingFit) -> RingFit:
     Molecules and ice are told apart by what exposure leaves of them. The background of each tilt is eliminated, not
     held: it would keep what it took of the rings.
     """
-    splines, basis = shape_splines(spectra), background_basis(spectra.bins)
-    number, flat = splines.shape[1], basis.flatten(0, 1)
+    splines, flat = shape_splines(spectra), background_basis(spectra.bins).flatten(0, 1)
+    number, sectors = splines.shape[1], len(spectra.bins.cosine)
     score, variance = splines.new_zeros(2 * number), splines.new_zeros(2 * number, 2 * number)
     for i in range(len(fit.defocus)):
-        pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i), fit.phase_shift)[0]
         ratio, contrast, _ = signal_and_contrast(spectra, fit, i)
-        ring = 1 + (contrast * ratio / (1 + ratio) * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
-        change = contrast * fit.contrast[i] / (1 + ratio) ** 2 * pattern / ring
-        surprise = spectra.power[i] / (torch.exp(basis @ fit.background[i]) * ring) - 1
-        surprise = surprise + change * signal_to_noise(spectra, fit.shape, i)
-        weight, columns = spectra.weight[i], torch.cat([spectra.damage[i][:, None] * splines, splines], dim=1)
-        overlap = flat.T @ ((weight * change).sum(0)[..., None] * columns).flatten(0, 1)
-        normal = flat.T @ (weight.sum(0).flatten()[:, None] * flat)
+        change, signal = contrast * fit.contrast[i] / (1 + ratio) ** 2, signal_to_noise(spectra, fit.shape, i)
+        rings = ring_moments(spectra, fit, i)
+        columns = change[:, None] * torch.cat([spectra.damage[i][:, None] * splines, splines], dim=1)
+        columns, signal = columns.repeat(sectors, 1), (change * signal).repeat(sectors)
+        overlap = flat.T @ (rings.gram[PATTERN, ONE][:, None] * columns)
+        normal = flat.T @ (rings.gram[ONE, ONE][:, None] * flat)
         explained = torch.linalg.solve(normal + 1e-6 * torch.eye(len(normal)).to(normal), overlap)
-        score = score + columns.T @ (weight * change * surprise).sum((0, 1))
-        score = score - explained.T @ (flat.T @ (weight * surprise).sum(0).flatten())
-        variance = variance + columns.T @ ((weight * change**2).sum((0, 1))[:, None] * columns) - overlap.T @ explained
+        held = rings.score[ONE] + rings.gram[PATTERN, ONE] * signal
+        score = score + columns.T @ (rings.score[PATTERN] + rings.gram[PATTERN, PATTERN] * signal)
+        score = score - explained.T @ (flat.T @ held)
+        variance = variance + columns.T @ (rings.gram[PATTERN, PATTERN][:, None] * columns) - overlap.T @ explained
     return replace(fit, shape=(splines @ fit_shape(score, variance).reshape(2, number).T).T)
 
 
@@ -209,56 +189,35 @@ def _normal_equations(
     """Fisher information (parameter, parameter) and score (parameter,) of one tilt, and the log likelihood gained.
 
     Parameters: defocus, A, B, slope x, slope y, log thickness, phase shift (radians), A and B of both terms of drift,
-    coefficients of s_0 and of s_1, contrast, background splines. The derivatives of s and contrast are one pattern
-    times functions of frequency alone.
+    coefficients of s_0 and of s_1, contrast, background splines. A_i = A + Σ_n p_n(i) A_n, so that ∂/∂A_n is
+    p_n(i) ∂/∂A. Each derivative is one of the five functions of the moments times a function of sector and ring.
     """
-    bins, basis = spectra.bins, background_basis(spectra.bins)
-    pattern, slope = ring_pattern(spectra, bins.frequency, local_defocus(spectra, fit, tilt), fit.phase_shift)
+    bins, basis, splines = spectra.bins, background_basis(spectra.bins), shape_splines(spectra)
+    rings = ring_moments(spectra, fit, tilt, depth_slope)
     ratio, contrast, by_thickness = signal_and_contrast(spectra, fit, tilt)
-    strength, by_thickness = contrast * ratio / (1 + ratio), by_thickness * ratio / (1 + ratio)
-    ring = 1 + (strength * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
-    log_mu = ring.log() + basis @ fit.background[tilt]
-    power, weight = spectra.power[tilt], spectra.weight[tilt]
-    relative = power * torch.exp(-log_mu)
-    gain = float((weight * (power - log_mu - relative)).sum())
-    by_defocus, pattern = strength * slope / ring, (pattern / ring).flatten(0, 1)
-    columns = [by_defocus, by_defocus * bins.cosine, by_defocus * bins.sine]
-    columns += [by_defocus * depth_slope[:, axis, None, None] for axis in range(2)]
-    columns = [column.flatten(0, 1) for column in columns]
-    by_phase = (by_defocus / (math.pi * electron_wavelength(spectra.optics.voltage) * bins.frequency**2)).flatten(0, 1)
-    design = torch.stack([*columns, by_thickness * pattern, by_phase])
-    splines, by_signal = shape_splines(spectra), contrast * fit.contrast[tilt] / (1 + ratio) ** 2
-    signal = by_signal[:, None] * torch.cat(
-        [spectra.damage[tilt][:, None] * splines, splines, (ratio / fit.contrast[tilt] ** 2)[:, None]], dim=1
-    )  # of frequency alone: s_0, s_1, contrast
-    weight, weighted = weight.flatten(0, 1), (weight.flatten(0, 1) * (relative - 1).flatten(0, 1))
-    design_weighted = design * weight
-    block = design_weighted.flatten(1) @ design.flatten(1).T
-    smooth, sectors = basis.flatten(0, 1), len(basis)
-    across = (design_weighted * pattern).sum(1) @ signal
-    along = design_weighted.unflatten(1, (-1, sectors)).sum(1).flatten(1) @ smooth
-    first, zeroth = ((weight * factor).unflatten(0, (-1, sectors)).sum(0).flatten()[:, None] for factor in (pattern, 1))
-    rows = [
-        [block, across, along],
-        [across.T, signal.T @ ((weight * pattern**2).sum(0)[:, None] * signal), None],
-        [along.T, smooth.T @ (first * signal.repeat(sectors, 1)), smooth.T @ (zeroth * smooth)],
+    strength, by_signal = contrast * ratio / (1 + ratio), contrast * fit.contrast[tilt] / (1 + ratio) ** 2
+    astigmatic = torch.stack([bins.cosine, bins.sine], dim=-1)
+    by_phase = 1 / (math.pi * electron_wavelength(spectra.optics.voltage) * bins.frequency**2)
+    signal = torch.cat([spectra.damage[tilt][:, None] * splines, splines], dim=1) * by_signal[:, None]
+    by_contrast = (by_signal * ratio / fit.contrast[tilt] ** 2)[:, None]
+    pieces = [  # which function, and what it is multiplied by: (sector, ring, parameter)
+        (DEFOCUS, torch.cat([torch.ones_like(astigmatic[..., :1]), astigmatic], dim=-1)),
+        (DEPTH_X, torch.ones_like(astigmatic[..., :1])),
+        (DEPTH_Y, torch.ones_like(astigmatic[..., :1])),
+        (PATTERN, (by_thickness * ratio / (1 + ratio))[:, None].expand(len(basis), -1, -1)),
+        (DEFOCUS, by_phase[..., None]),
+        (DEFOCUS, torch.cat([factor * astigmatic for factor in spectra.course[tilt]], dim=-1)),
+        (PATTERN, torch.cat([signal, by_contrast], dim=1).expand(len(basis), -1, -1)),
+        (ONE, basis),
     ]
-    rows[1][2] = rows[2][1].T
-    background = weighted.unflatten(0, (-1, sectors)).sum(0).flatten() @ smooth
-    score = [(design * weighted).sum((1, 2)), (weighted * pattern).sum(0) @ signal, background]
+    pieces = [
+        (kind, (factor * strength[:, None] if kind in (DEFOCUS, DEPTH_X, DEPTH_Y) else factor).flatten(0, 1))
+        for kind, factor in pieces
+    ]
+    score = torch.cat([factor.T @ rings.score[kind] for kind, factor in pieces])
+    rows = [[left.T @ (rings.gram[a, b][:, None] * right) for b, right in pieces] for a, left in pieces]
     full = torch.cat([torch.cat(row, dim=1) for row in rows])
-    return *_with_drift(full, torch.cat(score), spectra.course[tilt]), gain
-
-
-def _with_drift(full: torch.Tensor, score: torch.Tensor, course: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Information and score with A and B of each term of drift put in after the phase shift.
-
-    A_i = A + Σ_n p_n(i) A_n, so that ∂/∂A_n = p_n(i) ∂/∂A.
-    """
-    place = torch.tensor([*range(1 + DRIFT.start), 1, 2, 1, 2, *range(1 + DRIFT.start, len(score))])
-    factor = score.new_ones(len(place))
-    factor[1 + DRIFT.start : 1 + DRIFT.stop] = course.repeat_interleave(2)
-    return full[place[:, None], place] * factor[:, None] * factor, score[place] * factor
+    return full, score, rings.gain
 
 
 def _depth_derivative(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
@@ -284,7 +243,7 @@ def ring_dispersion(spectra: RingSpectra, fit: RingFit) -> torch.Tensor:
     for i in range(len(fit.defocus)):
         pattern = ring_pattern(spectra, spectra.bins.frequency, local_defocus(spectra, fit, i), fit.phase_shift)[0]
         strength = ring_strength(spectra, fit, i)
-        ring = 1 + (strength * pattern).clamp(-_LARGEST_RING, _LARGEST_RING)
+        ring = 1 + (strength * pattern).clamp(-LARGEST_RING, LARGEST_RING)
         weight = spectra.weight[i].sum((0, 1))
         surprise = ((spectra.power[i] / ring - 1) * spectra.weight[i]).sum((0, 1))
         normal = basis.T @ (weight[:, None] * basis) + 1e-6 * torch.eye(basis.shape[1]).to(basis)

@@ -2,8 +2,8 @@
 
 import torch
 
-from tiltwise.ops.ring_fit import local_defocus, ring_strength
 from tiltwise.ops.ring_model import RingSpectra, background_basis, patch_depth, ring_pattern
+from tiltwise.ops.ring_moments import local_defocus, ring_strength
 from tiltwise.ops.ring_prior import RingFit
 
 _MOST_POINTS = 128

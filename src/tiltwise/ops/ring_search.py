@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tiltwise.ops.ring_fit import fit_rings, ring_dispersion, signal_to_noise, update_shape
+from tiltwise.ops.ring_fit import fit_rings, ring_dispersion, update_shape
 from tiltwise.ops.ring_model import RingSpectra, background_basis, background_splines, patch_depth, ring_pattern
+from tiltwise.ops.ring_moments import signal_to_noise
 from tiltwise.ops.ring_prior import BELIEVED, DRIFT_START, SHARED, RingFit, RingPrior
 
 _STEP = 250.0  # Å, of the search over defocus
