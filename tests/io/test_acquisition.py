@@ -220,6 +220,11 @@ def test_names_of_series(name):
     assert series_name(name) == "TS_03"
 
 
+def test_a_pixel_size_of_1_in_the_mdoc_is_taken_and_doubted(tmp_path):
+    found = read_acquisition(series(tmp_path, rows=sections(PixelSpacing=[1.0] * 5), voxel_size=1.0))
+    assert found.tilt_series.pixel_size == 1.0 and any("never set" in note for note in found.notes)
+
+
 def test_header_pixel_sizes_of_0_and_1_mean_nothing(tmp_path):
     for unstated in (0.0, 1.0):
         found = read_acquisition(series(tmp_path, rows=sections(), voxel_size=unstated))

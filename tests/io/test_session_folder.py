@@ -134,6 +134,12 @@ def test_a_stack_whose_movies_lie_beside_it(tmp_path, leave_out, kind, said):
     assert one.kind == "stack" and one.found == 5 and not one.faults and said in getattr(one, kind)
 
 
+def test_a_pixel_size_that_was_never_set_is_doubted(tmp_path):
+    (tmp_path / "TS_1.mdoc").write_text(mdoc_text(PixelSpacing="1.0"))
+    one, _ = only(tmp_path)
+    assert one.pixel_size == 1.0 and any("never set" in line for line in one.warnings)
+
+
 def test_settings_that_differ_names_that_break_and_files_that_are_no_series(tmp_path):
     (tmp_path / "a b.mdoc").write_text(mdoc_text())
     (tmp_path / "TS_2.mdoc").write_text(mdoc_text(PixelSpacing="2.7"))

@@ -291,7 +291,8 @@ def _pixel_size(path: Path, rows: _Rows, given: float | None, notes: list[str]) 
             f"{path}: PixelSpacing is {stated:g} Å in {rows.mdoc_path.name} but {header:g} Å in {first.path.name}; "
             "give the pixel size"
         )
-    notes.append(f"pixel size {stated or header:g} Å from {rows.mdoc_path.name if stated else first.path.name}")
+    doubt = ", which files say too where it was never set: give it if so" if (stated or header) == 1.0 else ""
+    notes.append(f"pixel size {stated or header:g} Å from {rows.mdoc_path.name if stated else first.path.name}{doubt}")
     _note_unequal_spacing(first, notes)
     return stated or header
 

@@ -187,6 +187,8 @@ def _describe(one: SeriesFindings, mdoc: Mdoc) -> None:
         one.warnings.append(f"PixelSpacing of {spacings.min():g} to {spacings.max():g} Å makes no sense")
     elif spacings is not None:
         one.pixel_size = float(spacings[0])
+        if one.pixel_size == 1.0:
+            one.warnings.append("the pixel size is exactly 1 Å, which files say too where it was never set")
         if np.ptp(spacings) > _PIXEL_AGREEMENT * spacings[0]:
             one.faults.append(f"PixelSpacing differs between the images ({spacings.min():g} to {spacings.max():g} Å)")
     else:
