@@ -65,7 +65,7 @@ def options_of(model, above=""):
         if isinstance(field.annotation, type) and issubclass(field.annotation, Params):
             yield from options_of(field.annotation, flag)
         else:
-            yield f"-{flag}", field.description
+            yield f"-{flag.removesuffix('-GB')}", field.description  # the unit stands behind the option
 
 
 @pytest.mark.parametrize("stage", pipeline.STAGES, ids=lambda stage: stage.name)
