@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tiltwise.data.errors import InputError
+from tiltwise.data.volume import TomogramGrid
 from tiltwise.io.mrc import write_mrc
 from tiltwise.io.relion import read_optimisation_set
 from tiltwise.params.polish import PolishParams, SpeciesParams
@@ -14,6 +15,7 @@ from tiltwise.project import store
 from tiltwise.project.create import new_project
 from tiltwise.project.graph import each_source, sources_of
 from tiltwise.project.history import history_script
+from tiltwise.project.particle_exchange import export_particles
 from tiltwise.project.recipe import load_recipe
 from tiltwise.project.recipe_text import write_params, write_recipe
 from tiltwise.project.run import run_project
@@ -109,6 +111,20 @@ def test_relion_finds_each_kind(branched):
     for name in "ab":
         found = read_optimisation_set(branched / f"optimisation_set_{name}.star")
         assert found["particles"] == f"particles_{name}.star" and (branched / found["particles"]).is_file()
+    grid = TomogramGrid(shape=(10, 20, 20), voxel_size=10.0)
+    counts = {
+        name: sum(
+            1
+            for file in export_particles(branched, "dynamo", branched / name, kind=name, grid=grid)
+            if file.suffix == ".tbl"
+            for line in file.read_text().splitlines()
+            if line.strip()
+        )
+        for name in "ab"
+    }
+    assert counts == {"a": 12, "b": 18}
+    with pytest.raises(InputError, match="holds particles of a, b, none of 'c'"):
+        export_particles(branched, "dynamo", branched / "c", kind="c", grid=grid)
 
 
 def test_a_written_recipe_says_it_again(branched, tmp_path):

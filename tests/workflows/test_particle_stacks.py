@@ -43,7 +43,7 @@ def exported(tmp_path_factory):
     tomogram = TomogramFile(path=folder / "t.mrc", shape=(30, 64, 64), voxel_size=16.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(particle_stacks, "ProjectState", lambda folder: SimpleNamespace(save_digests=lambda: None))
-        patch.setattr(particle_stacks, "newest_particles", lambda state, only: (particles, series))
+        patch.setattr(particle_stacks, "newest_particles", lambda state, only, kind: (particles, series))
         patch.setattr(particle_stacks, "_tomogram", lambda state, name: tomogram)
         files, note = export_relion(folder, folder / "out", box_size=BOX)
         with pytest.raises(InputError, match="RELION takes even boxes"):

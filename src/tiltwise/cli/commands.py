@@ -189,6 +189,7 @@ def status(project: str, as_json: bool) -> None:
 @click.option("--binning", type=click.IntRange(1, 16), default=1, show_default=True, help="Binning of the 2D stacks.")
 @click.option("--output", required=True, metavar="FOLDER", help="Where to write the files.")
 @click.option("--only", multiple=True, metavar="SERIES", help="Only this tilt series; may be repeated.")
+@click.option("--kind", default="", metavar="NAME", help="Of several kinds of particles, this one.")
 def export(
     project: str, form: str | None, particles: str | None, output: str, only: tuple[str, ...], **rest: Any
 ) -> int:
@@ -208,6 +209,7 @@ def export(
         particles=particles,
         stacks=(rest["box"], rest["binning"]),
         only=only or None,
+        kind=rest["kind"],
         grid=given_grid(rest["particle_voxel_size"], rest["particle_tomogram_size"]),
     )
 

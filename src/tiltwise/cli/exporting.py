@@ -16,10 +16,11 @@ def export_and_show(
     particles: str | None,
     stacks: tuple[int | None, int],
     only: Sequence[str] | None,
+    kind: str,
     grid: TomogramGrid | None,
 ) -> int:
     """Write the alignment or the particles in a format and print the new files; stacks: box px and binning of RELION's
-    2D stacks."""
+    2D stacks; kind: which of several kinds of particles."""
     if alignment is not None:
         from tiltwise.project.exporting import export_alignments
 
@@ -27,11 +28,11 @@ def export_and_show(
     elif particles == "relion":
         from tiltwise.cli.measuring import export_relion_shown
 
-        files = export_relion_shown(project, output, stacks, only)
+        files = export_relion_shown(project, output, stacks, only, kind)
     else:
         from tiltwise.project.particle_exchange import export_particles
 
-        files = export_particles(project, str(particles), output, only=only, grid=grid)
+        files = export_particles(project, str(particles), output, only=only, kind=kind, grid=grid)
     for file in files:
         click.echo(file)
     return 0

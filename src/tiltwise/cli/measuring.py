@@ -39,13 +39,14 @@ def bfactor_and_show(folder: Path, *, seed: int, as_json: bool) -> int:
 
 
 def export_relion_shown(
-    folder: Path, output: Path, stacks: tuple[int | None, int], only: Sequence[str] | None
+    folder: Path, output: Path, stacks: tuple[int | None, int], only: Sequence[str] | None, kind: str
 ) -> list[Path]:
-    """Write RELION's optimisation set, with stacks of (box, binning) px where a box is given; the star files."""
+    """Write RELION's optimisation set, with stacks of (box, binning) px where a box is given; the star files. kind:
+    which of several kinds of particles."""
     from tiltwise.workflows.particle_stacks import export_relion
 
     box_size, binning = stacks
-    work = partial(export_relion, folder, output, box_size=box_size, binning=binning, only=only)
+    work = partial(export_relion, folder, output, box_size=box_size, binning=binning, only=only, kind=kind)
     files, note = _shown("export", False, lambda progress: work(progress=progress))
     if note:
         click.echo(note)

@@ -84,14 +84,21 @@ def import_particles(
 
 
 def export_particles(
-    folder: Path, form: str, output: Path, *, only: Sequence[str] | None = None, grid: TomogramGrid | None = None
+    folder: Path,
+    form: str,
+    output: Path,
+    *,
+    only: Sequence[str] | None = None,
+    kind: str = "",
+    grid: TomogramGrid | None = None,
 ) -> list[Path]:
-    """Write the newest particles as files of another program and return these. Lists that count in voxels count on the
-    tomograms of the project, or on `grid`. InputError for a format that is not written, or where no particles are."""
+    """Write the newest particles as files of another program and return these; of several kinds, those of one. Lists
+    that count in voxels count on the tomograms of the project, or on `grid`. InputError for a format that is not
+    written, or where no particles are."""
     if form not in FORMATS:
         raise InputError(f"no particle format {form!r}; there are {', '.join(FORMATS)}")
     state = ProjectState(folder)
-    particles, series = newest_particles(state, only)
+    particles, series = newest_particles(state, only, kind)
     grids = {name: grid or tomogram_grid(state, name, output) for name in series}
     state.save_digests()
     try:
@@ -102,8 +109,11 @@ def export_particles(
         raise InputError(f"{output}: cannot be written ({error.strerror or error})") from None
 
 
-def newest_particles(state: ProjectState, only: Sequence[str] | None) -> tuple[Particles, dict[str, TiltSeries]]:
-    """The newest particles of the named series, or of all, and by name those series that have some."""
+def newest_particles(
+    state: ProjectState, only: Sequence[str] | None, kind: str = ""
+) -> tuple[Particles, dict[str, TiltSeries]]:
+    """The newest particles of the named series, or of all, and by name those series that have some. kind: which of
+    several kinds that the last step gives by name."""
     for name in only or ():
         if name not in state.series:
             raise InputError(f"no tilt series {name!r} in the project; it holds {', '.join(state.series)}")
@@ -112,7 +122,8 @@ def newest_particles(state: ProjectState, only: Sequence[str] | None) -> tuple[P
     if not places:
         raise InputError(f"{state.project}: no particles yet; run: tiltwise run {state.project}")
     folders = dict.fromkeys(places.values())
-    loaded = store.join("particles", {str(place): store.load("particles", place, state.project) for place in folders})
+    parts = {str(place): store.load("particles", place, state.project, species=kind) for place in folders}
+    loaded = store.join("particles", parts)
     particles = loaded[np.isin(loaded.tilt_series, names)]
     held = sorted(set(particles.tilt_series.tolist()))
     if not held:

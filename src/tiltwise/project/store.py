@@ -171,12 +171,12 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None, specie
 
 
 def _check_name(kind: str, folder: Path, species: str) -> None:
-    """InputError where a folder holds several of a kind and not the one asked for."""
+    """InputError where a folder holds several of a kind and not the one asked for, or one where one of several is."""
     names = names_in(kind, folder)
-    if names and species not in names:
+    if species not in (names or ("",)):
         what = kind.replace("_", " ")
         asked = f"none of {species!r}" if species else "none alone"
-        raise InputError(f"{folder}: holds {what} of {', '.join(names)}, {asked}")
+        raise InputError(f"{folder}: holds {what} of {', '.join(names) or 'one kind'}, {asked}")
 
 
 def join(kind: str, values: dict[str, Any]) -> Any:

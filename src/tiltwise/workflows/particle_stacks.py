@@ -36,9 +36,11 @@ def export_relion(
     box_size: int | None = None,
     binning: int = 1,
     only: Sequence[str] | None = None,
+    kind: str = "",
     progress: Progress = no_progress,
 ) -> tuple[list[Path], str]:
     """Write the newest particles of a project as a RELION-5 set into `output`, RELION's folder; star files and a note.
+    kind: which of several kinds of particles.
 
     With box_size (even, px of the binned images) each particle's 2D stack of the tilts in which its box lies whole is
     written too; particles that no tilt shows so are left out. Memory: the images of one series and one stack. The
@@ -46,7 +48,7 @@ def export_relion(
     where there are no particles, or, for stacks, no fitted defocus or handedness.
     """
     state = ProjectState(folder)
-    particles, series = newest_particles(state, only)
+    particles, series = newest_particles(state, only, kind)
     files = {name: _tomogram(state, name) for name in series}
     state.save_digests()
     if box_size is not None:
