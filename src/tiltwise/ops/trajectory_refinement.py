@@ -13,7 +13,7 @@ in the order of their angles, so that both hold all directions and the whole exp
 the likelihood of the other, poses at their best on each, summed over all particles and both ways, beyond what chance
 gives to a step of this size (3 sqrt(q) - q / 2, q = Σ_p d_p·H̃_p·d_p: the noise of different tilts is independent);
 first by the quadratics, then on images cut anew. What pulls at a particle in neighbouring tilts alike, as a dense body
-beside it does, passes this gate; that it is no noise is all that the gate says.
+beside it may, could pass this gate: that it is no noise is all that the gate says.
 """
 
 from collections.abc import Mapping
