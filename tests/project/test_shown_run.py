@@ -1,12 +1,14 @@
 """A run as the command line shows it, with the tiny pipeline."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from tiltwise.cli import main
-from tiltwise.cli.running import TimeLeft
+from tiltwise.cli.running import PlainLines, TimeLeft
 from tiltwise.project.events import Event
+from tiltwise.project.executors import _PROGRESS, _file_progress, _tell
 from tiltwise.project.recipe_text import set_params
 
 
@@ -32,6 +34,21 @@ def test_json_lines_tell_every_event_and_end_with_the_summary(tiltwise, project)
     }
     assert {"kind": "item_progress", "step": "fill", "item": "A", "fraction": 0.5, "message": "filling"} in told
     assert told[-1]["kind"] == "summary" and len(told[-1]["done"]) == 7 and told[-1]["failed"] == {}
+
+
+def test_what_a_stage_plans_is_told_once_and_before_how_far_it_is(tmp_path, capsys):
+    """A later message may have replaced the first one before anybody looked."""
+    task, heard, planned = SimpleNamespace(part=tmp_path), [], set()
+    report = _file_progress(tmp_path / _PROGRESS)
+    report(0.0, "planned 0.42 GB")
+    report(1.0, "done")
+    for _ in range(2):
+        _tell(task, lambda _, fraction, message: heard.append((fraction, message)), planned)
+    assert heard == [(0.0, "planned 0.42 GB"), (1.0, "done"), (1.0, "done")]
+    shown = PlainLines()
+    for fraction, message in (heard[0], heard[0], heard[1]):
+        shown(Event(kind="item_progress", step="reconstruct", item="A", fraction=fraction, message=message))
+    assert capsys.readouterr().out == "reconstruct A: planned 0.42 GB\n"
 
 
 def test_failures_are_summed_up_with_exit_code_3(tiltwise, project):

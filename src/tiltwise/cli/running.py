@@ -76,10 +76,11 @@ class JsonLines:
 
 
 class PlainLines:
-    """One line for each item that starts or ends, and now and then one for how far it is."""
+    """One line for each item that starts or ends, one for what it plans, and now and then one for how far it is."""
 
     def __init__(self) -> None:
         self._time = TimeLeft()
+        self._planned: set[tuple[str, str]] = set()
         self._spoken: dict[tuple[str, str], float] = {}
 
     def __call__(self, event: Event) -> None:
@@ -91,6 +92,10 @@ class PlainLines:
     def _line(self, event: Event) -> str:
         name = f"{event.step} {event.item}"
         if event.kind == "item_progress":
+            if event.fraction == 0:
+                new = (event.step, event.item) not in self._planned
+                self._planned.add((event.step, event.item))
+                return f"{name}: {event.message}" if new else ""
             now = time.monotonic()
             if now - self._spoken.setdefault((event.step, event.item), now) < _QUIET_S:
                 return ""
@@ -120,6 +125,7 @@ class Bars:
         self._time = TimeLeft()
         self._steps: dict[str, TaskID] = {}
         self._items: dict[tuple[str, str], TaskID] = {}
+        self._planned: set[tuple[str, str]] = set()
 
     def __call__(self, event: Event) -> None:
         self._time.note(event)
@@ -129,6 +135,10 @@ class Bars:
                 self._steps[step] = self._progress.add_task(step, total=count, note="")
         elif event.kind == "item_started":
             self._items[key] = self._progress.add_task(f"  {event.item}", total=1.0, note="")
+        elif event.kind == "item_progress" and event.fraction == 0:
+            if key not in self._planned:
+                self._planned.add(key)
+                self._progress.console.print(f"{event.step} {event.item}: {event.message}", markup=False)
         elif event.kind == "item_progress" and key in self._items:
             note = f"{event.message}{_left(self._time.of_item(event))}"
             self._progress.update(self._items[key], completed=event.fraction, note=note)

@@ -24,9 +24,7 @@ def stage_command(stage: Stage) -> click.Command:
         changes = given_values(given)
         if changes:
             set_params(folder, name, changes)
-            said = ", ".join(
-                f"{key} = {'unset' if value is None else value}" for key, value in given.items() if value is not None
-            )
+            said = ", ".join(f"{key.replace('__', '.')} = {value}" for key, value in given.items() if value is not None)
             click.echo(f"project.toml: step {name}: {said}", err=as_json)
         from tiltwise.cli.running import run_and_show
 

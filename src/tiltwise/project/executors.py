@@ -69,6 +69,7 @@ class DaskExecutor:
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what a dead worker costs is told once, by the run
         self._tasks: dict[Any, Task] = {}
+        self._planned: set[Path] = set()
         self._closing = contextlib.ExitStack()
         self._closing.enter_context(_environment(environment(threads, cores)))
         self._closing.enter_context(
@@ -104,7 +105,7 @@ class DaskExecutor:
                 task = self._tasks.pop(ended)
                 return task, _outcome(ended)
             for task in self._tasks.values():
-                _tell(task, listen)
+                _tell(task, listen, self._planned)
 
     def close(self) -> None:
         self._tasks.clear()
@@ -148,27 +149,33 @@ def run_with_progress_file(task: Task) -> Outcome:
 
 
 def _file_progress(path: Path) -> Progress:
-    last = 0.0
+    last, plan = 0.0, ""
 
     def report(fraction: float, message: str) -> None:
-        nonlocal last
+        nonlocal last, plan
         now = time.monotonic()
+        plan = plan or (message if fraction == 0 else "")
         if now - last < _POLL_S and fraction < 1:
             return
         last = now
         part = path.with_suffix(".new")
-        part.write_text(json.dumps([float(fraction), str(message)]))
+        part.write_text(json.dumps([float(fraction), str(message), plan]))
         os.replace(part, path)
 
     return report
 
 
-def _tell(task: Task, listen: Listening) -> None:
+def _tell(task: Task, listen: Listening, planned: set[Path]) -> None:
+    """How far a task is; before that, once, what it said before it began, which a later message may have replaced."""
     try:
-        fraction, message = json.loads((task.part / _PROGRESS).read_text())
+        fraction, message, plan = json.loads((task.part / _PROGRESS).read_text())
     except (OSError, ValueError):
         return
-    listen(task, fraction, message)
+    if plan and task.part not in planned:
+        planned.add(task.part)
+        listen(task, 0.0, plan)
+    if fraction > 0:
+        listen(task, fraction, message)
 
 
 def _outcome(future: Any) -> Outcome:
