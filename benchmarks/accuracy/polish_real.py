@@ -7,17 +7,23 @@ each cycle. `gates`: for each series and block the part of the tries that was ta
 tries (log likelihood, the worse half). `moved_rms_A`: how far the images of particles moved in all, by series.
 """
 
+import shutil
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tiltwise.data.maps import HalfMaps
-from tiltwise.io.mrc import read_mrc
+from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.half_maps import average_particles
 from tiltwise.params.polish import PolishParams
 from tiltwise.params.postprocess import PostprocessParams
+from tiltwise.project import store
+from tiltwise.project.create import new_project
+from tiltwise.project.importing import import_tilt_series
 from tiltwise.project.threads import keep_freed_memory
 from tiltwise.stages.polish import PolishResult, polish
 from tiltwise.stages.postprocess import postprocess
@@ -38,11 +44,31 @@ from real_hiv import (  # noqa: E402
 PARAMS = PolishParams(box_size=BOX, particle_diameter=DIAMETER, symmetry="C6")
 
 
-def run() -> dict:
-    if not SHARED.is_dir():
+def prepare() -> Path | None:
+    """A folder for the import; None where the real data are absent."""
+    return Path(tempfile.mkdtemp(prefix="tiltwise-hiv-")) if SHARED.is_dir() else None
+
+
+def run(folder: Path | None) -> dict:
+    if folder is None:
         return {"skipped": f"{SHARED} is not here"}
     keep_freed_memory()
-    series = published_alignment({name: read_mrc(SHARED / "stacks" / f"{name}.mrc")[0] for name in NAMES})
+    try:
+        return measure(aligned_as_published(folder / "hiv"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def aligned_as_published(project: Path) -> dict[str, TiltSeries]:
+    """The stacks of 10 Å/px under the other program's alignment."""
+    import_tilt_series(new_project(project), [SHARED / "stacks" / f"{name}.mrc" for name in NAMES])
+    ours = {name: store.load("tilt_series", project / "import" / name, project) for name in NAMES}
+    published = published_alignment({name: series.images for name, series in ours.items()})
+    return {name: replace(ours[name], geometry=published[name].geometry) for name in NAMES}
+
+
+def measure(series: dict[str, TiltSeries]) -> dict:
+    """Polish, and what the map shows before and after."""
     particles = published_particles()
     before = average_particles(series, particles, box_size=BOX, particle_diameter=DIAMETER, symmetry="C6")
     result = polish(series, particles, PARAMS)
