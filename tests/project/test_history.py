@@ -92,6 +92,13 @@ def test_the_doctor_looks_at_everything(tmp_path):
     assert all(one.advice for one in findings.values() if one.verdict != "good")
 
 
+def test_the_doctor_calls_a_busy_machine_busy(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_PROBE_SECONDS", 1e-3)
+    found = {one.what: one for one in examine_machine(tmp_path)}
+    for what in ("torch loads", "numba threads"):
+        assert found[what].verdict == "note" and "busy" in found[what].advice
+
+
 def test_the_doctor_names_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(
         machine.metadata, "requires", lambda name: ["numpy>=99.0", "absent-thing>=1.2", "x; extra == 'dev'"]

@@ -18,6 +18,7 @@ from tiltwise.project.threads import count_cores, memory_GB
 Verdict = Literal["good", "note", "missing"]
 
 _PROBE_SECONDS = 120
+_BUSY = "the machine is busy; ask again when it is not"
 _PROBE = """
 import importlib, json
 found = {"torch": None, "devices": [], "layers": [], "error": ""}
@@ -163,7 +164,7 @@ def _ask_libraries() -> dict[str, Any]:
         done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS)
         return json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
-        return {"error": f"torch did not load within {_PROBE_SECONDS} s"}
+        return {"slow": f"not loaded within {_PROBE_SECONDS} s"}
     except (OSError, ValueError, IndexError):
         return {"error": "the process that loads torch and numba died"}
 
@@ -171,6 +172,8 @@ def _ask_libraries() -> dict[str, Any]:
 def _torch(probe: dict[str, Any]) -> Finding:
     if probe.get("torch"):
         return Finding(what="torch loads", found=probe["torch"], verdict="good")
+    if "slow" in probe:
+        return Finding(what="torch loads", found=probe["slow"], verdict="note", advice=_BUSY)
     fault = " ".join(str(probe.get("error", "")).split())[:200]
     return Finding(
         what="torch loads", found=fault or "no", verdict="missing", advice="install torch again; see the README"
@@ -188,6 +191,8 @@ def _gpu(probe: dict[str, Any]) -> Finding:
 
 
 def _threading(probe: dict[str, Any]) -> Finding:
+    if "slow" in probe:
+        return Finding(what="numba threads", found=probe["slow"], verdict="note", advice=_BUSY)
     layers = probe.get("layers") or []
     found = ", ".join(layers) or "none"
     if {"tbb", "omp"} & set(layers):

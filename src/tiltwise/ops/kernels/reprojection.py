@@ -7,11 +7,15 @@ from tiltwise.ops.kernels.back_projection import row_range
 
 
 @numba.njit(cache=True, inline="always", fastmath=True)
-def _scatter_rest_row(own, image, line, c, span, start, threshold):
+def _scatter_rest_row(own, image, line, c, span, start, threshold, lowest):
+    """Only voxels above threshold + lowest, the least that the tilt itself can have given, need be looked at."""
     first, last = span
+    floor = threshold + lowest
     slope_x, slope_y = np.float32(c[0, 0]), np.float32(c[1, 0])
     start_x, start_y = np.float32(start[0] + c[0, 0] * first), np.float32(start[1] + c[1, 0] * first)
     for i in range(last - first + 1):
+        if line[first + i] <= floor:
+            continue
         px, py = start_x + slope_x * np.float32(i), start_y + slope_y * np.float32(i)
         jx, jy = np.int32(px), np.int32(py)
         fx, fy = px - np.float32(jx), py - np.float32(jy)
@@ -32,8 +36,9 @@ def scatter_rest(volume, samples, coefficients, threshold, images):
     depth, height, width = volume.shape
     for t in numba.prange(images.shape[0]):
         c = coefficients[t]
+        lowest = np.float32(1.0001) * np.float32(min(samples[t].min(), 0.0))  # interpolation rounds
         for iz in range(depth):
             for iy in range(height):
                 first, last, column, row = row_range(c, iy, iz, images.shape[1:], width)
                 span, start = (first, last), (column, row)
-                _scatter_rest_row(samples[t], images[t], volume[iz, iy], c, span, start, np.float32(threshold))
+                _scatter_rest_row(samples[t], images[t], volume[iz, iy], c, span, start, np.float32(threshold), lowest)
