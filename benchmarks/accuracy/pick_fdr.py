@@ -90,13 +90,11 @@ def measure_field(number: int) -> dict:
     before = time.process_time()
     result = pick(tomogram, series, template(), None, None, params)
     seconds = time.process_time() - before
-    margins, lost = (np.array(result.quality[key]) for key in ("margins", "decoy_margins"))
-    contest = Competition(
-        place=np.concatenate([np.arange(len(margins)), np.full(len(lost), -1)]),
-        score=np.zeros(len(margins) + len(lost)),
-        margin=np.concatenate([margins, lost]),
-        decoys=result.quality["decoys"],
-    )
+    won, lost = (np.array(result.quality["contest"][key]).reshape(-1, 2) for key in ("won", "lost"))
+    score, margin = np.concatenate([won, lost]).T
+    place = np.concatenate([np.arange(len(won)), np.full(len(lost), -1)])
+    contest = Competition(place=place, score=score, margin=margin, decoys=result.quality["decoys"])
+    margins = np.array(result.quality["margins"])
     figures: dict = {"true": len(target.position), "seconds": seconds, "picks": {}, "good": {}}
     for rate in RATES:
         chosen = margins >= margin_threshold(contest, rate)

@@ -95,6 +95,7 @@ STAGES: tuple[Stage, ...] = (
         ("tomogram", "tilt_series", "reference?", "centres?", "shapes?"),
         ("particles",),
         "find particles by template, or on spheres, filaments, tubes, membranes",
+        version=2,
         given="tiltwise.stages.given:given_particles",
         given_takes=("given_particles", "tilt_series"),
     ),

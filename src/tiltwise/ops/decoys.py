@@ -29,6 +29,8 @@ _BANDS, _TURN = 3, 120.0
 """Shells that turn about one axis each, and by how many degrees from the inside of one to its outside."""
 _MOST_GAIN = 3.0
 """By which the amplitude of a Fourier shell is raised at most."""
+_SURE_RATE, _FEWEST_SURE = 0.01, 10
+"""Wins that are false at this rate, by the decoys, are sure; and how many must be to say what a target scores."""
 _FLANK = 0.5
 """Part of a neighbour's score below which a place within a diameter is its flank: balls half a diameter apart share
 0.31 of their volume, and a template laid on a particle's flank reached 0.35 of its score."""
@@ -147,14 +149,47 @@ def _on_flanks(position: np.ndarray, score: np.ndarray, distance: float) -> np.n
 def margin_threshold(competition: Competition, rate: float) -> float:
     """Least margin at which at most this rate of the places that the template wins are false; infinite if none is.
 
-    False ones are as many as the decoys win by that margin, over their number. Their margins fall off exponentially;
-    beyond those that were seen, the exponential of their mean is taken, so that rates finer than one in their number
-    can be told.
+    How many are false the decoys say (`_false_by_decoys`), and what scores too little to be a target
+    (`_false_by_score`) where there are wins to tell that by: those that are sure by the decoys, false at a rate of 1 %
+    at most.
     """
     won = np.sort(competition.margin[competition.place >= 0])[::-1]
-    lost = competition.margin[competition.place < 0]
-    tail = len(lost) * np.exp(-won / lost.mean()) if len(lost) else np.zeros_like(won)
-    counted = (lost[:, None] >= won).sum(0)
-    false = np.maximum(counted, tail) / competition.decoys
+    false = _false_by_decoys(competition, won)
+    sure = _least_margin(won, false, _SURE_RATE)
+    if (won >= sure).sum() >= _FEWEST_SURE:
+        false = np.maximum(false, _false_by_score(competition, won, sure))
+    return _least_margin(won, false, rate)
+
+
+def _least_margin(won: np.ndarray, false: np.ndarray, rate: float) -> float:
     good = np.flatnonzero(false <= rate * np.arange(1, len(won) + 1))
     return float(won[good[-1]]) if len(good) else math.inf
+
+
+def _false_by_decoys(competition: Competition, won: np.ndarray) -> np.ndarray:
+    """(win,) false wins by at least each margin: as many as the decoys win by it, over their number.
+
+    Their margins fall off exponentially; beyond those that were seen, the exponential of their mean is taken, so that
+    rates finer than one in their number can be told.
+    """
+    lost = competition.margin[competition.place < 0]
+    tail = len(lost) * np.exp(-won / lost.mean()) if len(lost) else np.zeros_like(won)
+    return np.maximum((lost[:, None] >= won).sum(0), tail) / competition.decoys
+
+
+def _false_by_score(competition: Competition, won: np.ndarray, sure: float) -> np.ndarray:
+    """(win,) false wins by at least each margin, of which those below half the median score of the sure ones are seen.
+
+    Other molecules are compact and dense as the template is, and where the field is full of them it may win more places
+    than any decoy: then the decoys say too little, and these wins themselves say how many are false. Some are weak
+    targets: so not more are counted than fall off exponentially from the median of their margins. Wins that score more
+    are left to the decoys.
+    """
+    wins = competition.place >= 0
+    least = np.median(competition.score[wins & (competition.margin >= sure)]) / 2
+    low = competition.margin[wins & (competition.score < least)]
+    high = competition.margin[~wins & (competition.score >= least)]
+    seen = (low[:, None] >= won).sum(0)
+    if len(low):
+        seen = np.minimum(seen, len(low) * 2 ** (-won / max(float(np.median(low)), 1e-6)))
+    return seen + (high[:, None] >= won).sum(0) / competition.decoys

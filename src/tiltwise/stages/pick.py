@@ -14,7 +14,7 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.ops import shape_particles
 from tiltwise.ops import spheres as sphere_ops
-from tiltwise.ops.decoys import compete, margin_threshold, twisted_decoy
+from tiltwise.ops.decoys import Competition, compete, margin_threshold, twisted_decoy
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.matching import TiltTransfer, tilt_amplitudes
 from tiltwise.ops.peaks import expected_above, keep_separate, noise_tail
@@ -52,7 +52,8 @@ class PickResult:
     """Best first; half_set is 0. Template: rotation of the best template, region -1. Spheres, tubes, membranes: the
     reference's z on the outward normal; filaments: along their direction; region the number of each."""
     quality: dict
-    """particles, scores; of a template margins, their threshold, decoys and decoy_margins; spheres [{x_A, y_A, z_A,
+    """particles, scores; of a template margins, their threshold, decoys, decoy_margins and contest,
+    score and margin of every place that the template won and that it lost; spheres [{x_A, y_A, z_A,
     radius_A, score, coverage}]; on_shape, the points on each filament, tube or membrane."""
 
 
@@ -133,10 +134,16 @@ def _pick_by_template(
         "threshold": threshold,
         "decoys": contest.decoys,
         "decoy_margins": contest.margin[decoy_won].tolist(),
+        "contest": {"won": _places(contest, ~decoy_won), "lost": _places(contest, decoy_won)},
         "notes": list(size_notes(reference, params.particle_diameter)),
         "spheres": [],
     }
     return PickResult(particles=particles, quality=quality)
+
+
+def _places(contest: Competition, chosen: np.ndarray) -> list[list[float]]:
+    """(place, 2) score and margin."""
+    return np.column_stack([contest.score, contest.margin])[chosen].tolist()
 
 
 def _decoy(level: Level, template: torch.Tensor, voxel_size: float, params: PickParams, number: int) -> torch.Tensor:
