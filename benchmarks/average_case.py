@@ -27,9 +27,9 @@ from tiltwise.data.volume import Volume
 from tiltwise.io.model import assembly_names, read_molecule
 from tiltwise.ops.filters import low_pass
 from tiltwise.ops.fsc import fourier_shell_correlation
-from tiltwise.ops.fsc_precision import crossing_with_range, independent_values
+from tiltwise.ops.maps.fsc_precision import crossing_with_range, independent_values
 from tiltwise.ops.masks import soft_mask_from_map
-from tiltwise.ops.pose_comparison import compare_poses, match_points, nearest_equivalent
+from tiltwise.ops.poses.comparison import compare_poses, match_points, nearest_equivalent
 from tiltwise.ops.symmetry import symmetry_order, symmetry_rotations
 from tiltwise.params.microscope import CameraParams, MicroscopeParams, MotionParams, SchemeParams
 from tiltwise.params.pick import PickParams
@@ -233,8 +233,8 @@ def measure(case: Case, known: Truth, result) -> dict:
 
 def compare_with_halves(known: Truth, maps: HalfMaps, scores: dict) -> dict:
     """Half maps (0.143) and FSC to truth (0.5) within the truth's mask, both averaged over shells that hold too few
-    independent values (ops/fsc_precision.py), with their 95 % ranges; `fsc_excess`, the mean over the shells down to
-    the former of C_ref = sqrt(2 FSC / (1 + FSC)) less the FSC to truth.
+    independent values (ops/maps/fsc_precision.py), with their 95 % ranges; `fsc_excess`, the mean over the shells down
+    to the former of C_ref = sqrt(2 FSC / (1 + FSC)) less the FSC to truth.
 
     Halves that share nothing but the signal let expect C_ref of the merged map: noise that they share would show as an
     excess.

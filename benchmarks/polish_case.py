@@ -27,9 +27,9 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.fsc import fourier_shell_correlation
 from tiltwise.ops.geometry import tilt_rotations
-from tiltwise.ops.half_sets import assign_half_sets
-from tiltwise.ops.masked_fsc import measure_masked_fsc
-from tiltwise.ops.pose_comparison import compare_poses
+from tiltwise.ops.maps.masked_fsc import measure_masked_fsc
+from tiltwise.ops.particles.half_sets import assign_half_sets
+from tiltwise.ops.poses.comparison import compare_poses
 from tiltwise.params.polish import PolishParams
 from tiltwise.params.session import SessionParams
 from tiltwise.project.threads import keep_freed_memory

@@ -12,10 +12,10 @@ import torch
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.fsc import first_crossing
-from tiltwise.ops.half_maps import accumulate_halves, maps_and_fsc, posed_particles
-from tiltwise.ops.particle_chunks import CropSettings, ImageSource, PosedParticles
-from tiltwise.ops.particle_images import TiltWeights
-from tiltwise.ops.references import half_map_fsc, sphere_mask
+from tiltwise.ops.particles.chunks import CropSettings, ImageSource, PosedParticles
+from tiltwise.ops.particles.half_maps import accumulate_halves, maps_and_fsc, posed_particles
+from tiltwise.ops.particles.images import TiltWeights
+from tiltwise.ops.particles.references import half_map_fsc, sphere_mask
 from tiltwise.params.scene import TargetParams
 from tiltwise.params.session import SessionParams
 from tiltwise.simulate.image_scene import image_scene

@@ -9,7 +9,7 @@ import torch
 
 from tiltwise.data.optics import Optics
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
-from tiltwise.ops.alignment_comparison import remove_gauge
+from tiltwise.ops.alignment.comparison import remove_gauge
 from tiltwise.ops.geometry import project_points, tilt_rotations
 from tiltwise.params.align import AlignParams
 from tiltwise.stages.align import align

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from shared_case import ABSENT, CASES, case_series, prepare
 
-from tiltwise.ops.image_cleaning import clean_images
-from tiltwise.ops.projection_matching import align_neighbours, prepare_level
+from tiltwise.ops.alignment.image_cleaning import clean_images
+from tiltwise.ops.alignment.projection_matching import align_neighbours, prepare_level
 
 __all__ = ["prepare", "run"]
 

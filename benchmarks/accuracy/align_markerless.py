@@ -17,7 +17,7 @@ import numpy as np
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.io.acquisition import read_acquisition
 from tiltwise.io.relion import read_tilt_series
-from tiltwise.ops.alignment_comparison import remove_gauge
+from tiltwise.ops.alignment.comparison import remove_gauge
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.params.align import AlignParams

@@ -8,12 +8,12 @@ import numpy as np
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.io.acquisition import read_acquisition
 from tiltwise.io.relion.tilt_series import read_tilt_series_set
-from tiltwise.ops.alignment_comparison import compare_alignments, kurtosis_ratio, remove_gauge
-from tiltwise.ops.beads import find_beads, track_beads
-from tiltwise.ops.bundle_adjustment import Freedom, Freedoms, adjust, triangulate
-from tiltwise.ops.bundle_system import BundleState
-from tiltwise.ops.image_cleaning import clean_images
-from tiltwise.ops.track_alignment import NOTHING, Tracks, held_out_residual
+from tiltwise.ops.alignment.beads import find_beads, track_beads
+from tiltwise.ops.alignment.bundle_adjustment import Freedom, Freedoms, adjust, triangulate
+from tiltwise.ops.alignment.bundle_system import BundleState
+from tiltwise.ops.alignment.comparison import compare_alignments, kurtosis_ratio, remove_gauge
+from tiltwise.ops.alignment.image_cleaning import clean_images
+from tiltwise.ops.alignment.track_alignment import NOTHING, Tracks, held_out_residual
 from tiltwise.params.align import AlignParams
 from tiltwise.stages.align import align
 

@@ -14,7 +14,7 @@ from shared_case import ABSENT, BOX, DIAMETER, anywhere, case_particles, case_re
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.volume import Volume
 from tiltwise.ops.masks import soft_mask_from_map
-from tiltwise.ops.pose_comparison import compare_poses
+from tiltwise.ops.poses.comparison import compare_poses
 from tiltwise.params.refine import RefineParams
 from tiltwise.project.threads import keep_freed_memory
 from tiltwise.stages.refine import refine

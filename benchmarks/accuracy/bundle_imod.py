@@ -15,8 +15,8 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.io.imod import read_tlt, read_xf
-from tiltwise.ops.bundle_adjustment import BundleFit, Freedom, Freedoms, adjust, triangulate
-from tiltwise.ops.bundle_system import BundleState, Observations, strains
+from tiltwise.ops.alignment.bundle_adjustment import BundleFit, Freedom, Freedoms, adjust, triangulate
+from tiltwise.ops.alignment.bundle_system import BundleState, Observations, strains
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "alignment_text" / "imod_bb"
 NAMES = ("BBa", "BBb")

@@ -17,7 +17,7 @@ from scipy.ndimage import map_coordinates, spline_filter
 from tiltwise.data.optics import Optics
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.io.movies import open_movie
-from tiltwise.ops.motion_model import displacement
+from tiltwise.ops.motion.model import displacement
 from tiltwise.params.motion import MotionParams
 from tiltwise.stages.motion import motion
 

@@ -19,9 +19,9 @@ import torch
 
 from tiltwise.data.errors import StageError
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.half_maps import weights_to_begin
-from tiltwise.ops.particle_chunks import ImageSource
-from tiltwise.ops.ring_measure import measure_rings, usable_tilts
+from tiltwise.ops.particles.chunks import ImageSource
+from tiltwise.ops.particles.half_maps import weights_to_begin
+from tiltwise.ops.thon_rings.measure import measure_rings, usable_tilts
 from tiltwise.params.defocus import DefocusParams
 from tiltwise.params.microscope import CameraParams, MicroscopeParams, MotionParams, SchemeParams
 from tiltwise.params.scene import IceParams, SceneParams

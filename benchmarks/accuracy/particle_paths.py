@@ -11,10 +11,10 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.data.optics import Optics
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
-from tiltwise.ops.geometry_blocks import see_particles
-from tiltwise.ops.pose_terms import PoseTerms
-from tiltwise.ops.trajectories import MODES, mode_deviations, trajectory_basis
-from tiltwise.ops.trajectory_refinement import MOTION, deal_tilts, motion_terms, path_length, try_widths
+from tiltwise.ops.particles.trajectories import MODES, mode_deviations, trajectory_basis
+from tiltwise.ops.polishing.geometry_blocks import see_particles
+from tiltwise.ops.polishing.trajectory_refinement import MOTION, deal_tilts, motion_terms, path_length, try_widths
+from tiltwise.ops.poses.terms import PoseTerms
 
 WIDTHS = (0.3, 0.6, 1.0, 2.0, 4.0)
 """Å, of the first mode."""

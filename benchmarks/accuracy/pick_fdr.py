@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from tiltwise.data.volume import Volume
-from tiltwise.ops.decoys import Competition, margin_threshold
 from tiltwise.ops.filters import low_pass
-from tiltwise.ops.pose_comparison import match_points
+from tiltwise.ops.picking.decoys import Competition, margin_threshold
+from tiltwise.ops.poses.comparison import match_points
 from tiltwise.params.microscope import CameraParams, MicroscopeParams, MotionParams, SchemeParams
 from tiltwise.params.pick import PickParams
 from tiltwise.params.reconstruct import ReconstructParams

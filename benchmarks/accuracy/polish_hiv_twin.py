@@ -24,9 +24,9 @@ from tiltwise.data.volume import Volume
 from tiltwise.io.model import read_atoms
 from tiltwise.io.relion import read_particles, read_tilt_series_set
 from tiltwise.ops.geometry import tilt_rotations
-from tiltwise.ops.half_sets import spatial_blocks
 from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.masks import soft_sphere
+from tiltwise.ops.particles.half_sets import spatial_blocks
 from tiltwise.params.microscope import MicroscopeParams, MotionParams
 from tiltwise.params.polish import PolishParams
 from tiltwise.params.presets import MICROSCOPES

@@ -18,7 +18,7 @@ import numpy as np
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.deformation import specimen_in_images
-from tiltwise.ops.half_maps import average_particles
+from tiltwise.ops.particles.half_maps import average_particles
 from tiltwise.params.polish import PolishParams
 from tiltwise.params.postprocess import PostprocessParams
 from tiltwise.project import store

@@ -1,7 +1,7 @@
 """The main job on two real HIV-1 tilt series (EMPIAR-10164): alignment against the published one, half-map FSC.
 
 Then the same picks once more without any symmetry (`c1_`): `c1_order` is the n of Cn that its average shows about an
-axis near z, `c1_share` what n-fold turns leave of all that varies about the axis (ops/rotational_symmetry.py), and
+axis near z, `c1_share` what n-fold turns leave of all that varies about the axis (ops/maps/rotational_symmetry.py), and
 `c1_correlation` that of the half maps with one of them turned by 60° or 30°, not at all, and on average over all turns.
 `model_` is the FSC with the atomic model that was built into the published map (0.5), within the map's mask and within
 the model's own.
@@ -20,11 +20,11 @@ from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.io.relion import read_particles
 from tiltwise.io.relion.tilt_series import read_tilt_series_set
-from tiltwise.ops.alignment_comparison import compare_alignments, kurtosis_ratio
-from tiltwise.ops.half_maps import average_particles
-from tiltwise.ops.half_sets import assign_half_sets, distinct_particles
+from tiltwise.ops.alignment.comparison import compare_alignments, kurtosis_ratio
 from tiltwise.ops.masks import soft_sphere
-from tiltwise.ops.references import half_map_fsc
+from tiltwise.ops.particles.half_maps import average_particles
+from tiltwise.ops.particles.half_sets import assign_half_sets, distinct_particles
+from tiltwise.ops.particles.references import half_map_fsc
 from tiltwise.params.refine import RefineParams
 from tiltwise.project import store
 from tiltwise.project.create import new_project

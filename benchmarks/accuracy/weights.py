@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tiltwise.ops.half_maps import measured_weights, weights_to_begin
-from tiltwise.ops.references import alignment_radius, alignment_reference
+from tiltwise.ops.particles.half_maps import measured_weights, weights_to_begin
+from tiltwise.ops.particles.references import alignment_radius, alignment_reference
 from tiltwise.params.microscope import CameraParams, MicroscopeParams, MotionParams, SchemeParams
 from tiltwise.params.scene import IceParams, SceneParams
 from tiltwise.params.session import SessionParams

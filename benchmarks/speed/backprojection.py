@@ -16,9 +16,9 @@ from shared_case import prepare as case_folder
 
 from tiltwise.ops.fourier import fourier_rescale
 from tiltwise.ops.geometry import tilt_rotations
-from tiltwise.ops.image_spectra import spectrum_grid
-from tiltwise.ops.slice_weights import slice_weight
-from tiltwise.ops.straight_projection import (
+from tiltwise.ops.tomogram.image_spectra import spectrum_grid
+from tiltwise.ops.tomogram.slice_weights import slice_weight
+from tiltwise.ops.tomogram.straight_projection import (
     gather,
     gather_plain,
     kernel_table,

@@ -30,14 +30,14 @@ from shared_case import (
 
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.half_maps import posed_particles
-from tiltwise.ops.particle_chunks import CropSettings, ImageSource, initial_weights, particle_chunks
-from tiltwise.ops.particle_images import ParticleImages
-from tiltwise.ops.pose_alignment import SearchGrid, search_grid
-from tiltwise.ops.pose_comparison import compare_poses
-from tiltwise.ops.pose_search import in_tomogram, particle_vectors, search_poses
-from tiltwise.ops.references import masked_reference, resampled_reference, sphere_mask
-from tiltwise.ops.slices import extract_slices, volume_spectrum
+from tiltwise.ops.particles.chunks import CropSettings, ImageSource, initial_weights, particle_chunks
+from tiltwise.ops.particles.half_maps import posed_particles
+from tiltwise.ops.particles.images import ParticleImages
+from tiltwise.ops.particles.references import masked_reference, resampled_reference, sphere_mask
+from tiltwise.ops.particles.slices import extract_slices, volume_spectrum
+from tiltwise.ops.poses.alignment import SearchGrid, search_grid
+from tiltwise.ops.poses.comparison import compare_poses
+from tiltwise.ops.poses.search import in_tomogram, particle_vectors, search_poses
 from tiltwise.params.refine import RefineParams
 from tiltwise.project.threads import keep_freed_memory
 from tiltwise.stages.refine import refine

@@ -8,7 +8,7 @@ from tiltwise.io.defects import read_defects
 from tiltwise.io.eer import group_frames
 from tiltwise.io.movies import EerReading, open_movie, read_gain
 from tiltwise.io.mrc import write_mrc
-from tiltwise.ops.defect_map import defective_pixels
+from tiltwise.ops.motion.defect_map import defective_pixels
 
 SHAPE = (5, 24, 32)
 

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from tiltwise.data.tilt_series import TiltGeometry
-from tiltwise.ops.beads import sphere_transform
+from tiltwise.ops.alignment.beads import sphere_transform
+from tiltwise.ops.alignment.image_cleaning import Frames
 from tiltwise.ops.geometry import project_points, tilt_rotations
-from tiltwise.ops.image_cleaning import Frames
 
 PIXEL, SIDE = 10.0, 256
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tiltwise.ops import filters
-from tiltwise.ops.sharpening import fit_b_factor, sharpen, shell_amplitude
+from tiltwise.ops.maps.sharpening import fit_b_factor, sharpen, shell_amplitude
 
 VOXEL = 2.0
 

@@ -7,7 +7,7 @@ import pytest
 from optical_bench import exact_series
 
 from tiltwise.ops.deformation import sample_displacement
-from tiltwise.ops.motion import frame_displacement
+from tiltwise.ops.motion.displacement import frame_displacement
 from tiltwise.params.microscope import FaultParams, MotionParams
 from tiltwise.simulate.disturbances import (
     Disturbances,

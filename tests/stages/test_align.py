@@ -12,7 +12,7 @@ from tiltwise.data.deformation import Deformation, SampleDeformation
 from tiltwise.data.errors import InputError, StageError
 from tiltwise.data.optics import Optics
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
-from tiltwise.ops.alignment_comparison import compare_alignments
+from tiltwise.ops.alignment.comparison import compare_alignments
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.geometry import project_points, tilt_rotations
 from tiltwise.params.align import AlignParams

@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.errors import InputError
 from tiltwise.data.volume import Volume
 from tiltwise.ops.filters import low_pass
-from tiltwise.ops.half_maps import average_particles
 from tiltwise.ops.masks import soft_sphere
+from tiltwise.ops.particles.half_maps import average_particles
 from tiltwise.params.classify import ClassifyParams
 from tiltwise.stages.classify import classify
 from tiltwise.stages.classify.halves import matching

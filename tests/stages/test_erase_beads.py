@@ -8,7 +8,7 @@ from test_reconstruct import series
 
 from tiltwise.data.errors import StageError
 from tiltwise.data.tilt_series import GoldBeads
-from tiltwise.ops.elongation import elongation
+from tiltwise.ops.tomogram.elongation import elongation
 from tiltwise.params.reconstruct import ReconstructParams
 from tiltwise.stages.reconstruct import reconstruct
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from particle_scene import DIAMETER, PIXEL, SIZE, reference, scene
 
-from tiltwise.ops.exposure_record import exposure_record
-from tiltwise.ops.exposure_weights import published_weights
-from tiltwise.ops.half_maps import (
+from tiltwise.ops.particles.chunks import CropSettings, ImageSource, particle_chunks
+from tiltwise.ops.particles.exposure_record import exposure_record
+from tiltwise.ops.particles.exposure_weights import published_weights
+from tiltwise.ops.particles.half_maps import (
     accumulate_halves,
     maps_and_fsc,
     measured_curves,
@@ -18,11 +19,10 @@ from tiltwise.ops.half_maps import (
     posed_particles,
     weights_to_begin,
 )
-from tiltwise.ops.particle_chunks import CropSettings, ImageSource, particle_chunks
-from tiltwise.ops.particle_images import critical_decay
-from tiltwise.ops.references import sphere_mask
-from tiltwise.ops.slices import volume_spectrum
-from tiltwise.ops.tilt_weights import agreement_sums
+from tiltwise.ops.particles.images import critical_decay
+from tiltwise.ops.particles.references import sphere_mask
+from tiltwise.ops.particles.slices import volume_spectrum
+from tiltwise.ops.particles.tilt_weights import agreement_sums
 
 BOX, RADIUS = 32, 12
 SETTINGS = CropSettings(box_size=BOX, pixel_size=PIXEL, particle_radius=DIAMETER / 2, device="cpu")

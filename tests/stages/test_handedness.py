@@ -8,10 +8,10 @@ import pytest
 from particle_scene import DIAMETER, PIXEL, reference
 from scipy.spatial.transform import Rotation
 
-from tiltwise.ops.half_maps import posed_particles
-from tiltwise.ops.handedness import decide_handedness, handedness_evidence
-from tiltwise.ops.particle_chunks import CropSettings, ImageSource, initial_weights
-from tiltwise.ops.references import resampled_reference
+from tiltwise.ops.particles.chunks import CropSettings, ImageSource, initial_weights
+from tiltwise.ops.particles.half_maps import posed_particles
+from tiltwise.ops.particles.references import resampled_reference
+from tiltwise.ops.polishing.handedness import decide_handedness, handedness_evidence
 
 BOX, RESOLUTION = 32, 20.0
 
@@ -46,9 +46,9 @@ def test_particles_tell_the_hand(hand):
 
 def _scale(source, particles, first, weights):
     """Factor of the reference that explains the images best with no hand assumed."""
-    from tiltwise.ops.particle_chunks import particle_chunks
-    from tiltwise.ops.slices import volume_spectrum
-    from tiltwise.ops.tilt_weights import agreement_sums, amplitude_ratio
+    from tiltwise.ops.particles.chunks import particle_chunks
+    from tiltwise.ops.particles.slices import volume_spectrum
+    from tiltwise.ops.particles.tilt_weights import agreement_sums, amplitude_ratio
 
     grid, total = volume_spectrum(first, source.settings.radius_of(RESOLUTION) + 1), None
     for _, _, index, images in particle_chunks(source, particles, weights=weights, resolution=RESOLUTION):

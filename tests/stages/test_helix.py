@@ -11,7 +11,7 @@ from particle_scene import DIAMETER, PIXEL
 from scipy.spatial.transform import Rotation
 
 from tiltwise.ops.fsc import fourier_shell_correlation
-from tiltwise.ops.half_maps import average_particles
+from tiltwise.ops.particles.half_maps import average_particles
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
 from test_symmetry import RISE, TWIST, helix_blobs, helix_map  # noqa: E402

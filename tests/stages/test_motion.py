@@ -14,7 +14,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.optics import Optics
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
 from tiltwise.io.movies import open_movie
-from tiltwise.ops.gain import orient
+from tiltwise.ops.motion.gain import orient
 from tiltwise.params.motion import MotionParams
 from tiltwise.stages.motion import motion
 

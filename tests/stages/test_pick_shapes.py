@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.errors import InputError, StageError
 from tiltwise.data.shapes import Shapes
 from tiltwise.data.volume import Volume
-from tiltwise.ops.half_sets import assign_half_sets
-from tiltwise.ops.pose_alignment import search_grid
-from tiltwise.ops.shape_particles import on_tubes
+from tiltwise.ops.particles.half_sets import assign_half_sets
+from tiltwise.ops.picking.shape_particles import on_tubes
+from tiltwise.ops.poses.alignment import search_grid
 from tiltwise.params.pick import PickParams
 from tiltwise.stages.pick import pick
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.errors import InputError
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.geometry import tilt_rotations
-from tiltwise.ops.half_sets import assign_half_sets
+from tiltwise.ops.particles.half_sets import assign_half_sets
 from tiltwise.params.polish import PolishParams
 from tiltwise.stages.polish import polish
 

@@ -7,9 +7,9 @@ import pytest
 from particle_scene import DIAMETER, project_blobs, scene, with_noise
 
 from tiltwise.io.relion import read_particles, write_particles
-from tiltwise.ops.half_maps import average_particles
-from tiltwise.ops.trajectories import mode_deviations, trajectory_basis
-from tiltwise.ops.trajectory_refinement import path_length
+from tiltwise.ops.particles.half_maps import average_particles
+from tiltwise.ops.particles.trajectories import mode_deviations, trajectory_basis
+from tiltwise.ops.polishing.trajectory_refinement import path_length
 from tiltwise.params.polish import PolishParams
 from tiltwise.project import store
 from tiltwise.stages.polish import polish

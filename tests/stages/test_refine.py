@@ -12,10 +12,10 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.errors import InputError
 from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.ops.fsc import first_crossing
-from tiltwise.ops.half_maps import accumulate_halves, average_particles, posed_particles
-from tiltwise.ops.half_sets import assign_half_sets
-from tiltwise.ops.particle_chunks import CropSettings, ImageSource, initial_weights
-from tiltwise.ops.references import half_map_fsc, size_notes, sphere_mask
+from tiltwise.ops.particles.chunks import CropSettings, ImageSource, initial_weights
+from tiltwise.ops.particles.half_maps import accumulate_halves, average_particles, posed_particles
+from tiltwise.ops.particles.half_sets import assign_half_sets
+from tiltwise.ops.particles.references import half_map_fsc, size_notes, sphere_mask
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine import refine
 

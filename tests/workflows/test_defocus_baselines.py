@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tiltwise.ops.ring_measure import measure_rings, usable_tilts
-from tiltwise.ops.ring_model import patch_depth
+from tiltwise.ops.thon_rings.measure import measure_rings, usable_tilts
+from tiltwise.ops.thon_rings.model import patch_depth
 from tiltwise.params.defocus import DefocusParams
 from tiltwise.params.simulate import ErrorParams, SimulateParams, SpecimenParams
 from tiltwise.simulate.acquisition import Scheme, acquire

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.half_maps import average_particles
+from tiltwise.ops.particles.half_maps import average_particles
 from tiltwise.project import store
 from tiltwise.project.create import new_project
 from tiltwise.project.graph import items_of

@@ -17,8 +17,8 @@ from tiltwise.io.relion import TomogramFile, read_optimisation_set, read_particl
 from tiltwise.io.star import read_star
 from tiltwise.ops.ctf import ctf_phase
 from tiltwise.ops.fsc import fourier_shell_correlation
-from tiltwise.ops.half_maps import average_particles
-from tiltwise.ops.particle_stacks import relion_stack
+from tiltwise.ops.particles.half_maps import average_particles
+from tiltwise.ops.particles.stacks import relion_stack
 from tiltwise.workflows import particle_stacks
 from tiltwise.workflows.particle_stacks import export_relion
 

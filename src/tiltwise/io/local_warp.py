@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tiltwise.data.deformation import ImageWarp
-from tiltwise.ops.motion_model import bspline_basis
+from tiltwise.ops.motion.model import bspline_basis
 
 _INTERVALS = (2, 4, 8, 12, 16, 24, 32)
 """Tried in turn along the longer and the shorter side alike."""

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from tiltwise.data.deformation import ImageWarp
-from tiltwise.ops.motion_model import bspline_basis
+from tiltwise.ops.motion.model import bspline_basis
 
 NODES = (2, 3, 5, 9, 17, 33)
 """Along each side of a movement grid that is written, the first that is exact enough, or the last."""

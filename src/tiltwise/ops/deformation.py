@@ -6,7 +6,7 @@ from scipy.interpolate import CubicSpline
 from tiltwise.data.deformation import Deformation, ImageWarp, SampleDeformation
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.geometry import tilt_rotations
-from tiltwise.ops.motion_model import bspline_basis
+from tiltwise.ops.motion.model import bspline_basis
 
 
 def sample_monomials(position: np.ndarray, scale: float) -> np.ndarray:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tiltwise.ops.elongation import elongation, missing_wedge_fraction
+from tiltwise.ops.tomogram.elongation import elongation, missing_wedge_fraction
 from tiltwise.params.plan import PlanParams
 from tiltwise.plan import geometry
 from tiltwise.plan.dose import critical, information_fraction, optimum_exposure

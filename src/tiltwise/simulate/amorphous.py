@@ -17,7 +17,7 @@ from scipy.fft import next_fast_len
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import electron_wavelength
 from tiltwise.ops.fourier import frequency_norm
-from tiltwise.ops.motion import frame_displacement
+from tiltwise.ops.motion.displacement import frame_displacement
 from tiltwise.params.microscope import MicroscopeParams
 from tiltwise.simulate.bodies import frame_amplitude, shift_factor
 from tiltwise.simulate.disturbances import Disturbances

@@ -20,7 +20,7 @@ from tiltwise.ops.deformation import sample_displacement
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.fourier import crop_spectrum, frequency_grid_2d
 from tiltwise.ops.geometry import project_points, tilt_rotations
-from tiltwise.ops.motion import frame_displacement
+from tiltwise.ops.motion.displacement import frame_displacement
 from tiltwise.ops.point_projection import project_points_to_slabs
 from tiltwise.params.microscope import MicroscopeParams
 from tiltwise.simulate.disturbances import Disturbances

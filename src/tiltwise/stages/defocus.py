@@ -2,7 +2,7 @@
 
 The geometry is fixed by the alignment: each patch lies at the depth of the specimen plane there, and
 defocus(patch, i) = defocus_i + h · depth. The power spectra are compared with the rings by Whittle's likelihood, so
-that standard errors, and the evidence for h = +1 against -1, mean what they say. Model: ops.ring_model.
+that standard errors, and the evidence for h = +1 against -1, mean what they say. Model: ops.thon_rings.model.
 """
 
 import math
@@ -16,12 +16,12 @@ from tiltwise.data.optics import Ctf
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import ctf_phase
-from tiltwise.ops.ring_fit import fit_rings
-from tiltwise.ops.ring_measure import measure_rings, usable_tilts
-from tiltwise.ops.ring_model import RingSpectra
-from tiltwise.ops.ring_prior import BELIEVED, DRIFT, RingFit, RingPrior
-from tiltwise.ops.ring_report import fit_resolution, tilt_corrected_curves
-from tiltwise.ops.ring_search import RingSearch, search_series
+from tiltwise.ops.thon_rings.fit import fit_rings
+from tiltwise.ops.thon_rings.measure import measure_rings, usable_tilts
+from tiltwise.ops.thon_rings.model import RingSpectra
+from tiltwise.ops.thon_rings.prior import BELIEVED, DRIFT, RingFit, RingPrior
+from tiltwise.ops.thon_rings.report import fit_resolution, tilt_corrected_curves
+from tiltwise.ops.thon_rings.search import RingSearch, search_series
 from tiltwise.params.defocus import DefocusParams
 
 _SIGNIFICANT = 7.0  # standard deviations; noise, whose defocus the search is free to choose, reaches 4

@@ -12,15 +12,14 @@ from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.shapes import Shapes
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
-from tiltwise.ops import shape_particles
-from tiltwise.ops import spheres as sphere_ops
-from tiltwise.ops.decoys import Competition, compete, margin_threshold, twisted_decoy
 from tiltwise.ops.geometry import tilt_rotations
-from tiltwise.ops.matching import TiltTransfer, tilt_amplitudes
+from tiltwise.ops.particles.references import size_notes
 from tiltwise.ops.peaks import expected_above, keep_separate, noise_tail
-from tiltwise.ops.projection import tilt_widths
-from tiltwise.ops.references import size_notes
-from tiltwise.ops.template_search import (
+from tiltwise.ops.picking import shape_particles
+from tiltwise.ops.picking import spheres as sphere_ops
+from tiltwise.ops.picking.decoys import Competition, compete, margin_threshold, twisted_decoy
+from tiltwise.ops.picking.matching import TiltTransfer, tilt_amplitudes
+from tiltwise.ops.picking.template_search import (
     Hits,
     Level,
     candidates,
@@ -31,6 +30,7 @@ from tiltwise.ops.template_search import (
     scout,
     shrink_volume,
 )
+from tiltwise.ops.projection import tilt_widths
 from tiltwise.params.pick import PickParams
 
 _CLIP = 5.0

@@ -11,20 +11,20 @@ from tiltwise.data.errors import StageError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.volume import Volume
-from tiltwise.ops.conical_fsc import conical_fsc, directional_resolution
 from tiltwise.ops.filters import low_pass, radial_filter
 from tiltwise.ops.fsc import correct_for_mask
-from tiltwise.ops.fsc_precision import independent_values
-from tiltwise.ops.local_resolution import measure_local_resolution
-from tiltwise.ops.masked_fsc import (
+from tiltwise.ops.maps.conical_fsc import conical_fsc, directional_resolution
+from tiltwise.ops.maps.fsc_precision import independent_values
+from tiltwise.ops.maps.local_resolution import measure_local_resolution
+from tiltwise.ops.maps.masked_fsc import (
     RESOLUTION_THRESHOLD,
     MaskedFsc,
     measure_masked_fsc,
     reference_correlation,
     unmasked_resolution,
 )
+from tiltwise.ops.maps.sharpening import GuinierFit, fit_b_factor, sharpen, shell_amplitude
 from tiltwise.ops.masks import largest_body, soft_mask, soft_sphere
-from tiltwise.ops.sharpening import GuinierFit, fit_b_factor, sharpen, shell_amplitude
 from tiltwise.ops.symmetry import symmetry_order
 from tiltwise.params.postprocess import PostprocessParams
 
@@ -53,10 +53,10 @@ def postprocess(
     """Mask, FSC with phase randomisation (Chen et al. 2013), FSC weighting and sharpening (Rosenthal & Henderson 2003).
 
     The resolution is where the corrected FSC first falls below 0.143, averaged over shells where single ones hold too
-    few independent values to tell, and stands with its 95 % range (ops/fsc_precision.py). Weights are
+    few independent values to tell, and stands with its 95 % range (ops/maps/fsc_precision.py). Weights are
     sqrt(2 FSC / (1 + FSC)) of the corrected FSC. No B-factor is applied where none can be fitted; the notes say so.
-    Resolution by direction is that of cones (ops/conical_fsc.py), corrected for the mask alike; local resolution needs
-    no mask (ops/local_resolution.py).
+    Resolution by direction is that of cones (ops/maps/conical_fsc.py), corrected for the mask alike; local resolution
+    needs no mask (ops/maps/local_resolution.py).
     Raises StageError for halves that are not two finite cubes of one size.
     """
     half1, half2, voxel_size = _checked_halves(half_maps, device)

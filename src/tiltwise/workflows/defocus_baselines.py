@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from tiltwise.ops.geometry import rotate_about_y, rotate_about_z
-from tiltwise.ops.ring_fit import fit_rings
-from tiltwise.ops.ring_model import RingSpectra, depth_spread_loss
-from tiltwise.ops.ring_prior import BELIEVED, RingPrior
-from tiltwise.ops.ring_search import score_defocus, search_series
-from tiltwise.ops.spectra import patch_spread
+from tiltwise.ops.thon_rings.fit import fit_rings
+from tiltwise.ops.thon_rings.model import RingSpectra, depth_spread_loss
+from tiltwise.ops.thon_rings.prior import BELIEVED, RingPrior
+from tiltwise.ops.thon_rings.search import score_defocus, search_series
+from tiltwise.ops.thon_rings.spectra import patch_spread
 from tiltwise.params.defocus import DefocusParams
 
 _HELD = replace(BELIEVED, slope_sd=1e-5)

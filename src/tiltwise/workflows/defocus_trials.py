@@ -9,7 +9,7 @@ import numpy as np
 
 from tiltwise.data.errors import StageError
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.ring_measure import measure_rings, usable_tilts
+from tiltwise.ops.thon_rings.measure import measure_rings, usable_tilts
 from tiltwise.params.defocus import DefocusParams
 from tiltwise.params.simulate import ErrorParams, SimulateParams, SpecimenParams
 from tiltwise.simulate.acquisition import Scheme, acquire

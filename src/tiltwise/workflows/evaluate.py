@@ -10,10 +10,10 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.alignment_comparison import compare_alignments
+from tiltwise.ops.alignment.comparison import compare_alignments
 from tiltwise.ops.geometry import tilt_rotations
-from tiltwise.ops.pose_comparison import PoseErrors, compare_poses, match_points, tomogram_motion
-from tiltwise.ops.superpose import RigidMotion
+from tiltwise.ops.maps.superpose import RigidMotion
+from tiltwise.ops.poses.comparison import PoseErrors, compare_poses, match_points, tomogram_motion
 from tiltwise.project import store
 from tiltwise.project.layout import check_project
 from tiltwise.project.records import read_record

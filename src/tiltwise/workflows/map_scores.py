@@ -13,8 +13,8 @@ from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.ops.fsc import first_crossing, fourier_shell_correlation
-from tiltwise.ops.half_maps import average_particles
-from tiltwise.ops.superpose import RigidMotion, move_map, superpose
+from tiltwise.ops.maps.superpose import RigidMotion, move_map, superpose
+from tiltwise.ops.particles.half_maps import average_particles
 from tiltwise.workflows.simulation import Truth
 
 _THRESHOLD = 0.5

@@ -23,11 +23,11 @@ from tiltwise.data.volume import Volume
 from tiltwise.io.model import read_molecule
 from tiltwise.ops.filters import low_pass
 from tiltwise.ops.fsc import first_crossing, fourier_shell_correlation
-from tiltwise.ops.fsc_precision import crossing_with_range
-from tiltwise.ops.global_superpose import search_motions
-from tiltwise.ops.masked_fsc import MaskedFsc, measure_masked_fsc, reference_correlation
+from tiltwise.ops.maps.fsc_precision import crossing_with_range
+from tiltwise.ops.maps.global_superpose import search_motions
+from tiltwise.ops.maps.masked_fsc import MaskedFsc, measure_masked_fsc, reference_correlation
+from tiltwise.ops.maps.superpose import RigidMotion, move_map, superpose
 from tiltwise.ops.masks import soft_mask_from_map
-from tiltwise.ops.superpose import RigidMotion, move_map, superpose
 from tiltwise.ops.symmetry import symmetry_order
 from tiltwise.project import store
 from tiltwise.project.commit import write_file

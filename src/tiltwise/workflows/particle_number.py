@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from tiltwise.data.progress import Progress, no_progress
-from tiltwise.ops.half_maps import average_posed, posed_particles
-from tiltwise.ops.masked_fsc import measure_masked_fsc
-from tiltwise.ops.particle_chunks import CropSettings, ImageSource, PosedParticles
+from tiltwise.ops.maps.masked_fsc import measure_masked_fsc
+from tiltwise.ops.particles.chunks import CropSettings, ImageSource, PosedParticles
+from tiltwise.ops.particles.half_maps import average_posed, posed_particles
 from tiltwise.ops.symmetry import symmetry_order
 from tiltwise.project import store
 from tiltwise.project.commit import write_file

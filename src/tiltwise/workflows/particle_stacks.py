@@ -17,8 +17,8 @@ from tiltwise.io.relion import (
     write_particles,
     write_tilt_series_set,
 )
-from tiltwise.ops.particle_images import normalised_images
-from tiltwise.ops.particle_stacks import relion_stack
+from tiltwise.ops.particles.images import normalised_images
+from tiltwise.ops.particles.stacks import relion_stack
 from tiltwise.project import store
 from tiltwise.project.particle_exchange import newest_particles, tomogram_grid
 from tiltwise.project.relion_files import OPTIMISATION, PARTICLES, TOMOGRAMS, newest

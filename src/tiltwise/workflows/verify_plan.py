@@ -20,12 +20,12 @@ from tiltwise.data.optics import Ctf, Optics
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
-from tiltwise.ops.averaging import Accumulator, accumulate, average_map, empty_accumulator, merge
 from tiltwise.ops.fsc import fourier_shell_correlation, hermitian_weight, shell_index, shell_sums
-from tiltwise.ops.half_maps import maps_and_fsc, posed_particles
-from tiltwise.ops.particle_chunks import CropSettings, ImageSource, initial_weights, particle_chunks
-from tiltwise.ops.particle_images import TiltWeights
-from tiltwise.ops.references import masked_reference, smoothed, sphere_mask
+from tiltwise.ops.particles.averaging import Accumulator, accumulate, average_map, empty_accumulator, merge
+from tiltwise.ops.particles.chunks import CropSettings, ImageSource, initial_weights, particle_chunks
+from tiltwise.ops.particles.half_maps import maps_and_fsc, posed_particles
+from tiltwise.ops.particles.images import TiltWeights
+from tiltwise.ops.particles.references import masked_reference, smoothed, sphere_mask
 from tiltwise.params.plan import PlanParams
 from tiltwise.params.simulate import ErrorParams, SimulateParams, SpecimenParams
 from tiltwise.plan import make_plan

@@ -35,7 +35,7 @@ _FILES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StackFiles:
-    """The 2D stacks of particles, times the CTF (`ops.particle_stacks`), as particles.star lists them."""
+    """The 2D stacks of particles, times the CTF (`ops.particles.stacks`), as particles.star lists them."""
 
     names: tuple[str, ...]
     """(particle,) file of each, relative to RELION's folder."""

@@ -1,4 +1,5 @@
-"""Shell means and the Wiener division of an accumulator: kernels of ops/averaging.py, with their twins there."""
+"""Shell means and the Wiener division of an accumulator: kernels of ops/particles/averaging.py, with their twins
+there."""
 
 import numba
 import numpy as np

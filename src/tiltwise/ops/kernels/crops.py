@@ -1,4 +1,4 @@
-"""Windows cut from an image, and points read off their spectra, compiled; plain twins in ops/particle_images.py."""
+"""Windows cut from an image, and points read off their spectra, compiled; plain twins in ops/particles/images.py."""
 
 import numba
 import numpy as np

@@ -1,4 +1,5 @@
-"""Log likelihood of images over a grid of defocus: kernel of ops/defocus_on_images.py, beside its plain twin there."""
+"""Log likelihood of images over a grid of defocus: kernel of ops/polishing/defocus_on_images.py, beside its plain twin
+there."""
 
 import numba
 import numpy as np

@@ -1,9 +1,9 @@
-"""Agreement of particle images with slices of a reference, and its derivatives: kernel of ops/pose_refinement.py."""
+"""Agreement of particle images with slices of a reference, and its derivatives: kernel of ops/poses/refinement.py."""
 
 import numba
 import numpy as np
 
-TERMS = 22  # per particle and tilt: see ops/pose_refinement.py, slice_terms
+TERMS = 22  # per particle and tilt: see ops/poses/refinement.py, slice_terms
 
 
 @numba.njit(inline="always")

@@ -1,4 +1,5 @@
-"""Reprojection of a thresholded volume without the tilt's own share, for CPUs (plain twin in ops/reprojection.py)."""
+"""Reprojection of a thresholded volume without the tilt's own share, for CPUs (plain twin in
+ops/alignment/reprojection.py)."""
 
 import numba
 import numpy as np

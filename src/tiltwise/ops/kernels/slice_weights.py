@@ -1,4 +1,5 @@
-"""Sums over the tilts whose central slices overlap at a frequency, for CPUs; plain twin in ops/slice_weights.py."""
+"""Sums over the tilts whose central slices overlap at a frequency, for CPUs; plain twin in
+ops/tomogram/slice_weights.py."""
 
 import numba
 import numpy as np

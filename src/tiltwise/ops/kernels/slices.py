@@ -1,4 +1,5 @@
-"""Slices through an oversampled spectrum, on the CPU: the numba kernels beside the plain functions of ops/slices.py.
+"""Slices through an oversampled spectrum, on the CPU: the numba kernels beside the plain functions of
+ops/particles/slices.py.
 
 A grid is (2r + 3, 2r + 3, r + 2) over z, y, x with the origin at (r + 1, r + 1, 0) and x >= 0; the other half is the
 conjugate of its mirror image. Sums run in a fixed order: the same input gives the same bits for any number of threads.

@@ -1,5 +1,5 @@
-"""Power of complex spectra gathered into bins, and the pattern of Thon rings; plain twins in `ops.spectra` and
-`ops.ring_model`."""
+"""Power of complex spectra gathered into bins, and the pattern of Thon rings; plain twins in `ops.thon_rings.spectra`
+and `ops.thon_rings.model`."""
 
 import math
 

@@ -3,7 +3,7 @@
 Samples (column, row) are a store of planes, one for each tilt and level of depth, rows contiguous. A voxel meets tilt t
 at column c0 x + c1 z + c2 and row y + s (z - zc) + margin: for one (z, x) the columns, the weights and the level are
 the same for a whole block of y, so that the inner loop is two contiguous multiply-adds and no gather. The plain torch
-twins in ops/straight_projection.py say what is computed; tests hold the two together.
+twins in ops/tomogram/straight_projection.py say what is computed; tests hold the two together.
 """
 
 import math

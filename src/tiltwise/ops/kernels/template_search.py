@@ -1,4 +1,4 @@
-"""Scores of templates at voxels and their neighbours, compiled; the plain twin is in ops/template_search.py."""
+"""Scores of templates at voxels and their neighbours, compiled; the plain twin is in ops/picking/template_search.py."""
 
 import numba
 import numpy as np

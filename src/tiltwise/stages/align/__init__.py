@@ -8,13 +8,13 @@ import numpy as np
 from tiltwise.data.errors import StageError
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import GoldBeads, TiltGeometry, TiltSeries
-from tiltwise.ops.bead_alignment import align_to_beads
-from tiltwise.ops.beads import find_beads, measure_bead_diameter
-from tiltwise.ops.image_cleaning import clean_images
-from tiltwise.ops.patch_alignment import align_to_patches
-from tiltwise.ops.tilt_faults import TiltScores, score_tilts
-from tiltwise.ops.track_alignment import TrackAlignment, place_points
-from tiltwise.ops.track_deformation import TrackDeformation, deform_to_tracks
+from tiltwise.ops.alignment.bead_alignment import align_to_beads
+from tiltwise.ops.alignment.beads import find_beads, measure_bead_diameter
+from tiltwise.ops.alignment.image_cleaning import clean_images
+from tiltwise.ops.alignment.patch_alignment import align_to_patches
+from tiltwise.ops.alignment.tilt_faults import TiltScores, score_tilts
+from tiltwise.ops.alignment.track_alignment import TrackAlignment, place_points
+from tiltwise.ops.alignment.track_deformation import TrackDeformation, deform_to_tracks
 from tiltwise.params.align import AlignParams
 from tiltwise.stages.align.levelling import level_specimen, slab_figures
 from tiltwise.stages.align.markerless import MatchedSeries, exclude_tilts, match_series

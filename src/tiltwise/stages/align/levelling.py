@@ -3,8 +3,8 @@
 import numpy as np
 
 from tiltwise.data.tilt_series import TiltGeometry
-from tiltwise.ops.projection_matching import dense_part, prepare_level
-from tiltwise.ops.specimen_slab import STEEPEST, Slab, find_slab, level_slab
+from tiltwise.ops.alignment.projection_matching import dense_part, prepare_level
+from tiltwise.ops.alignment.specimen_slab import STEEPEST, Slab, find_slab, level_slab
 from tiltwise.params.align import AlignParams
 from tiltwise.stages.align.markerless import MatchedSeries
 

@@ -7,8 +7,8 @@ import numpy as np
 from tiltwise.data.errors import InputError, StageError
 from tiltwise.data.progress import Progress
 from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
-from tiltwise.ops.image_cleaning import SAMPLES, Frames, clean_images, find_faults
-from tiltwise.ops.projection_matching import (
+from tiltwise.ops.alignment.image_cleaning import SAMPLES, Frames, clean_images, find_faults
+from tiltwise.ops.alignment.projection_matching import (
     Alignment,
     Level,
     align_neighbours,

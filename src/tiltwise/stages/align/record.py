@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.alignment.projection_matching import Alignment
+from tiltwise.ops.alignment.tilt_faults import TiltScores
+from tiltwise.ops.alignment.track_alignment import TrackAlignment
+from tiltwise.ops.alignment.track_deformation import TrackDeformation
 from tiltwise.ops.deformation import specimen_in_images
-from tiltwise.ops.projection_matching import Alignment
-from tiltwise.ops.tilt_faults import TiltScores
-from tiltwise.ops.track_alignment import TrackAlignment
-from tiltwise.ops.track_deformation import TrackDeformation
 
 _ARROWS = 9
 """Places along each side at which a deformation is recorded."""

@@ -9,8 +9,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from tiltwise.data.progress import Progress
-from tiltwise.ops.class_averages import FoldSums
-from tiltwise.ops.class_likelihood import (
+from tiltwise.ops.classes.averages import FoldSums
+from tiltwise.ops.classes.likelihood import (
     ClassAgreement,
     ClassReferences,
     Mixture,
@@ -20,7 +20,7 @@ from tiltwise.ops.class_likelihood import (
     posterior_under,
     ranked_posterior,
 )
-from tiltwise.ops.particle_images import TiltWeights
+from tiltwise.ops.particles.images import TiltWeights
 from tiltwise.params.classify import ClassifyParams
 from tiltwise.stages.classify.iteration import (
     ClassPoses,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tiltwise.ops.class_averages import FoldSums, accumulate_classes, empty_sums, references_of
-from tiltwise.ops.class_likelihood import ClassAgreement, ClassReferences, Mixture, class_agreement, class_spectrum
-from tiltwise.ops.pose_refinement import refine_poses
+from tiltwise.ops.classes.averages import FoldSums, accumulate_classes, empty_sums, references_of
+from tiltwise.ops.classes.likelihood import ClassAgreement, ClassReferences, Mixture, class_agreement, class_spectrum
+from tiltwise.ops.poses.refinement import refine_poses
 from tiltwise.params.classify import ClassifyParams
 from tiltwise.stages.classify.setup import FOLDS, Band, Setup
 

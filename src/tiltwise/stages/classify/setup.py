@@ -10,14 +10,14 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
-from tiltwise.ops.half_maps import posed_particles
-from tiltwise.ops.half_sets import assign_half_sets
 from tiltwise.ops.interpolate import centred_points, sample_volume
-from tiltwise.ops.particle_chunks import CropSettings, ImageSource, PosedParticles, particle_chunks
-from tiltwise.ops.particle_images import ParticleImages, TiltWeights, on_grid
-from tiltwise.ops.particle_setup import check_particles, good_box_size
-from tiltwise.ops.references import sphere_mask
-from tiltwise.ops.slices import band_points
+from tiltwise.ops.particles.chunks import CropSettings, ImageSource, PosedParticles, particle_chunks
+from tiltwise.ops.particles.half_maps import posed_particles
+from tiltwise.ops.particles.half_sets import assign_half_sets
+from tiltwise.ops.particles.images import ParticleImages, TiltWeights, on_grid
+from tiltwise.ops.particles.references import sphere_mask
+from tiltwise.ops.particles.setup import check_particles, good_box_size
+from tiltwise.ops.particles.slices import band_points
 from tiltwise.params.classify import ClassifyParams
 
 FOLDS = 4

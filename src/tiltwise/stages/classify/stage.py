@@ -13,11 +13,11 @@ from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
-from tiltwise.ops.class_averages import accumulate_classes, empty_sums
+from tiltwise.ops.classes.averages import accumulate_classes, empty_sums
 from tiltwise.ops.fsc import first_crossing
-from tiltwise.ops.half_maps import consensus_weights, maps_and_fsc
-from tiltwise.ops.particle_chunks import particle_chunks
-from tiltwise.ops.particle_images import TiltWeights
+from tiltwise.ops.particles.chunks import particle_chunks
+from tiltwise.ops.particles.half_maps import consensus_weights, maps_and_fsc
+from tiltwise.ops.particles.images import TiltWeights
 from tiltwise.params.classify import ClassifyParams
 from tiltwise.stages.classify.halves import (
     Assignment,
@@ -56,7 +56,7 @@ def classify(
 
     focus (box, box, box) bounds the region where classes may differ, the sphere if none. Each half of the particles
     finds its classes for itself, then the halves tell each other; only classes that this confirms are refined together.
-    No particle is ever compared with a reference that it is in. Equations: ops/class_likelihood.py. Raises InputError
+    No particle is ever compared with a reference that it is in. Equations: ops/classes/likelihood.py. Raises InputError
     for input that cannot be used.
     """
     progress(0.0, "noise of the images")

@@ -1,4 +1,4 @@
-"""Correct the motion of the movies of a tilt series and sum their frames (the method: ops/motion_fit.py)."""
+"""Correct the motion of the movies of a tilt series and sum their frames (the method: ops/motion/fit.py)."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.motion import Motion
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.frame_sum import ExposureWeights, FrameSums, bin_sums, binned_shape, sum_frames
-from tiltwise.ops.gain import correct_frame
-from tiltwise.ops.motion_estimate import Exposures, MotionEstimate, estimate_motion
-from tiltwise.ops.motion_model import displacement
-from tiltwise.ops.motion_patches import crop_frame, gather_frames, working_shape
+from tiltwise.ops.motion.estimate import Exposures, MotionEstimate, estimate_motion
+from tiltwise.ops.motion.frame_sum import ExposureWeights, FrameSums, bin_sums, binned_shape, sum_frames
+from tiltwise.ops.motion.gain import correct_frame
+from tiltwise.ops.motion.model import displacement
+from tiltwise.ops.motion.patches import crop_frame, gather_frames, working_shape
 from tiltwise.params.motion import MotionParams
 from tiltwise.stages.motion.camera import Camera, calibrate, defects_of
 

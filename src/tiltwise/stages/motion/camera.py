@@ -6,8 +6,8 @@ import numpy as np
 
 from tiltwise.data.defects import DefectMap
 from tiltwise.data.errors import InputError
-from tiltwise.ops.defect_map import defective_pixels, find_orientation
-from tiltwise.ops.gain import (
+from tiltwise.ops.motion.defect_map import defective_pixels, find_orientation
+from tiltwise.ops.motion.gain import (
     ORIENTATIONS,
     count_deviation,
     find_defects,
@@ -49,7 +49,7 @@ def calibrate(
 
 
 def defects_of(raw: list[np.ndarray], camera: Camera, *, find: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """As `ops.gain.replacements`: the pixels of the map, and those found in this movie; None without either."""
+    """As `ops.motion.gain.replacements`: the pixels of the map, and those found in this movie; None without either."""
     if not find and camera.defects is None:
         return None
     bad = find_defects(_total(raw), camera.gain) if find else np.zeros(raw[0].shape, bool)

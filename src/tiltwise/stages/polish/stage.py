@@ -7,12 +7,12 @@ from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.defocus_by_average import refine_common_defoci
-from tiltwise.ops.defocus_on_images import refine_defocus
-from tiltwise.ops.geometry_on_images import refine_geometry
-from tiltwise.ops.half_maps import half_maps, particles_at_rest
-from tiltwise.ops.species import Species
-from tiltwise.ops.trajectory_refinement import refine_trajectories
+from tiltwise.ops.particles.half_maps import half_maps, particles_at_rest
+from tiltwise.ops.polishing.defocus_by_average import refine_common_defoci
+from tiltwise.ops.polishing.defocus_on_images import refine_defocus
+from tiltwise.ops.polishing.geometry_on_images import refine_geometry
+from tiltwise.ops.polishing.species import Species
+from tiltwise.ops.polishing.trajectory_refinement import refine_trajectories
 from tiltwise.params.polish import PolishParams
 from tiltwise.stages.polish.setup import ONLY, Setup, block_names, observations, prepare
 from tiltwise.stages.polish.state import (
@@ -54,10 +54,10 @@ def polish(
     """Cycles of poses, geometry, defocus and average, while they pay (methods.md section 6).
 
     Every block of parameters is fitted on the particles of one half set and kept only if the likelihood of the other
-    half rises, both ways (`ops.geometry_refinement`). The halves share the geometry, as they share the images; poses,
-    references and maps they do not. Particles of several kinds, given by name, share geometry and CTF; each kind keeps
-    its own box, symmetry, references, half sets and poses. A cycle after which the half maps agree less is undone, and
-    is the last. Raises InputError for particles that cannot be refined, StageError if no map results.
+    half rises, both ways (`ops.polishing.geometry_refinement`). The halves share the geometry, as they share the
+    images; poses, references and maps they do not. Particles of several kinds, given by name, share geometry and CTF;
+    each kind keeps its own box, symmetry, references, half sets and poses. A cycle after which the half maps agree less
+    is undone, and is the last. Raises InputError for particles that cannot be refined, StageError if no map results.
     """
     progress(0.0, "first average")
     setup = prepare(tilt_series, particles, params, device)

@@ -7,13 +7,19 @@ import torch
 
 from tiltwise.data.errors import StageError
 from tiltwise.ops.fsc import first_crossing
-from tiltwise.ops.half_maps import accumulate_halves, exposure_numbers, maps_and_fsc, measured_weights, weights_to_begin
-from tiltwise.ops.particle_chunks import ImageSource, PosedParticles
-from tiltwise.ops.particle_images import TiltWeights
-from tiltwise.ops.pose_alignment import Alignment, local_alignment
-from tiltwise.ops.references import alignment_radius, alignment_reference
+from tiltwise.ops.particles.chunks import ImageSource, PosedParticles
+from tiltwise.ops.particles.half_maps import (
+    accumulate_halves,
+    exposure_numbers,
+    maps_and_fsc,
+    measured_weights,
+    weights_to_begin,
+)
+from tiltwise.ops.particles.images import TiltWeights
+from tiltwise.ops.particles.references import alignment_radius, alignment_reference
+from tiltwise.ops.polishing.species import Species
+from tiltwise.ops.poses.alignment import Alignment, local_alignment
 from tiltwise.ops.rotations import geodesic_angle
-from tiltwise.ops.species import Species
 from tiltwise.stages.polish.setup import Kind
 
 _THRESHOLD = 0.143

@@ -11,8 +11,8 @@ from tiltwise.data.maps import HalfMaps
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
-from tiltwise.ops.elongation import elongation, measure_bead_shape, missing_wedge_fraction
 from tiltwise.ops.moments import kurtosis
+from tiltwise.ops.tomogram.elongation import elongation, measure_bead_shape, missing_wedge_fraction
 from tiltwise.params.reconstruct import ReconstructParams
 from tiltwise.stages.reconstruct.memory import MemoryPlan, new_volumes, plan_memory
 from tiltwise.stages.reconstruct.setup import Setup, default_voxel_size, set_up, tomogram_shape
@@ -49,11 +49,11 @@ def reconstruct(
     """Tomogram f(X) = Σ_i ∫ w_i(k) S_i(k; depth) Î_i(k) e^{2πi k·u_i(X)} d²k of the used tilts (wbp), or least squares.
 
     S_i = sign(CTF_i) (phase_flip) or CTF_i (wiener) at defocus_i + h · depth, the constant -1 where no CTF is known,
-    times the exposure weight; w_i as ops/slice_weights.py says; u_i that of the deforming specimen where the series has
-    a deformation. Each image is made for a few depths and each voxel takes the nearest; they are spaced so that chi at
-    the voxel's Nyquist frequency is right to π / 8, and u_i to a tenth of a voxel (ops/straight_deformation.py). cg and
-    sirt minimise Σ_i |A_i f - y_i|² with y_i the images without w_i. Rows are treated slab by slab within the memory
-    planned.
+    times the exposure weight; w_i as ops/tomogram/slice_weights.py says; u_i that of the deforming specimen where the
+    series has a deformation. Each image is made for a few depths and each voxel takes the nearest; they are spaced so
+    that chi at the voxel's Nyquist frequency is right to π / 8, and u_i to a tenth of a voxel
+    (ops/tomogram/straight_deformation.py). cg and sirt minimise Σ_i |A_i f - y_i|² with y_i the images without w_i.
+    Rows are treated slab by slab within the memory planned.
     """
     setup = set_up(tilt_series, params)
     plan = plan_memory(setup)

@@ -4,15 +4,15 @@ import numpy as np
 import torch
 
 from tiltwise.data.progress import Progress
-from tiltwise.ops.bead_erasing import erase_beads
 from tiltwise.ops.ctf import astigmatic_defocus, ctf
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.geometry import defocus_at_depth
-from tiltwise.ops.image_spectra import image_spectra
-from tiltwise.ops.slice_weights import slice_weight
-from tiltwise.ops.straight_deformation import plane_displacement
-from tiltwise.ops.straight_projection import plane_affine, resample, spline_prefilter, stored_rows
+from tiltwise.ops.tomogram.bead_erasing import erase_beads
+from tiltwise.ops.tomogram.image_spectra import image_spectra
+from tiltwise.ops.tomogram.slice_weights import slice_weight
+from tiltwise.ops.tomogram.straight_deformation import plane_displacement
+from tiltwise.ops.tomogram.straight_projection import plane_affine, resample, spline_prefilter, stored_rows
 from tiltwise.stages.reconstruct.setup import Setup
 
 _HIGH_PASS = 400.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from tiltwise.data.errors import StageError
 from tiltwise.ops.kernels.straight_projection import BLOCK
-from tiltwise.ops.straight_projection import stored_rows
+from tiltwise.ops.tomogram.straight_projection import stored_rows
 from tiltwise.stages.reconstruct.setup import Setup
 
 _PROGRAM = 0.4e9

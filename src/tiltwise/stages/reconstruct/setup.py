@@ -11,9 +11,9 @@ from tiltwise.data.errors import StageError
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import electron_wavelength
 from tiltwise.ops.geometry import tilt_rotations
-from tiltwise.ops.image_spectra import SpectrumGrid, spectrum_grid
-from tiltwise.ops.straight_deformation import DeformationReach, deformation_reach
-from tiltwise.ops.straight_projection import Planes, StraightGeometry, lay_out_planes, straighten
+from tiltwise.ops.tomogram.image_spectra import SpectrumGrid, spectrum_grid
+from tiltwise.ops.tomogram.straight_deformation import DeformationReach, deformation_reach
+from tiltwise.ops.tomogram.straight_projection import Planes, StraightGeometry, lay_out_planes, straighten
 from tiltwise.params.reconstruct import ReconstructParams
 
 _LEAST_VOXEL = 10.0

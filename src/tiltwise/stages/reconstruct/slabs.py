@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from tiltwise.data.progress import Progress
-from tiltwise.ops.least_squares import conjugate_gradients, flatten, simultaneous_steps
-from tiltwise.ops.straight_projection import (
+from tiltwise.ops.tomogram.least_squares import conjugate_gradients, flatten, simultaneous_steps
+from tiltwise.ops.tomogram.straight_projection import (
     StraightGeometry,
     gather,
     kernel_table,

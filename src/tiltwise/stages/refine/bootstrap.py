@@ -7,10 +7,10 @@ import torch
 
 from tiltwise.data.errors import InputError, StageError
 from tiltwise.data.progress import Progress, no_progress
-from tiltwise.ops.particle_chunks import particle_chunks
-from tiltwise.ops.particle_images import TiltWeights
-from tiltwise.ops.pose_search import ParticleVectors, joined, particle_vectors
-from tiltwise.ops.symmetry_breaking import BreakingSettings, first_reference, turned_onto
+from tiltwise.ops.particles.chunks import particle_chunks
+from tiltwise.ops.particles.images import TiltWeights
+from tiltwise.ops.poses.search import ParticleVectors, joined, particle_vectors
+from tiltwise.ops.poses.symmetry_breaking import BreakingSettings, first_reference, turned_onto
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.setup import Setup
 

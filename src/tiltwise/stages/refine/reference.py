@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 
 from tiltwise.data.volume import Volume
-from tiltwise.ops.reference_check import check_reference
-from tiltwise.ops.references import resampled_reference, size_notes
+from tiltwise.ops.maps.reference_check import check_reference
+from tiltwise.ops.particles.references import resampled_reference, size_notes
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.setup import Setup
 

@@ -8,11 +8,11 @@ import torch
 from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.half_maps import posed_particles
-from tiltwise.ops.half_sets import assign_half_sets
-from tiltwise.ops.particle_chunks import CropSettings, ImageSource, PosedParticles
-from tiltwise.ops.particle_setup import check_particles, good_box_size
-from tiltwise.ops.references import sphere_mask
+from tiltwise.ops.particles.chunks import CropSettings, ImageSource, PosedParticles
+from tiltwise.ops.particles.half_maps import posed_particles
+from tiltwise.ops.particles.half_sets import assign_half_sets
+from tiltwise.ops.particles.references import sphere_mask
+from tiltwise.ops.particles.setup import check_particles, good_box_size
 from tiltwise.params.refine import RefineParams
 
 _FEWEST = 4  # particles of a half

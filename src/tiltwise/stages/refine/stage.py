@@ -13,8 +13,8 @@ from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.ops.fsc import first_crossing
-from tiltwise.ops.geometry_on_images import refine_geometry
-from tiltwise.ops.half_maps import (
+from tiltwise.ops.particles.chunks import ImageSource, PosedParticles
+from tiltwise.ops.particles.half_maps import (
     accumulate_halves,
     exposure_numbers,
     half_maps,
@@ -23,20 +23,25 @@ from tiltwise.ops.half_maps import (
     particles_at_rest,
     weights_to_begin,
 )
-from tiltwise.ops.half_sets import distinct_particles, well_explained
-from tiltwise.ops.handedness import decide_handedness, handedness_evidence, with_handedness
-from tiltwise.ops.particle_chunks import ImageSource, PosedParticles
-from tiltwise.ops.particle_images import TiltWeights
-from tiltwise.ops.pose_alignment import (
+from tiltwise.ops.particles.half_sets import distinct_particles, well_explained
+from tiltwise.ops.particles.images import TiltWeights
+from tiltwise.ops.particles.references import (
+    alignment_radius,
+    alignment_reference,
+    masked_reference,
+    resampled_reference,
+)
+from tiltwise.ops.polishing.geometry_on_images import refine_geometry
+from tiltwise.ops.polishing.handedness import decide_handedness, handedness_evidence, with_handedness
+from tiltwise.ops.polishing.species import Species
+from tiltwise.ops.poses.alignment import (
     Alignment,
     better_alignment,
     local_alignment,
     search_alignment,
     search_grid,
 )
-from tiltwise.ops.references import alignment_radius, alignment_reference, masked_reference, resampled_reference
 from tiltwise.ops.rotations import geodesic_angle
-from tiltwise.ops.species import Species
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.bootstrap import bootstrap
 from tiltwise.stages.refine.reference import reference_shown

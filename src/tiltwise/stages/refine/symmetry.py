@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from tiltwise.ops.rotational_symmetry import find_rotational_symmetry
+from tiltwise.ops.maps.rotational_symmetry import find_rotational_symmetry
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.setup import Setup
 
@@ -16,8 +16,8 @@ _REACH = 6.0  # the axis lies within a sixth of the diameter of z
 def symmetry_shown(
     setup: Setup, maps: Mapping[int, torch.Tensor], resolution: float, params: RefineParams
 ) -> dict[str, dict]:
-    """Record of the Cn that the half maps show about an axis near z (ops/rotational_symmetry.py); empty where a group
-    was imposed, or starting directions were not given."""
+    """Record of the Cn that the half maps show about an axis near z (ops/maps/rotational_symmetry.py); empty where a
+    group was imposed, or starting directions were not given."""
     if params.symmetry.strip().upper() != "C1" or params.search_cone > _WIDEST_CONE:
         return {}
     diameter = params.particle_diameter

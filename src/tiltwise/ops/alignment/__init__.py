@@ -1,0 +1,1 @@
+"""The geometry of a tilt series from projections, beads and patches."""

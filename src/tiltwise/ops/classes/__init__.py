@@ -1,0 +1,1 @@
+"""Particles under several structures."""

@@ -1,0 +1,1 @@
+"""What averaged maps show: their resolution, their fit to others."""

@@ -1,0 +1,1 @@
+"""Images of particles, what stands for their exposure and noise, and their averages."""

@@ -1,0 +1,1 @@
+"""Where particles are: templates and decoys, spheres, filaments, surfaces."""

@@ -1,0 +1,1 @@
+"""Geometry and CTF refined on the particles."""

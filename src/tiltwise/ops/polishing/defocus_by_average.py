@@ -1,0 +1,182 @@
+"""The defocus that all tilts of a series share, found by averaging anew under each that may be.
+
+Against a reference that the series itself helped to make under a wrong defocus, the wrong defocus looks right: the
+reference has learnt its errors (`ops.polishing.defocus_on_images` then finds a gain of nothing where the truth, as a
+reference, gives hundreds of log units). So the reference must follow: for each change the sums of both halves are made
+anew, and judged by what the map explains of the images, 2 Σ Re(N₁* N₂) / (D₁ + D₂)
+(`ops.particles.averaging.explained_power`). For particles that contribute to a frequency with the transfers c_i under
+true ones t_i that is |V|² (Σ c_i t_i)² / Σ c_i², by the inequality of Cauchy and Schwarz greatest where c_i = t_i. (The
+FSC of the halves is no judge: it divides by the power of the maps, and prefers zeros of the transfer that do not
+coincide, true or not; by it two series were moved apart.)
+
+Sums of the other series are made once; all are on a grid that holds the band compared and no more. What the maps of
+several species explain adds up, as log likelihoods of different images do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+import torch
+
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.particles.averaging import Accumulator, accumulate, empty_accumulator, explained_power, merge
+from tiltwise.ops.particles.chunks import chunks_under
+from tiltwise.ops.particles.images import on_grid
+from tiltwise.ops.particles.references import sphere_mask
+from tiltwise.ops.polishing.defocus_on_images import tells_defocus
+from tiltwise.ops.polishing.species import Species
+
+_REACH, _STEP = 1500.0, 250.0
+"""Å, searched to both sides: a phase of 0.4 radians at 6 Å a step."""
+_STEPS = np.arange(-_REACH, _REACH + 1, _STEP)
+_WORTH = 3.0
+"""Log units that a change must gain: one parameter gains half a unit by chance, and more than 3 once in 70 times."""
+_TRIAL_BYTES = 2**30
+"""Of the sums under changes that are tried together, for which each particle is cut once."""
+_MARGIN = 1.15
+"""The small box holds frequencies this much beyond the band."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CommonDefocus:
+    """The change of the defoci of one series, and the evidence for it."""
+
+    change: float
+    """Å; 0 where none was accepted."""
+    tried: np.ndarray
+    """(trial,) changes, Å."""
+    explained: np.ndarray
+    """(trial,) power of the images explained, log units."""
+
+    @property
+    def gain(self) -> float:
+        """Of the best change tried over none."""
+        return float(self.explained.max() - self.explained[self.tried == 0][0])
+
+    def record(self) -> dict:
+        """For the report."""
+        return {
+            "change_A": self.change,
+            "gain": self.gain,
+            "tried_A": self.tried.tolist(),
+            "explained": self.explained.tolist(),
+        }
+
+
+def refine_common_defoci(
+    species: Sequence[Species], symmetries: Sequence[str]
+) -> tuple[list[Species], dict[str, CommonDefocus]]:
+    """Search one change of defocus for each series that has a CTF with rings in the band, and particles in both halves.
+
+    symmetries: imposed on the average of each species. A species for which a series has no rings, or no particles in
+    one half, says nothing there. Gives the species under the accepted changes, and what was found by series.
+    """
+    known = [_Sums.of(kind, symmetry) for kind, symmetry in zip(species, symmetries, strict=True)]
+    found = {}
+    for name in sorted({name for sums in known for name in sums.kind.series}):
+        series = known[0].kind.source.tilt_series[name]
+        telling = [sums for sums in known if tells_defocus(sums.kind, series)]
+        if not telling:
+            continue
+        explained = sum(sums.explained(series) for sums in telling)
+        found[name] = _choose(explained)
+        if found[name].change:
+            changed = shifted_defocus(series, found[name].change)
+            known = [sums.with_series(changed) for sums in known]
+    return [sums.kind for sums in known], found
+
+
+def shifted_defocus(series: TiltSeries, change: float) -> TiltSeries:
+    """The series with all its defoci changed, Å."""
+    ctf = series.ctf
+    return replace(series, ctf=replace(ctf, defocus_u=ctf.defocus_u + change, defocus_v=ctf.defocus_v + change))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Sums:
+    """A species, and the sums of its particles in each series."""
+
+    kind: Species
+    symmetry: str
+    parts: dict[str, dict[int, Accumulator]]
+    """By series and half set; empty where no series can be told anything."""
+
+    @staticmethod
+    def of(kind: Species, symmetry: str) -> "_Sums":
+        given = kind.source.tilt_series
+        tells = any(tells_defocus(kind, given[name]) for name in kind.series)
+        parts = {name: _sums(kind, [given[name]], symmetry)[0] for name in kind.series} if tells else {}
+        return _Sums(kind=kind, symmetry=symmetry, parts=parts)
+
+    def with_series(self, series: TiltSeries) -> "_Sums":
+        """With the defocus of one series changed."""
+        kind, parts = self.kind.with_series(series), dict(self.parts)
+        if series.name in parts:
+            parts[series.name] = _sums(kind, [series], self.symmetry)[0]
+        return replace(self, kind=kind, parts=parts)
+
+    def explained(self, series: TiltSeries) -> np.ndarray:
+        """(trial,) power of the images that is explained under each change of a series."""
+        kind, symmetry, mask, found = self.kind, self.symmetry, _mask(self.kind), []
+        others = [part for name, part in self.parts.items() if name != series.name]
+        together = max(1, _TRIAL_BYTES // sum(_bytes(total) for total in _empty(kind, symmetry).values()))
+        for first in range(0, len(_STEPS), together):
+            trials = [shifted_defocus(series, float(step)) for step in _STEPS[first : first + together]]
+            for part in _sums(kind, trials, symmetry):
+                first_half, second_half = (reduce(merge, [part[half], *(o[half] for o in others)]) for half in (1, 2))
+                found.append(explained_power(first_half, second_half, mask))
+        return np.array(found)
+
+
+def _choose(explained: np.ndarray) -> CommonDefocus:
+    accepted = explained.max() - explained[_STEPS == 0][0] > _WORTH
+    return CommonDefocus(change=_top(_STEPS, explained) if accepted else 0.0, tried=_STEPS, explained=explained)
+
+
+def _bytes(total: Accumulator) -> int:
+    return total.numerator.nbytes + total.denominator.nbytes
+
+
+def _box(kind: Species) -> int:
+    """Side of the small box, even: 2 · radius · margin, at most the box of the crops."""
+    radius = kind.source.settings.radius_of(kind.resolution)
+    return min(2 * int(np.ceil(radius * _MARGIN) + 2), kind.source.settings.box_size)
+
+
+def _mask(kind: Species) -> torch.Tensor:
+    settings, box = kind.source.settings, _box(kind)
+    return sphere_mask(box, settings.box_size * settings.pixel_size / box, settings.particle_radius)
+
+
+def _empty(kind: Species, symmetry: str) -> dict[int, Accumulator]:
+    radius = kind.source.settings.radius_of(kind.resolution)
+    return {half: empty_accumulator(_box(kind), radius, symmetry) for half in (1, 2)}
+
+
+def _sums(kind: Species, variants: Sequence[TiltSeries], symmetry: str) -> list[dict[int, Accumulator]]:
+    """Sums by half set of the particles of one series, under each of several CTFs of it."""
+    totals = [_empty(kind, symmetry) for _ in variants]
+    chunks = chunks_under(
+        kind.source,
+        kind.particles,
+        variants,
+        weights=kind.weights[variants[0].name],
+        resolution=kind.resolution,
+    )
+    for half, index, cut in chunks:
+        rotation = kind.particles.rotation[index]
+        still = torch.zeros(len(index), 3, dtype=torch.float64, device=rotation.device)
+        for total, images in zip(totals, cut, strict=True):
+            accumulate(total[half], on_grid(images, _box(kind)), rotation, still)
+    return totals
+
+
+def _top(place: np.ndarray, value: np.ndarray) -> float:
+    """Where the parabola through the best and its neighbours is highest."""
+    best = int(np.clip(value.argmax(), 1, len(value) - 2))
+    below, middle, above = value[best - 1 : best + 2]
+    curvature = below - 2 * middle + above
+    offset = 0.5 * (below - above) / curvature if curvature < 0 else 0.0
+    return float(place[best] + _STEP * np.clip(offset, -1, 1))

@@ -1,0 +1,360 @@
+"""The defocus of every tilt refined on the images of its particles: searched exhaustively, then by gradient.
+
+A particle's image is CTF(k; Δz) a s(k), s the reference's slice at its place and a its amplitude over the noise. With
+z = Re(X* a s) and d = |a s|², at a change δ of the defocus, χ being each particle's own at its depth,
+
+    c(δ) = Σ_k -sin(χ + π λ k² δ) z,    q(δ) = Σ_k sin²(χ + π λ k² δ) d,
+
+summed over all particles of a tilt, the log likelihood is c - q / 2. But more defocus also means more contrast at low
+resolution, and a reference whose amplitudes fall off a little differently than the images' would pose as defocus: at 25
+Å it moved the defocus of a series by more than 2000 Å, to the gain of both halves. So the amplitude of each tilt is
+free in every half turn of χ (a lobe of the CTF), with a prior of 1 ± 0.5 (κ = 4), and eliminated:
+L(δ) = Σ_bands (c + κ)² / (q + κ) / 2. What is left is where the rings lie; with fewer than two lobes nothing is tried.
+
+Two blocks, each behind the gate of `ops.polishing.geometry_refinement` (what the particles of one half set say must
+raise the likelihood of the other): one change for each tilt; and astigmatism, A cos 2az + B sin 2az, one for the
+series, by Gauss-Newton. What all tilts share is not for a reference to tell that they have made
+(`ops.polishing.defocus_by_average`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from tiltwise.data.optics import Ctf
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.ctf import astigmatic_defocus, ctf_phase, electron_wavelength
+from tiltwise.ops.deformation import specimen_in_images
+from tiltwise.ops.kernels import defocus as kernels
+from tiltwise.ops.particles.chunks import particle_chunks
+from tiltwise.ops.particles.images import ParticleImages
+from tiltwise.ops.particles.tilt_weights import reference_images
+from tiltwise.ops.polishing.geometry_refinement import BlockGate, Reduced, chance_gain
+from tiltwise.ops.polishing.species import Species
+
+STEP = 50.0
+"""Å between defoci tried: a phase of a radian at 3 Å is 146 Å."""
+OWN, ASTIGMATISM = 300.0, 200.0
+"""Prior standard deviations of the change of each tilt, of A and B, Å."""
+_REACH = 2.5
+"""Standard deviations on either side that are searched."""
+_SURE = 4.0
+"""κ: information of the prior of an amplitude, 1 ± 0.5."""
+_MOST_BANDS = 12
+LEAST_LOBES = 2.0
+"""Of the CTF down to the finest spacing compared; with fewer there are no rings to speak of."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DefocusTerms:
+    """What the particles of a half set say of the defocus of each used tilt."""
+
+    cross: np.ndarray
+    """(tilt, band, step) c at changes of -count ... count times STEP."""
+    power: np.ndarray
+    """(tilt, band, step) q."""
+    slope: np.ndarray
+    """(tilt, band, 3) Σ CTF' z at no change, CTF' by 1, cos 2az, sin 2az of defocus, 1/Å."""
+    square: np.ndarray
+    """(tilt, band, 3, 3) Σ CTF'² d of these, 1/Å²."""
+    mixed: np.ndarray
+    """(tilt, band, 3) Σ CTF' CTF d, 1/Å."""
+
+    def __add__(self, other: "DefocusTerms") -> "DefocusTerms":
+        return DefocusTerms(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
+
+    def beside(self, other: "DefocusTerms") -> "DefocusTerms":
+        """With the bands of another species, whose amplitudes are its own."""
+        rows = {name: (getattr(self, name), getattr(other, name)) for name in self.__slots__}
+        return DefocusTerms(**{name: np.concatenate(pair, axis=1) for name, pair in rows.items()})
+
+    @property
+    def change(self) -> np.ndarray:
+        """(step,) Å."""
+        count = self.cross.shape[-1] // 2
+        return STEP * np.arange(-count, count + 1)
+
+    @property
+    def profile(self) -> np.ndarray:
+        """(tilt, step) log likelihood, amplitudes at their best."""
+        return (0.5 * (self.cross + _SURE) ** 2 / (self.power + _SURE)).sum(axis=1)
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """(tilt, 3) of it at no change, 1/Å, amplitudes eliminated."""
+        amplitude = self._amplitude[..., None]
+        return (amplitude * (self.slope - amplitude * self.mixed)).sum(axis=1)
+
+    @property
+    def information(self) -> np.ndarray:
+        """(tilt, 3, 3) Fisher information at no change, 1/Å², amplitudes eliminated."""
+        power = self.power[..., self.power.shape[-1] // 2] + _SURE
+        lost = self.mixed[..., :, None] * self.mixed[..., None, :] / power[..., None, None]
+        return (self._amplitude[..., None, None] ** 2 * (self.square - lost)).sum(axis=1)
+
+    @property
+    def _amplitude(self) -> np.ndarray:
+        """(tilt, band) the best at no change."""
+        middle = self.cross.shape[-1] // 2
+        return (self.cross[..., middle] + _SURE) / (self.power[..., middle] + _SURE)
+
+    def likelihood(self, change: np.ndarray) -> float:
+        """Of a change (tilt,) of the defoci, Å, against none; linear between the steps."""
+        profile, steps = self.profile, self.change
+        rows = [np.interp(c, steps, row) for c, row in zip(change, profile, strict=True)]
+        return float(np.sum(rows) - profile[:, len(steps) // 2].sum())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DefocusRefinement:
+    """A series with refined defoci, or as it was."""
+
+    tilt_series: TiltSeries
+    """The series; as given where nothing was accepted."""
+    change: np.ndarray
+    """(used tilt,) change of the mean defocus, Å."""
+    error: np.ndarray
+    """(used tilt,) its standard error under the prior, Å; nan where nothing was fitted."""
+    gates: tuple[BlockGate, ...]
+    """own, astigmatism, as far as they were tried."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether any block was taken."""
+        return any(gate.accepted for gate in self.gates)
+
+    def record(self) -> dict:
+        """For the report."""
+        return {
+            "accepted": self.accepted,
+            "change_A": self.change.tolist(),
+            "error_A": self.error.tolist(),
+            "blocks": {g.block: {"accepted": g.accepted, "gain": list(g.gain), "width": g.width} for g in self.gates},
+        }
+
+
+def refine_defocus(species: Sequence[Species], name: str) -> DefocusRefinement:
+    """Refine the defoci of the series of this name on the particles of all species; without a CTF it stays as it is."""
+    series = species[0].source.tilt_series[name]
+    used = int(np.count_nonzero(series.use))
+    nothing = DefocusRefinement(tilt_series=series, change=np.zeros(used), error=np.full(used, np.nan), gates=())
+    species = [kind for kind in species if tells_defocus(kind, series)]
+    if not species:
+        return nothing
+    halves = defocus_terms(species, series, searched=True)
+    own = _try_changes(halves)
+    reached = own.joint if own.gate.accepted else np.zeros(used)
+    bent, gate = _try_astigmatism(species, _with_defocus(series, reached))
+    information = sum(half.information[:, 0, 0] for half in halves.values())
+    return DefocusRefinement(
+        tilt_series=bent if own.gate.accepted or gate.accepted else series,
+        change=reached,
+        error=1 / np.sqrt(information + 1 / OWN**2),
+        gates=(own.gate, gate),
+    )
+
+
+def defocus_terms(species: Sequence[Species], series: TiltSeries, *, searched: bool) -> dict[int, DefocusTerms]:
+    """By half set, the terms of all species at the defoci of a series; searched: over the grid, else there alone.
+
+    Every species has particles of the same half sets there.
+    """
+    result: dict[int, DefocusTerms] = {}
+    for kind in species:
+        found = _species_terms(kind, series, int(np.ceil(_REACH * OWN / STEP)) if searched else 0)
+        result = {half: result[half].beside(terms) if result else terms for half, terms in found.items()}
+    return result
+
+
+def _species_terms(kind: Species, series: TiltSeries, count: int) -> dict[int, DefocusTerms]:
+    """Those of one species by half set."""
+    result: dict[int, DefocusTerms] = {}
+    own = kind.with_series(replace(series, ctf=None)).within(series.name)
+    chunks = particle_chunks(own.source, own.particles, weights=own.weights, resolution=own.resolution)
+    for _, half, index, images in chunks:
+        still = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
+        slices = reference_images(images, own.grids[half], own.particles.rotation[index], still)
+        terms = _chunk_terms(series, own.particles.position[index], images, slices, count)
+        result[half] = result[half] + terms if half in result else terms
+    return result
+
+
+def profile_plain(
+    cross: torch.Tensor, power: torch.Tensor, phase: torch.Tensor, turn: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(tilt, 2 count + 1) c and q: the plain twin of kernels.defocus.defocus_profile, on any device."""
+    rows = []
+    for j in range(-count, count + 1):
+        value = -torch.sin(phase + j * turn)
+        rows.append(torch.stack([(value * cross).double().sum((0, 2)), (value**2 * power).double().sum((0, 2))]))
+    return tuple(torch.stack(rows, dim=-1))
+
+
+def _chunk_terms(
+    series: TiltSeries, position: torch.Tensor, images: ParticleImages, slices: torch.Tensor, count: int
+) -> DefocusTerms:
+    """Of a chunk whose images were cut without a CTF, so that their transfer is the amplitude a, its sign turned."""
+    amplitude = -images.transfer
+    cross = amplitude * (images.data.real * slices.real + images.data.imag * slices.imag)
+    power = amplitude**2 * (slices.real**2 + slices.imag**2)
+    frequency = images.points.norm(dim=-1) / (images.box_size * images.pixel_size)
+    azimuth = torch.atan2(images.points[:, 1], images.points[:, 0])
+    phase = _phase(series, position, frequency, azimuth)
+    turn = np.pi * electron_wavelength(series.optics.voltage) * frequency**2
+    value, derivative = -torch.sin(phase), -torch.cos(phase) * turn
+    basis = torch.stack([torch.ones_like(azimuth), torch.cos(2 * azimuth), torch.sin(2 * azimuth)])
+    mixed = derivative * value * power
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in DefocusTerms.__slots__}
+    for own in _bands(series, frequency):
+        part = _profile(cross[..., own], power[..., own], phase[..., own], STEP * turn[own], count)
+        of = basis[:, own]
+        found = {
+            "cross": part[0],
+            "power": part[1],
+            "slope": torch.einsum("ptn,bn->tb", (derivative * cross)[..., own], of),
+            "square": torch.einsum("ptn,bn,cn->tbc", (derivative**2 * power)[..., own], of, of),
+            "mixed": torch.einsum("ptn,bn->tb", mixed[..., own], of),
+        }
+        for name, values in found.items():
+            rows[name].append(values.double().cpu().numpy())
+    return DefocusTerms(**{name: np.stack(values, axis=1) for name, values in rows.items()})
+
+
+def _bands(series: TiltSeries, frequency: torch.Tensor) -> list[slice]:
+    """Points, |k| rising, of bands equally wide in k²: the lobes of the CTF."""
+    square = frequency**2
+    number = int(np.clip(count_lobes(series, float(square.max()) ** -0.5), 1, _MOST_BANDS))
+    edges = torch.searchsorted(square, torch.linspace(0, float(square.max()), number + 1)[1:-1].to(square))
+    ends = [0, *edges.tolist(), len(frequency)]
+    return [slice(first, last) for first, last in zip(ends[:-1], ends[1:], strict=True) if last > first]
+
+
+def tells_defocus(kind: Species, series: TiltSeries) -> bool:
+    """Whether a species has rings in its band, and particles in both halves of a series."""
+    halves = kind.within(series.name).particles.half_set
+    return count_lobes(series, kind.resolution) >= LEAST_LOBES and {1, 2} <= set(halves.tolist())
+
+
+def count_lobes(series: TiltSeries, resolution: float) -> float:
+    """Half turns of χ down to a spacing, Å, at the median defocus: λ Δz / d². 0 where no CTF is known."""
+    if series.ctf is None:
+        return 0.0
+    defocus = float(np.median(series.ctf.mean_defocus[series.use]))
+    return electron_wavelength(series.optics.voltage) * abs(defocus) / resolution**2
+
+
+def _profile(
+    cross: torch.Tensor, power: torch.Tensor, phase: torch.Tensor, turn: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if cross.device.type != "cpu":
+        return profile_plain(cross, power, phase, turn, count)
+    sums = np.zeros((2, cross.shape[1], 2 * count + 1))
+    arrays = (a.contiguous().numpy() for a in (cross, power, phase.float(), turn.float()))
+    kernels.defocus_profile(*arrays, count, sums)
+    return tuple(torch.from_numpy(sums))
+
+
+def _phase(series: TiltSeries, position: torch.Tensor, frequency: torch.Tensor, azimuth: torch.Tensor) -> torch.Tensor:
+    """(particle, tilt, point) float32 χ of each particle at its own depth."""
+    used = np.flatnonzero(series.use)
+    _, depth = specimen_in_images(series, position.cpu().numpy(), used)
+    u, v, angle, shift = (
+        torch.as_tensor(values[used], dtype=torch.float32, device=frequency.device)[:, None]
+        for values in (
+            series.ctf.defocus_u,
+            series.ctf.defocus_v,
+            series.ctf.astigmatism_angle,
+            series.ctf.phase_shift,
+        )
+    )
+    height = torch.as_tensor((series.defocus_handedness or 0) * depth.T, dtype=torch.float32, device=frequency.device)
+    defocus = astigmatic_defocus(azimuth, u, v, angle) + height[..., None]
+    return ctf_phase(frequency, defocus, series.optics, shift)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Trial:
+    """Changes of all defoci and whether they hold."""
+
+    joint: np.ndarray
+    """(tilt,) Å, from both halves."""
+    gate: BlockGate
+
+
+def _try_changes(halves: dict[int, DefocusTerms]) -> _Trial:
+    """A change of each tilt's own."""
+    best = {half: _best_changes(terms) for half, terms in halves.items()}
+    gain, chance = [], []
+    for half in (1, 2):
+        gain.append(halves[half].likelihood(best[3 - half]))
+        chance.append(chance_gain(float((halves[half].information[:, 0, 0] * best[3 - half] ** 2).sum())))
+    gate = BlockGate(block="own", width=1.0, gain=tuple(gain), chance=tuple(chance))
+    return _Trial(joint=_best_changes(halves[1] + halves[2]), gate=gate)
+
+
+def _best_changes(terms: DefocusTerms) -> np.ndarray:
+    """(tilt,) the most probable changes: the top of profile and prior on the grid, by a parabola through its place."""
+    prior = -0.5 * (terms.change / OWN) ** 2
+    return np.array([_top(terms.change, row) for row in terms.profile + prior])
+
+
+def _top(place: np.ndarray, value: np.ndarray) -> float:
+    best = int(np.clip(value.argmax(), 1, len(value) - 2))
+    below, middle, above = value[best - 1 : best + 2]
+    curvature = below - 2 * middle + above
+    offset = 0.5 * (below - above) / curvature if curvature < 0 else 0.0
+    return float(place[best] + STEP * np.clip(offset, -1, 1))
+
+
+def _try_astigmatism(species: Sequence[Species], series: TiltSeries) -> tuple[TiltSeries, BlockGate]:
+    """A and B of the whole series, the tilts' own changes following as far as their prior lets them."""
+    halves = defocus_terms(species, series, searched=False)
+    reduced = {half: _reduced_astigmatism(terms) for half, terms in halves.items()}
+    unit = np.ones(2)
+    fits = {half: part.fit(unit) for half, part in reduced.items()}
+    gain, chance = [], []
+    for half in (1, 2):
+        bent = defocus_terms(
+            [kind.within(series.name, (half,)) for kind in species],
+            _with_astigmatism(series, fits[3 - half]),
+            searched=False,
+        )
+        gain.append(float(bent[half].profile.sum() - halves[half].profile.sum()))
+        chance.append(chance_gain(float(fits[3 - half] @ reduced[half].information @ fits[3 - half])))
+    gate = BlockGate(block="astigmatism", width=1.0, gain=tuple(gain), chance=tuple(chance))
+    joint = (reduced[1] + reduced[2]).fit(unit)
+    return (_with_astigmatism(series, joint) if gate.accepted else series), gate
+
+
+def _reduced_astigmatism(terms: DefocusTerms) -> Reduced:
+    """The quadratic of A and B, in units of their prior."""
+    return Reduced(
+        gradient=ASTIGMATISM * terms.gradient[:, 1:].sum(0),
+        information=ASTIGMATISM**2 * terms.information[:, 1:, 1:].sum(0),
+    )
+
+
+def _with_defocus(series: TiltSeries, change: np.ndarray) -> TiltSeries:
+    u, v = series.ctf.defocus_u.astype(float), series.ctf.defocus_v.astype(float)
+    u[series.use] += change
+    v[series.use] += change
+    return replace(series, ctf=replace(series.ctf, defocus_u=u, defocus_v=v))
+
+
+def _with_astigmatism(series: TiltSeries, change: np.ndarray) -> TiltSeries:
+    """All tilts with A and B changed by (2,) in units of the prior: half of u - v as a vector of twice its angle."""
+    fitted: Ctf = series.ctf
+    half, angle = (fitted.defocus_u - fitted.defocus_v) / 2, np.radians(2 * fitted.astigmatism_angle)
+    a, b = half * np.cos(angle) + ASTIGMATISM * change[0], half * np.sin(angle) + ASTIGMATISM * change[1]
+    mean, size = fitted.mean_defocus, np.hypot(a, b)
+    return replace(
+        series,
+        ctf=replace(
+            fitted,
+            defocus_u=mean + size,
+            defocus_v=mean - size,
+            astigmatism_angle=np.degrees(np.arctan2(b, a)) / 2,
+        ),
+    )

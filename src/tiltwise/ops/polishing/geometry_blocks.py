@@ -1,0 +1,178 @@
+"""Blocks of parameters of a tilt series' geometry, and how each moves and turns the images of particles.
+
+Every parameter is in units of its prior's standard deviation, so that the prior of all is exp(-|θ|² / 2). A block
+gives, for each used tilt, the derivatives of y = (w, t) of `ops.poses.terms` by those of its parameters that touch it:
+
+- shift:    t = d_i.
+- angles:   the image frame turns by ω, R_i → exp(ω) R_i, so that w = (R_i A)ᵀ ω and t = (ω × R_i X)_xy, where
+            ω = e_z dφ + Rz(φ) e_y dθ for the axis φ and the tilt angle θ.
+- magnification: t = r dm.
+- sample:   t = (R_i D(X, N_i))_xy, D quadratic in x, y, z, its coefficients a random walk over the exposure. A
+            shape that stays is none: it is where the particles are, so the walk's mean over the tilts is taken out.
+- warp:     t = w_i(r), the leading modes of a Gaussian random field, each tilt by itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline
+
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.deformation import middle_exposure, sample_monomials, specimen_in_images, warp_basis
+from tiltwise.ops.geometry import rotate_about_z, tilt_rotations
+from tiltwise.ops.poses.terms import PoseTerms
+
+SHIFT, ANGLE, MAGNIFICATION, SAMPLE, WARP = 5.0, 0.3, 0.002, 10.0, 5.0
+"""Prior standard deviations: Å, degrees, factor, Å at the edge of the field at the end of the series, Å."""
+KNOTS = 5
+"""Of a new sample deformation, over the exposure."""
+CONTROLS = (5, 5)
+"""Control values of a new image warp along y, x."""
+_LENGTH = 0.35
+"""Standard deviation of the warp's Gaussian covariance, in sides of the image."""
+_LEAST_MODE = 0.03
+"""Modes of the warp with less than this part of the variance of the first are left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Block:
+    """Parameters of one kind for all used tilts of a series."""
+
+    name: str
+    """shift, angles, magnification, sample or warp."""
+    number: int
+    """Of its parameters."""
+    at_tilt: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    """For a used tilt: (n,) which of its parameters touch it, and (particle, 5, n) derivatives of y by these."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Seen:
+    """Where the particles of some terms lie in the used tilts of their series."""
+
+    rotations: np.ndarray
+    """(tilt, 3, 3) specimen to image frame."""
+    axis: np.ndarray
+    """(tilt,) tilt axis angle, degrees."""
+    place: np.ndarray
+    """(tilt, particle, 2) Å from the image centre."""
+    position: np.ndarray
+    """(particle, 3) Å."""
+    rotation: np.ndarray
+    """(particle, 3, 3) reference to tomogram."""
+    exposure: np.ndarray
+    """(tilt,) up to the middle of each tilt, e⁻/Å²."""
+    extent: tuple[float, float]
+    """Sides of the images along x, y, Å."""
+
+
+def see_particles(tilt_series: TiltSeries, terms: PoseTerms) -> Seen:
+    """The particles of the terms in the used tilts of their series."""
+    used = np.flatnonzero(tilt_series.use)
+    height, width = tilt_series.image_shape
+    return Seen(
+        rotations=tilt_rotations(tilt_series.geometry).numpy()[used],
+        axis=tilt_series.geometry.tilt_axis_angle[used],
+        place=specimen_in_images(tilt_series, terms.position, used)[0],
+        position=terms.position,
+        rotation=terms.rotation,
+        exposure=middle_exposure(tilt_series)[used],
+        extent=(width * tilt_series.pixel_size, height * tilt_series.pixel_size),
+    )
+
+
+def pose_derivatives(seen: Seen, tilt: int) -> np.ndarray:
+    """(5, 6) derivatives of y by a particle's own rotation vector (radians) and shift in the tomogram (Å)."""
+    result = np.zeros((5, 6))
+    result[:3, :3] = np.eye(3)
+    result[3:, 3:] = seen.rotations[tilt, :2]
+    return result
+
+
+def shift_block(seen: Seen) -> Block:
+    """Two shifts of every tilt."""
+    derivatives = np.zeros((len(seen.position), 5, 2))
+    derivatives[:, 3:] = SHIFT * np.eye(2)
+    return Block(name="shift", number=2 * len(seen.rotations), at_tilt=lambda i: (_own(i, 2), derivatives))
+
+
+def angle_block(seen: Seen) -> Block:
+    """Axis angle and tilt angle of every tilt."""
+
+    def at_tilt(i: int) -> tuple[np.ndarray, np.ndarray]:
+        turn = rotate_about_z(torch.tensor(float(seen.axis[i]), dtype=torch.float64)).numpy()
+        omega = np.radians(ANGLE) * np.stack([[0.0, 0.0, 1.0], turn[:, 1]], axis=1)  # (3, parameter)
+        derivatives = np.zeros((len(seen.position), 5, 2))
+        derivatives[:, :3] = (seen.rotations[i] @ seen.rotation).transpose(0, 2, 1) @ omega
+        turned = seen.position @ seen.rotations[i].T
+        derivatives[:, 3:] = np.cross(omega.T[None], turned[:, None])[..., :2].transpose(0, 2, 1)
+        return _own(i, 2), derivatives
+
+    return Block(name="angles", number=2 * len(seen.rotations), at_tilt=at_tilt)
+
+
+def magnification_block(seen: Seen) -> Block:
+    """The magnification of every tilt."""
+
+    def at_tilt(i: int) -> tuple[np.ndarray, np.ndarray]:
+        derivatives = np.zeros((len(seen.position), 5, 1))
+        derivatives[:, 3:, 0] = MAGNIFICATION * seen.place[i]
+        return _own(i, 1), derivatives
+
+    return Block(name="magnification", number=len(seen.rotations), at_tilt=at_tilt)
+
+
+def sample_block(seen: Seen, knots: np.ndarray, scale: float) -> Block:
+    """Nine monomials (all but the constant) of three components, each a walk of len(knots) - 1 steps."""
+    walk = sample_walk(knots, seen.exposure)
+    over_exposure = CubicSpline(knots, walk)(np.clip(seen.exposure, knots[0], knots[-1]))  # (tilt, step)
+    shape = sample_monomials(seen.position, scale)[:, 1:]
+    number = 9 * 3 * walk.shape[1]
+
+    def at_tilt(i: int) -> tuple[np.ndarray, np.ndarray]:
+        derivatives = np.zeros((len(seen.position), 5, number))
+        part = np.einsum("pm,cd,k->pcmdk", shape, seen.rotations[i, :2], over_exposure[i])
+        derivatives[:, 3:] = part.reshape(len(seen.position), 2, number)
+        return np.arange(number), derivatives
+
+    return Block(name="sample", number=number, at_tilt=at_tilt)
+
+
+def sample_walk(knots: np.ndarray, exposure: np.ndarray) -> np.ndarray:
+    """(knot, step) values at the knots of unit steps of the prior's walk, whose mean over the exposures is zero."""
+    steps = np.tril(np.ones((len(knots), len(knots))), -1)[:, :-1] * SAMPLE / np.sqrt(3 * (len(knots) - 1))
+    mean = CubicSpline(knots, steps)(np.clip(exposure, knots[0], knots[-1])).mean(axis=0)
+    return steps - mean
+
+
+def warp_block(seen: Seen, controls: tuple[int, int]) -> Block:
+    """The leading modes of a smooth warp, x and y, of every tilt."""
+    modes = warp_modes(seen.extent, controls)
+    number = 2 * modes.shape[1]
+
+    def at_tilt(i: int) -> tuple[np.ndarray, np.ndarray]:
+        values = warp_basis(seen.place[i], seen.extent, controls) @ modes
+        derivatives = np.zeros((len(values), 5, number))
+        derivatives[:, 3, : number // 2] = values
+        derivatives[:, 4, number // 2 :] = values
+        return _own(i, number), derivatives
+
+    return Block(name="warp", number=number * len(seen.rotations), at_tilt=at_tilt)
+
+
+def warp_modes(extent: tuple[float, float], controls: tuple[int, int]) -> np.ndarray:
+    """(y · x control values, mode) of unit coefficients: principal modes of a Gaussian random field of sd WARP, Å."""
+    longest = max(extent)
+    along = [
+        ((np.arange(n) - 1) / (n - 3) - 0.5) * side / longest for n, side in zip(controls, extent[::-1], strict=True)
+    ]
+    covariance = np.kron(*(np.exp(-((a[:, None] - a) ** 2) / (2 * _LENGTH**2)) for a in along))
+    value, vector = np.linalg.eigh(covariance)
+    keep = np.flatnonzero(value > _LEAST_MODE * value[-1])[::-1]
+    return WARP * vector[:, keep] * np.sqrt(value[keep])
+
+
+def _own(tilt: int, number: int) -> np.ndarray:
+    return number * tilt + np.arange(number)

@@ -1,0 +1,166 @@
+"""The geometry of one tilt series refined on the images of its particles, and proved on them.
+
+The quadratics of `ops.polishing.geometry_refinement` choose blocks and fit them; then the images decide. Half 1 is put
+under the geometry that half 2 alone gave, and half 2 under that of half 1, poses following; only if the log likelihood
+of both rises is the joint fit taken. Images cut anew know nothing of quadratics, so that a step too long for them is
+refused. Species that do not help the others are not asked; their poses follow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.polishing.geometry_blocks import Block, Seen, see_particles
+from tiltwise.ops.polishing.geometry_change import change_geometry, geometry_blocks
+from tiltwise.ops.polishing.geometry_refinement import (
+    LADDER,
+    GeometryFit,
+    fit_kinds,
+    follow_poses,
+    left_by_poses,
+    reduce_over_poses,
+)
+from tiltwise.ops.polishing.species import Species, terms_of_species
+from tiltwise.ops.poses.terms import PoseTerms, join_terms
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class GeometryRefinement:
+    """A series refined, or as it was."""
+
+    tilt_series: TiltSeries
+    """The series; as given where nothing was accepted."""
+    species: tuple[Species, ...]
+    """As given, poses having followed."""
+    fit: GeometryFit | None
+    """What the quadratics said; None where a half has no particles."""
+    gain: tuple[float, float]
+    """Log likelihood that the images of half 1 gain by the fit on half 2, and those of half 2 by that on half 1."""
+    moved: float
+    """Rms over used tilts and particles by which images were moved, poses aside, Å."""
+    telling: tuple[int, ...] = ()
+    """Numbers of the species that the fit rests on."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the geometry was changed."""
+        return min(self.gain) > 0
+
+    def record(self) -> dict:
+        """For the report."""
+        gates = () if self.fit is None else self.fit.gates
+        return {
+            "accepted": self.accepted,
+            "held_out_gain": list(self.gain),
+            "moved_rms_A": self.moved,
+            "parameters_determined": 0.0 if self.fit is None else self.fit.effective,
+            "species": list(self.telling),
+            "blocks": {
+                gate.block: {"accepted": gate.accepted, "gain": list(gate.gain), "width": gate.width} for gate in gates
+            },
+        }
+
+
+def refine_geometry(species: Sequence[Species], name: str, blocks: Sequence[str] = LADDER) -> GeometryRefinement:
+    """Refine the geometry of the series of this name on the particles of all species; blocks: a part of LADDER."""
+    tilt_series = species[0].source.tilt_series[name]
+    found = terms_of_species(species, name)
+    nothing = GeometryRefinement(tilt_series=tilt_series, species=tuple(species), fit=None, gain=(0.0, 0.0), moved=0.0)
+    asked = [number for number, terms in enumerate(found) if terms is not None and len(set(terms.half_set)) == 2]
+    if not asked:
+        return nothing
+    names = [block for block in LADDER if block in blocks]
+    kinds = [_halves(tilt_series, found[number], names) for number in asked]
+    reduced = [(halves[1].reduced(), halves[2].reduced()) for halves in kinds]
+    fit, taken = fit_kinds(reduced, kinds[0][1].blocks)
+    nothing = replace(nothing, fit=fit, telling=tuple(asked[number] for number in taken))
+    if not fit.joint.any():
+        return nothing
+    telling = [terms if number in nothing.telling else None for number, terms in enumerate(found)]
+    terms = join_terms([terms for terms in telling if terms is not None])
+    halves = _halves(tilt_series, terms, names)
+    gain = tuple(_gain_on_images(species, telling, half, halves[half], fit.by_half[3 - half]) for half in (1, 2))
+    if min(gain) <= 0:
+        return replace(nothing, gain=gain)
+    every = _Half.of(tilt_series, join_terms([terms for terms in found if terms is not None]), names)
+    changed = every.changed(fit.joint)
+    return replace(
+        nothing,
+        tilt_series=changed,
+        species=tuple(_follow(species, found, every, fit.joint, (1, 2), changed)),
+        gain=gain,
+        moved=_Half.of(tilt_series, terms, names).moved(fit.joint),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Half:
+    """Particles of a half set, or of both, as they are seen in a series."""
+
+    tilt_series: TiltSeries
+    terms: PoseTerms
+    seen: Seen
+    blocks: list[Block]
+
+    @staticmethod
+    def of(tilt_series: TiltSeries, terms: PoseTerms, names: Sequence[str]) -> "_Half":
+        seen = see_particles(tilt_series, terms)
+        return _Half(tilt_series=tilt_series, terms=terms, seen=seen, blocks=geometry_blocks(tilt_series, seen, names))
+
+    def reduced(self):
+        return reduce_over_poses(self.seen, self.terms, self.blocks)
+
+    def changed(self, change: np.ndarray) -> TiltSeries:
+        return change_geometry(self.tilt_series, self.seen, self.blocks, change)
+
+    def followed(self, change: np.ndarray) -> np.ndarray:
+        return follow_poses(self.seen, self.terms, self.blocks, change)
+
+    def moved(self, change: np.ndarray) -> float:
+        """Rms by which images move, less what the poses follow, Å."""
+        steps, square = self.followed(change), 0.0
+        for tilt in range(len(self.seen.rotations)):
+            total, first = steps[:, 3:] @ self.seen.rotations[tilt, :2].T, 0
+            for block in self.blocks:
+                index, derivatives = block.at_tilt(tilt)
+                total = total + derivatives[:, 3:] @ change[first + index]
+                first += block.number
+            square += float((total**2).sum())
+        return float(np.sqrt(square / (len(steps) * len(self.seen.rotations))))
+
+
+def _halves(tilt_series: TiltSeries, terms: PoseTerms, names: Sequence[str]) -> dict[int, _Half]:
+    return {half: _Half.of(tilt_series, terms[terms.half_set == half], names) for half in (1, 2)}
+
+
+def _gain_on_images(
+    species: Sequence[Species], found: Sequence[PoseTerms | None], half: int, own: _Half, change: np.ndarray
+) -> float:
+    """What the images of one half gain, over what their poses alone would, by a geometry fitted without them."""
+    name = own.tilt_series.name
+    moved = _follow(species, found, own, change, (half,), own.changed(change))
+    asked = [kind for kind, terms in zip(moved, found, strict=True) if terms is not None]
+    after = sum(terms.likelihood.sum() for terms in terms_of_species(asked, name, (half,)) if terms is not None)
+    return float(after - own.terms.likelihood.sum()) - left_by_poses(own.seen, own.terms)
+
+
+def _follow(
+    species: Sequence[Species],
+    found: Sequence[PoseTerms | None],
+    own: _Half,
+    change: np.ndarray,
+    halves: tuple[int, ...],
+    changed: TiltSeries,
+) -> list[Species]:
+    """The species under a changed series, their poses following; own holds their terms of these halves in a row."""
+    steps, first, result = own.followed(change), 0, []
+    for kind, terms in zip(species, found, strict=True):
+        kind = kind.with_series(changed)
+        if terms is not None:
+            index = terms.index[np.isin(terms.half_set, halves)]
+            kind = kind.moved(index, steps[first : first + len(index)])
+            first += len(index)
+        result.append(kind)
+    return result

@@ -1,0 +1,240 @@
+"""The geometry of a tilt series refined on its particles: one bundle adjustment, every block behind a gate.
+
+With the quadratics of `ops.poses.terms` and y_pi = L_i q_p + J_pi θ, q_p the pose of particle p and θ the parameters of
+`ops.polishing.geometry_blocks`, the log likelihood is quadratic in all. Poses are eliminated exactly (Schur
+complement):
+
+    g̃ = Σ Jᵀg - Σ_p C_pᵀ V_p⁻¹ l_p,    H̃ = Σ JᵀHJ - Σ_p C_pᵀ V_p⁻¹ C_p,
+    l_p = Σ_i L_iᵀ g_pi,   V_p = Σ_i L_iᵀ H_pi L_i + prior,   C_p = Σ_i L_iᵀ H_pi J_pi,
+
+so that g̃·θ - θ·H̃·θ / 2 is what the likelihood gains by θ once every pose has followed. The fit is (H̃ + 1) θ = g̃.
+
+The gate: θ fitted on the particles of one half set must raise the likelihood of the other, both ways. Blocks are tried
+in the order of `LADDER`, each together with those already taken, its prior at full and at a third of its width. What is
+taken then has to prove itself on the images (`ops.polishing.geometry_on_images`).
+
+Where images tell next to nothing, gains are small and of either sign: a step d fitted to the noise of the other half
+changes the likelihood by -q / 2 on average and ± sqrt(q), q = d·H̃·d. And both halves gain or lose together, for both
+gains hold the one product of their gradients. So a gain must also be beyond what chance gives once in a thousand times,
+3 sqrt(q) - q / 2, which is nothing where the step is of any size (q > 36).
+
+Several species add their quadratics, if they help each other: one whose reference is its own noise finds its images
+where they are, whatever is true, and would hold the geometry there. So the species that gains most by itself begins,
+and each other one joins if, with it in the fit, the held-out half of those before gains more than without.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from tiltwise.ops.polishing.geometry_blocks import Block, Seen, pose_derivatives
+from tiltwise.ops.poses.terms import PoseTerms
+
+LADDER = ("shift", "angles", "magnification", "sample", "warp")
+"""Blocks from the fewest to the most numbers a tilt."""
+_WIDTHS = (1.0, 0.3)
+"""Of a block's prior, relative to its standard deviations."""
+_SIGNIFICANT = 3.0
+"""Standard deviations of a gain by chance."""
+_TURN, _MOVE = np.radians(5.0), 20.0
+"""Prior standard deviations of a pose, radians and Å: they only keep what no image tells from moving."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Reduced:
+    """The likelihood as a quadratic of the geometry alone, all poses following."""
+
+    gradient: np.ndarray
+    """(parameter,) g̃."""
+    information: np.ndarray
+    """(parameter, parameter) H̃."""
+
+    def __add__(self, other: "Reduced") -> "Reduced":
+        return Reduced(gradient=self.gradient + other.gradient, information=self.information + other.information)
+
+    def fit(self, width: np.ndarray) -> np.ndarray:
+        """(parameter,) the most probable change under priors of this width (parameter,); 0 leaves a parameter out."""
+        free, change = np.flatnonzero(width), np.zeros(len(width))
+        if len(free):
+            factor = cho_factor(self.information[np.ix_(free, free)] + np.diag(1 / width[free] ** 2))
+            change[free] = cho_solve(factor, self.gradient[free])
+        return change
+
+    def determined(self, width: np.ndarray) -> float:
+        """Parameters that the images determine under these priors: the trace of (H̃ + P)⁻¹ H̃, P of the prior."""
+        free = np.flatnonzero(width)
+        if not len(free):
+            return 0.0
+        own = self.information[np.ix_(free, free)]
+        return float(np.trace(cho_solve(cho_factor(own + np.diag(1 / width[free] ** 2)), own)))
+
+    def gain(self, change: np.ndarray) -> float:
+        """What the log likelihood gains by a change (parameter,), without the prior."""
+        return float(self.gradient @ change - 0.5 * change @ self.information @ change)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BlockGate:
+    """Whether a block was taken, and why."""
+
+    block: str
+    """Its name."""
+    width: float
+    """Of its prior, relative to its standard deviations; the better one that was tried."""
+    gain: tuple[float, float]
+    """Held-out log likelihood that it adds to half 1 (fitted on half 2) and to half 2 (fitted on half 1)."""
+    chance: tuple[float, float]
+    """What each must exceed."""
+
+    @property
+    def accepted(self) -> bool:
+        """Both halves gain, and more than chance would give them."""
+        return all(gain > chance for gain, chance in zip(self.gain, self.chance, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class GeometryFit:
+    """Changes of the geometry, and what they rest on."""
+
+    joint: np.ndarray
+    """(parameter,) fitted on both halves, in units of the blocks; 0 for blocks that were not taken."""
+    by_half: Mapping[int, np.ndarray]
+    """(parameter,) fitted on each half alone."""
+    gates: tuple[BlockGate, ...]
+    """In the order in which blocks were tried."""
+    effective: float
+    """Parameters that the images determine."""
+
+    @property
+    def predicted_gain(self) -> tuple[float, float]:
+        """Held-out log likelihood, by the quadratics, of half 1 and of half 2."""
+        taken = [gate.gain for gate in self.gates if gate.accepted]
+        return tuple(float(sum(g[half] for g in taken)) for half in (0, 1))
+
+
+def reduce_over_poses(seen: Seen, terms: PoseTerms, blocks: Sequence[Block]) -> Reduced:
+    """g̃ and H̃ of all blocks in a row, from terms and where their particles are seen."""
+    number, where = sum(block.number for block in blocks), _places(blocks)
+    gradient, information = np.zeros(number), np.zeros((number, number))
+    coupling = np.zeros((len(terms), 6, number))
+    for tilt in range(len(seen.rotations)):
+        index, derivatives = _all_blocks(blocks, where, tilt)
+        weighted = terms.information[:, tilt] @ derivatives
+        flat = derivatives.reshape(-1, len(index))
+        information[np.ix_(index, index)] += flat.T @ weighted.reshape(-1, len(index))
+        gradient[index] += flat.T @ terms.gradient[:, tilt].reshape(-1)
+        coupling[:, :, index] += np.einsum("ya,pyn->pan", pose_derivatives(seen, tilt), weighted)
+    pull, curvature = pose_system(seen, terms)
+    root = np.linalg.inv(np.linalg.cholesky(curvature))  # (particle, 6, 6): V⁻¹ = rootᵀ root
+    solved = (root @ coupling).reshape(-1, number)
+    return Reduced(
+        gradient=gradient - solved.T @ (root @ pull[..., None]).reshape(-1),
+        information=information - solved.T @ solved,
+    )
+
+
+def fit_geometry(first: Reduced, second: Reduced, blocks: Sequence[Block]) -> GeometryFit:
+    """Climb the ladder: the blocks that hold on the other half, and their joint fit. blocks in the order of LADDER."""
+    halves, width, gates = (first, second), np.zeros(len(first.gradient)), []
+    for block, place in zip(blocks, _places(blocks), strict=True):
+        tried = [_try_block(halves, width, block.name, place, factor) for factor in _WIDTHS]
+        gates.append(max(tried, key=lambda gate: (gate.accepted, min(gate.gain))))
+        if gates[-1].accepted:
+            width[place] = gates[-1].width
+    both = first + second
+    return GeometryFit(
+        joint=both.fit(width),
+        by_half={1: first.fit(width), 2: second.fit(width)},
+        gates=tuple(gates),
+        effective=both.determined(width),
+    )
+
+
+def fit_kinds(kinds: Sequence[tuple[Reduced, Reduced]], blocks: Sequence[Block]) -> tuple[GeometryFit, list[int]]:
+    """The fit of the species that help each other, and which those are; all where none gains by itself."""
+    alone = [fit_geometry(*own, blocks) for own in kinds]
+    promise = [sum(fit.predicted_gain) for fit in alone]
+    if len(kinds) == 1 or max(promise) <= 0:
+        return (alone[0] if len(kinds) == 1 else fit_geometry(*_together(kinds), blocks)), list(range(len(kinds)))
+    first, *others = sorted(range(len(kinds)), key=lambda number: -promise[number])
+    taken, best = [first], alone[first]
+    for number in others:
+        known = _together([kinds[k] for k in taken])
+        tried = fit_geometry(*_together([kinds[k] for k in (*taken, number)]), blocks)
+        if _held_out(known, tried) > _held_out(known, best):
+            taken, best = [*taken, number], tried
+    return best, sorted(taken)
+
+
+def _together(kinds: Sequence[tuple[Reduced, Reduced]]) -> tuple[Reduced, Reduced]:
+    first, second = kinds[0]
+    for own in kinds[1:]:
+        first, second = first + own[0], second + own[1]
+    return first, second
+
+
+def _held_out(halves: tuple[Reduced, Reduced], fit: GeometryFit) -> float:
+    """What each half gains by what was fitted on the other."""
+    return sum(own.gain(fit.by_half[3 - half]) for half, own in enumerate(halves, start=1))
+
+
+def chance_gain(square: float) -> float:
+    """What noise alone gives once in a thousand times to a step whose square d·H·d in the other half is so large."""
+    return max(0.0, _SIGNIFICANT * float(np.sqrt(square)) - square / 2)
+
+
+def _try_block(halves: tuple[Reduced, Reduced], width: np.ndarray, name: str, place: slice, factor: float) -> BlockGate:
+    """What a block adds, in the halves where it was not fitted, to the blocks of these widths (parameter,)."""
+    wider = width.copy()
+    wider[place] = factor
+    gain, chance = [], []
+    for own, other in (halves, halves[::-1]):
+        before, after = (other.fit(w) for w in (width, wider))
+        step = after - before
+        square = float(step @ own.information @ step)
+        gain.append(own.gain(after) - own.gain(before))
+        chance.append(chance_gain(square))
+    return BlockGate(block=name, width=factor, gain=tuple(gain), chance=tuple(chance))
+
+
+def follow_poses(seen: Seen, terms: PoseTerms, blocks: Sequence[Block], change: np.ndarray) -> np.ndarray:
+    """(particle, 6) rotation vectors (radians) and shifts (Å) by which poses follow a change of the geometry."""
+    pull, curvature = pose_system(seen, terms)
+    where = _places(blocks)
+    for tilt in range(len(seen.rotations)):
+        index, derivatives = _all_blocks(blocks, where, tilt)
+        moved = derivatives @ change[index]
+        pull -= np.einsum("ya,pyz,pz->pa", pose_derivatives(seen, tilt), terms.information[:, tilt], moved)
+    return np.linalg.solve(curvature, pull[..., None])[..., 0]
+
+
+def left_by_poses(seen: Seen, terms: PoseTerms) -> float:
+    """What the log likelihood still gains by moving poses alone, by the quadratics."""
+    pull, curvature = pose_system(seen, terms)
+    return float(0.5 * (pull * np.linalg.solve(curvature, pull[..., None])[..., 0]).sum())
+
+
+def _all_blocks(blocks: Sequence[Block], where: Sequence[slice], tilt: int) -> tuple[np.ndarray, np.ndarray]:
+    """Parameters of all blocks that touch a tilt, and the derivatives (particle, 5, n) of y by them."""
+    found = [block.at_tilt(tilt) for block in blocks]
+    index = np.concatenate([place.start + own for place, (own, _) in zip(where, found, strict=True)])
+    return index, np.concatenate([derivatives for _, derivatives in found], axis=2)
+
+
+def pose_system(seen: Seen, terms: PoseTerms) -> tuple[np.ndarray, np.ndarray]:
+    """l (particle, 6) and V (particle, 6, 6)."""
+    prior = np.diag([_TURN**-2] * 3 + [_MOVE**-2] * 3)
+    pull, curvature = np.zeros((len(terms), 6)), np.repeat(prior[None], len(terms), axis=0)
+    for tilt in range(len(seen.rotations)):
+        pose = pose_derivatives(seen, tilt)
+        pull += terms.gradient[:, tilt] @ pose
+        curvature += np.einsum("ya,pyz,zb->pab", pose, terms.information[:, tilt], pose, optimize=True)
+    return pull, curvature
+
+
+def _places(blocks: Sequence[Block]) -> list[slice]:
+    """Where the parameters of each block stand in the row of all."""
+    ends = np.cumsum([block.number for block in blocks])
+    return [slice(int(end) - block.number, int(end)) for block, end in zip(blocks, ends, strict=True)]
