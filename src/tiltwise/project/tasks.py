@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import resource
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -123,6 +124,7 @@ def run_task(task: Task, progress: Progress) -> Outcome:
             record["state"], error = "done", ""
         except Exception as caught:
             error = one_line(caught)
+            _discard_outputs(task.part)  # half an output is none; and where the disk is full, the record needs room
             log.error("%s\n%s", error, traceback.format_exc())
             record["error"] = {"type": type(caught).__name__, "message": error}
         seconds = time.perf_counter() - clock
@@ -168,6 +170,16 @@ def _compute(task: Task, progress: Progress) -> Record:
     }
     _draw_preview(task, outputs, result.quality)
     return {"outputs": files, "quality": to_json(result.quality)}
+
+
+def _discard_outputs(part: Path) -> None:
+    for path in part.iterdir():
+        if path.name == LOG:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _load(task: Task, kind: str, place: Places | Named | None) -> Any:
