@@ -69,7 +69,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series",),
         ("tilt_series",),
         "find shifts and tilt axis; flag bad tilts",
-        version=2,
+        version=3,
         given="tiltwise.stages.given:given",
         given_takes=("tilt_series",),
     ),
@@ -105,7 +105,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles", "reference?"),
         ("particles", "half_maps", "tilt_series"),
         "align and average particles in two independent halves",
-        version=2,
+        version=3,
     ),
     _stage(
         "classify",
