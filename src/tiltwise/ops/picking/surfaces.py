@@ -16,9 +16,10 @@ from scipy.spatial import Delaunay, cKDTree
 
 from tiltwise.ops.rotations import direction_grid
 
-_BALL, _COLUMN = 2.0, 2.0
+_BALL, _COLUMN = 2.0, 2.1
 """Radius of the ball that tells a normal, in parts of the sheet's thickness; of the column along it, in voxels: a wide
-one would lie to the inner side of a curved sheet, by its radius² / 4 over that of the curve."""
+one would lie to the inner side of a curved sheet, by its radius² / 4 over that of the curve. It is no distance of
+voxels from each other (2 and √5 are), so that rounding does not decide which voxels of a layer are in it."""
 _ROUNDS = 4
 _NEIGHBOURS = 12
 _ALL_AROUND = 0.35
