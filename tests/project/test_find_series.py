@@ -10,3 +10,7 @@ def test_the_stack_stands_for_its_mdoc_unless_the_separate_images_are_meant(tmp_
     assert find_series([mdoc]) == [stack]
     assert find_series([mdoc], separate=True) == [mdoc]
     assert find_series([stack], separate=True) == [stack]
+    (tmp_path / "TS_01.rawtlt").touch()
+    (tmp_path / "._TS_01.mrc.mdoc").touch()
+    assert find_series([tmp_path]) == [stack]
+    assert find_series([tmp_path], separate=True) == [mdoc]

@@ -10,6 +10,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.io.mrc import write_mrc
 from tiltwise.project import store
 from tiltwise.project.create import new_project
+from tiltwise.project.history import history_script
 from tiltwise.project.importing import find_series, import_tilt_series
 from tiltwise.project.layout import list_series
 from tiltwise.project.records import read_record
@@ -52,6 +53,18 @@ def test_separate_images_become_one_stack_in_the_import_folder(tmp_path):
     np.testing.assert_array_equal(loaded.stage_tilt_angle, [-3, 0, 3])
     np.testing.assert_array_equal(loaded.pre_exposure, [6, 0, 3])
     assert read_record(project / "import" / "S")["images"] == ["import/S/stack.mrc"]
+
+
+def test_a_folder_of_images_is_kept_relative_to_the_project_whatever_folder_it_was_given_from(tmp_path, monkeypatch):
+    """So that the script of the project's history finds it from anywhere."""
+    project, frames = new_project(tmp_path / "p"), tmp_path / "frames"
+    frames.mkdir()
+    write_mrc(frames / "tilt_0.mrc", np.zeros((4, 6), np.float32), 2.0)
+    (tmp_path / "S.mdoc").write_text("[ZValue = 0]\nTiltAngle = 0\nSubFramePath = D:\\frames\\tilt_0.tif\n")
+    monkeypatch.chdir(tmp_path)
+    import_tilt_series(project, [Path("S.mdoc")], images=Path("frames"))
+    assert read_record(project / "import" / "S")["overrides"] == {"images": str(frames)}
+    assert f"--images {frames}\n" in history_script(project)
 
 
 def test_overrides_go_first_and_a_second_import_replaces(project, tmp_path):

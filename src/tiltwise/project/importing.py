@@ -88,9 +88,10 @@ def import_tilt_series(
                 if on_fault is None:
                     raise
                 on_fault(str(error))
+        kept = given | ({"images": relative_path(given["images"], project)} if "images" in given else {})
         return [
             add_tilt_series(
-                project, one.tilt_series, notes=one.notes, source=source, overrides=given, alignment=aligned_by
+                project, one.tilt_series, notes=one.notes, source=source, overrides=kept, alignment=aligned_by
             )
             for source, (one, aligned_by) in read.items()
         ]
@@ -109,14 +110,16 @@ def _read(source: Path, alignment: Path | None, given: dict[str, Any]) -> tuple[
 def find_series(paths: Iterable[Path], *, separate: bool = False) -> list[Path]:
     """The file that stands for each tilt series: its stack, or its .mdoc where the images are separate.
 
-    separate: the images, or movies, that an .mdoc names are meant, though a stack may lie beside it.
+    separate: the images, or movies, that an .mdoc names are meant, though a stack may lie beside it; of a folder, then,
+    its .mdoc files alone.
     """
     found: list[Path] = []
     for path in (Path(path).resolve() for path in paths):
         if path.is_dir():
-            inside = _series_in(path)
+            inside = _series_in(path, separate)
             if not inside:
-                raise InputError(f"{path}: holds no stack with .mdoc or .rawtlt beside it, and no .mdoc")
+                stack = "" if separate else "stack with .mdoc or .rawtlt beside it, and no "
+                raise InputError(f"{path}: holds no {stack}.mdoc")
             found += inside
         elif path.is_file():
             named = separate and path.suffix.lower() == ".mdoc"
@@ -128,10 +131,12 @@ def find_series(paths: Iterable[Path], *, separate: bool = False) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _series_in(folder: Path) -> list[Path]:
+def _series_in(folder: Path, separate: bool) -> list[Path]:
     """Stacks without angles beside them may be anything (tomograms, single images), and are passed over."""
-    described = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".mdoc", *_ANGLE_SUFFIXES)]
-    leading = [_leading_file(path) for path in described if not path.stem.endswith("_override")]
+    suffixes = (".mdoc",) if separate else (".mdoc", *_ANGLE_SUFFIXES)
+    described = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
+    described = [path for path in described if not path.stem.endswith("_override") and not path.name.startswith(".")]
+    leading = described if separate else [_leading_file(path) for path in described]
     return list(dict.fromkeys(path for path in leading if path.suffix.lower() not in _ANGLE_SUFFIXES))
 
 
@@ -175,6 +180,7 @@ def add_tilt_series(
         "source": None if source is None else relative_path(source, project),
         "overrides": overrides or {},
         "images": [relative_path(file, project) for file in sorted(files)],
+        "tilts": tilt_series.number,
         "alignment": None
         if alignment is None
         else {"file": relative_path(alignment, project), "sha256": file_digest(alignment)},
