@@ -1,8 +1,11 @@
 """A run as the command line shows it, with the tiny pipeline."""
 
 import json
+import os
+import signal
 from types import SimpleNamespace
 
+import fake_stages
 import pytest
 
 from tiltwise.cli import main
@@ -62,6 +65,18 @@ def test_failures_are_summed_up_with_exit_code_3(tiltwise, project):
     assert any(line.startswith("  shift/B failed: the images are not of this world (log: ") for line in lines)
     code, out = tiltwise("status", project)
     assert out.splitlines()[:2] == ["shift          2 done, 1 failed", "  B: the images are not of this world"]
+
+
+def test_a_run_that_is_told_to_end_leaves_no_half_results(tiltwise, project, monkeypatch):
+    """SIGTERM, by which services and queues are stopped, does what Ctrl-C does."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(fake_stages, "fill", lambda *inputs, **rest: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        assert tiltwise("run", project, "--executor", "serial")[0] == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [path.name for path in sorted((project / "shift").iterdir())] == ["A", "B", "C"]
+    assert not list((project / "fill").iterdir())
 
 
 def test_a_stage_command_of_a_step_whose_input_is_missing(tiltwise, project):

@@ -5,8 +5,10 @@ standard error, exit code 2; a run in which an item failed ends with exit code 3
 """
 
 import difflib
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run a command and leave with its exit code; no traceback unless --debug is given."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    signal.signal(signal.SIGTERM, _interrupt)  # a service manager, or a queue, stops a run as Ctrl-C does
     try:
         code = tiltwise.main([word for word in words if word != "--debug"], prog_name="tiltwise", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -88,6 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = _say(f"{type(error).__name__}: {error} (unexpected; --debug shows where)", 1)
     sys.exit(code or 0)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _say(message: str, code: int = FAULT) -> int:
