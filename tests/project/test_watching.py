@@ -1,5 +1,6 @@
 """Watching a folder: a series is taken when it is whole and settled, once, also over a restart; never half of one."""
 
+import errno
 import json
 
 import numpy as np
@@ -8,9 +9,10 @@ from tiny_projects import write_series
 
 from tiltwise.data.errors import InputError
 from tiltwise.io.mrc import write_mrc
-from tiltwise.project import store
+from tiltwise.project import store, watching
 from tiltwise.project.create import new_project
-from tiltwise.project.layout import list_series
+from tiltwise.project.layout import RECIPE, list_series
+from tiltwise.project.lock import project_lock
 from tiltwise.project.run import run_project
 from tiltwise.project.state import project_status
 from tiltwise.project.watching import WatchSettings, watch_folder
@@ -52,9 +54,9 @@ def begin(tmp_path):
         runs.append(names)
         return run_project(project, executor="serial", only=names).complete
 
-    def start(events=None, process=process, **overrides):
+    def start(events=None, process=process, timeout=100, **overrides):
         time = Time(events)
-        settings = WatchSettings(folder=live, settle=30, timeout=100, interval=10, overrides=overrides)
+        settings = WatchSettings(folder=live, settle=30, timeout=timeout, interval=10, overrides=overrides)
         summary = watch_folder(project, settings, process, tell=lines.append, clock=time.clock, sleep=time.sleep)
         return summary, time
 
@@ -153,3 +155,90 @@ def test_one_faulty_series_does_not_stop_the_others(begin):
     assert all("\n" not in line for line in lines)
     with pytest.raises(InputError, match="nowhere: no such folder"):
         watch_folder(project, WatchSettings(folder=live / "nowhere"), lambda names: True)
+
+
+def test_a_timeout_shorter_than_the_settle_time_leaves_nothing_behind(begin):
+    start, _, live, runs, _ = begin
+    write_series(live, "A")
+    summary, _ = start(timeout=20)
+    assert summary.taken == ("A",) and runs == [["A"], None] and summary.complete
+
+
+def test_another_run_on_the_project_is_waited_for(begin):
+    """By hand, while a series settles and, the second time, while one is to be processed."""
+    start, project, live, runs, lines = begin
+    held = project_lock(project)
+    write_series(live, "A")
+    summary, time = start({15: held.__enter__, 185: lambda: held.__exit__(None, None, None)})
+    assert summary.taken == ("A",) and summary.complete and runs == [["A"], None] and time.now > 185
+    assert len(lines) == 2 and lines[0].startswith("waiting: ") and "another run is at work" in lines[0]
+    held = project_lock(project)
+    held.__enter__()
+    summary, _ = start({25: lambda: held.__exit__(None, None, None)})
+    assert summary.complete and runs[2:] == [["A"], ["A"], ["A"], ["A"], None] and len(lines) == 3
+
+
+def test_a_fault_in_the_recipe_is_said_once_and_waited_for(begin):
+    start, project, live, runs, lines = begin
+    recipe, good = project / RECIPE, (project / RECIPE).read_text()
+    write_series(live, "A")
+    events = {15: lambda: recipe.write_text(good + "\nwrong = 1\n"), 95: lambda: recipe.write_text(good)}
+    summary, _ = start(events)
+    assert summary.taken == ("A",) and summary.complete and runs[-2:] == [["A"], None]
+    assert len(lines) == 2 and lines[1].startswith("waiting: ") and "wrong" in lines[1]
+    recipe.write_text(good + "\nwrong = 1\n")
+    summary, _ = start()
+    assert not summary.complete and "wrong" in lines[-1]
+
+
+def test_a_full_disk_is_waited_for(begin, monkeypatch):
+    start, project, live, _, lines = begin
+    write = watching.write_file
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    write_series(live, "A")
+    monkeypatch.setattr(watching, "write_file", full)
+    summary, _ = start({75: lambda: monkeypatch.setattr(watching, "write_file", write)})
+    assert summary.taken == ("A",) and summary.complete
+    assert lines == [f"waiting: {project / '.watch.json'}: No space left on device", "A: taken"]
+    monkeypatch.setattr(watching, "write_file", full)
+    write_series(live, "B", seed=1)
+    summary, _ = start()
+    assert not summary.complete and "No space left on device" in summary.left["B"]
+
+
+def test_a_restart_knows_how_many_tilts_are_usual(begin):
+    start, _, live, runs, lines = begin
+    for name in "AB":
+        write_series(live, name, number=5)
+    start()
+    write_series(live, "C", number=3)
+    start({100: lambda: write_series(live, "C", number=5)})
+    assert runs.count(["C"]) == 1 and "C: has 3 tilts, others 5: waiting longer, it may be paused" in lines
+
+
+def test_a_series_that_was_taken_away_is_not_missed(begin):
+    start, _, live, _, _ = begin
+    write_series(live, "A")
+    (live / "C.mdoc").write_text("not an mdoc")
+    summary, _ = start({65: (live / "C.mdoc").unlink})
+    assert summary.complete and not summary.left
+
+
+def test_movies_are_taken_though_a_stack_lies_beside_and_a_damaged_one_is_named(begin, tmp_path):
+    start, project, live, _, lines = begin
+    names = [f"S_{index}.mrc" for index in range(3)]
+    (tmp_path / "frames").mkdir()
+    for name in names:
+        write_mrc(tmp_path / "frames" / name, np.ones((4, 6, 8), np.float32), 5.0, stack=True)
+    cut = tmp_path / "frames" / names[1]
+    cut.write_bytes(cut.read_bytes()[:1500])
+    write_mrc(live / "S.mrc", np.ones((3, 6, 8), np.float32), 5.0, stack=True)
+    (live / "S.mrc.mdoc").write_text(mdoc(names))
+    summary, _ = start(process=lambda names: True, images=tmp_path / "frames")
+    series = store.load("tilt_series", project / "import" / "S", project)
+    assert summary.taken == ("S",) and series.movies is not None and series.use.tolist() == [True, True, False]
+    (line,) = lines
+    assert line.startswith("S: taken; 1 of 3 tilts left out: tilt 3 ") and "cut short" in line

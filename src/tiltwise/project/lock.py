@@ -18,15 +18,19 @@ from tiltwise.data.errors import InputError
 LOCK = ".lock"
 
 
+class BusyError(InputError):
+    """Another process holds the project."""
+
+
 @contextmanager
 def project_lock(project: Path) -> Iterator[None]:
-    """Hold the project for the time of a run; InputError at once if another process holds it."""
+    """Hold the project for the time of a run; BusyError at once if another process holds it."""
     handle = os.open(project / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(
+            raise BusyError(
                 f"{project}: another run is at work here ({_holder(project)}); wait for it or stop it"
             ) from error
         _write_holder(handle)

@@ -6,6 +6,9 @@ clock has made; and when every image that its metadata name is there. One with c
 waits six times as long: the microscope may have paused. Which series were taken, and what their files were
 then, is kept in the project, so that a watch that was killed goes on where it was. A series whose files change after it
 was taken is taken again.
+
+What stands in the way of all series, another run at work on the project, a fault in its recipe, a full disk, is said
+once and waited for.
 """
 
 import json
@@ -21,8 +24,10 @@ from tiltwise.io.acquisition import read_acquisition, series_name
 from tiltwise.io.mdoc import image_name, read_mdoc
 from tiltwise.project.commit import write_file
 from tiltwise.project.digests import text_digest
-from tiltwise.project.importing import find_series, import_tilt_series
-from tiltwise.project.layout import check_project, list_series
+from tiltwise.project.importing import ImportedSeries, find_series, import_tilt_series
+from tiltwise.project.layout import check_project, import_folder, list_series
+from tiltwise.project.lock import BusyError
+from tiltwise.project.records import read_record
 
 _TAKEN = ".watch.json"
 _BESIDE = (".mdoc", ".rawtlt", ".tlt")
@@ -82,23 +87,25 @@ def watch_folder(
         raise InputError(f"{settings.folder}: no such folder")
     watch = _Watch(project, settings, tell, clock)
     taken: list[str] = []
-    if known := list(list_series(project)):
-        process(known)  # what a run that was killed has left undone
+    undone = list(list_series(project))  # what a run that was killed has left
     quiet_since = clock()
     while True:
+        undone = [name for name in undone if name in list_series(project)]
+        if undone and watch.attempt(process, undone) is not None:
+            undone = []
         changed, finished = watch.look()
-        if finished:
-            names = watch.take(finished)
-            if names:
-                taken += names
-                process(names)
-        if changed or finished:
+        names = watch.take(finished)
+        taken += names
+        undone = list(dict.fromkeys(undone + names))
+        if changed or names or watch.busy:
             quiet_since = clock()
         elif settings.timeout is not None and clock() - quiet_since >= settings.timeout:
             break
-        sleep(settings.interval)
-    good = not list_series(project) or process(None)
-    return WatchSummary(taken=tuple(dict.fromkeys(taken)), left=dict(watch.left), complete=good and not watch.left)
+        if not names:
+            sleep(settings.interval)
+    good = not list_series(project) or bool(watch.attempt(process, None))
+    left = watch.reasons()
+    return WatchSummary(taken=tuple(dict.fromkeys(taken)), left=left, complete=good and not left)
 
 
 class _Watch:
@@ -111,24 +118,31 @@ class _Watch:
         self.seen: dict[Path, tuple[str, float]] = {}
         self.judged: dict[Path, str] = {}
         self.taken = _read_taken(project)
-        self.left: dict[str, str] = {}
-        self.counts: dict[Path, int] = {}
+        self.left: dict[Path, str] = {}
+        self.counts = _known_counts(project)
         self.short: set[Path] = set()
+        self.busy = False
+        self.obstacle = ""
 
     def look(self) -> tuple[bool, list[Path]]:
-        """Whether any file has changed since the last look, and the series that are finished."""
+        """Whether any file has changed since the last look, or any series waits; and the series that are finished."""
         changed, finished = False, []
-        for source in self._sources():
+        sources = self._sources()
+        for source in sources:
             state = self._state(source)
             if state != self.seen.get(source, ("", 0.0))[0]:
                 changed = changed or state != self.taken.get(str(source))
                 self.seen[source] = (state, self.clock())
             elif state in (self.taken.get(str(source)), self.judged.get(source)):
                 continue
-            elif self.clock() - self.seen[source][1] >= self.settings.settle and self._is_whole(source, state):
+            elif self.clock() - self.seen[source][1] < self.settings.settle:
+                changed = True
+            elif self._is_whole(source, state):
                 finished.append(source)
             else:
                 changed = changed or source in self.short
+        for gone in self.left.keys() - set(sources):
+            del self.left[gone]
         return changed, finished
 
     def take(self, sources: list[Path]) -> list[str]:
@@ -137,24 +151,53 @@ class _Watch:
         for source in sources:
             state, name = self.seen[source][0], series_name(source)
             try:
-                import_tilt_series(self.project, [source], **self.settings.overrides)
+                (one,) = import_tilt_series(self.project, [source], **self.settings.overrides)
+                if self._state(source) != state:  # it went on while it was read: not finished after all
+                    self.tell(f"{name}: has changed while it was read; waiting again")
+                    continue
+                taken = self.taken | {str(source): state}
+                write_file(self.project / _TAKEN, json.dumps(taken, indent=0, sort_keys=True))
+            except (BusyError, OSError) as error:  # no fault of the series: it is tried again at the next look
+                self._wait_for(error)
+                self.left[source] = _one_line(error)
+                break
             except InputError as error:
                 self._leave(source, state, str(error))
                 continue
-            if self._state(source) != state:  # it went on while it was read: not finished after all
-                self.tell(f"{name}: has changed while it was read; waiting again")
-                continue
-            self.left.pop(name, None)
-            self.taken[str(source)] = state
-            write_file(self.project / _TAKEN, json.dumps(self.taken, indent=0, sort_keys=True))
-            self.tell(f"{name}: taken")
+            self.left.pop(source, None)
+            self.taken = taken
+            self._pass()
+            self.tell(f"{name}: taken{_left_out(one)}")
             names.append(name)
         return names
 
+    def attempt(self, process: Process, names: list[str] | None) -> bool | None:
+        """Whether all went well; None where nothing could be tried, for a reason that lies with no series."""
+        try:
+            good = process(names)
+        except (InputError, OSError) as error:
+            self._wait_for(error)
+            return None
+        self._pass()
+        return good
+
+    def reasons(self) -> dict[str, str]:
+        """Series that were not taken, and why."""
+        return {series_name(source): reason for source, reason in self.left.items()}
+
+    def _wait_for(self, error: Exception) -> None:
+        reason, self.busy = _one_line(error), isinstance(error, BusyError)
+        if reason != self.obstacle:
+            self.tell(f"waiting: {reason}")
+        self.obstacle = reason
+
+    def _pass(self) -> None:
+        self.busy, self.obstacle = False, ""
+
     def _sources(self) -> list[Path]:
         try:
-            return find_series([self.settings.folder])
-        except InputError:
+            return find_series([self.settings.folder], separate="images" in self.settings.overrides)
+        except (InputError, OSError):
             return []
 
     def _is_whole(self, source: Path, state: str) -> bool:
@@ -174,12 +217,12 @@ class _Watch:
 
     def _may_be_paused(self, source: Path, number: int) -> bool:
         """Whether a series is shorter than those before it and has not waited the longer time."""
-        others = [count for other, count in self.counts.items() if other != source]
+        others = [count for name, count in self.counts.items() if name != series_name(source)]
         short = len(others) > 1 and number < _SHORT * statistics.median(others)
         waited = self.clock() - self.seen[source][1]
         if not short or waited >= _LONGER * self.settings.settle:
             self.short.discard(source)
-            self.counts[source] = number
+            self.counts[series_name(source)] = number
             return False
         if source not in self.short:
             usual = statistics.median(others)
@@ -189,10 +232,9 @@ class _Watch:
 
     def _leave(self, source: Path, state: str, reason: str) -> None:
         self.judged[source] = state
-        name = series_name(source)
-        if self.left.get(name) != reason:
-            self.tell(f"{name}: not taken: {reason}")
-        self.left[name] = reason
+        if self.left.get(source) != reason:
+            self.tell(f"{series_name(source)}: not taken: {reason}")
+        self.left[source] = reason
 
     def _state(self, source: Path) -> str:
         """Names, sizes and times of the files of a series, as one digest."""
@@ -220,6 +262,24 @@ class _Watch:
         folder = Path(self.settings.overrides.get("images") or source.parent)
         if folder.is_dir():
             yield from (file for file in folder.iterdir() if file.stem in wanted)
+
+
+def _one_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    return " ".join(f"{where}{text}".split())
+
+
+def _left_out(one: ImportedSeries) -> str:
+    """The tilts that import has left out, and the first reason."""
+    reasons = [note for note in one.notes if " is left out: " in note]
+    return f"; {len(reasons)} of {one.tilts} tilts left out: {reasons[0]}" if reasons else ""
+
+
+def _known_counts(project: Path) -> dict[str, int]:
+    """Tilts of the series that the project holds already, so that a restart knows what is usual."""
+    records = {name: read_record(import_folder(project, name)) for name in list_series(project)}
+    return {name: record["tilts"] for name, record in records.items() if record and "tilts" in record}
 
 
 def _read_taken(project: Path) -> dict[str, str]:
