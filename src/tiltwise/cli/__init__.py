@@ -15,7 +15,7 @@ import click
 from tiltwise import pipeline
 from tiltwise.cli import commands
 from tiltwise.cli.stage_command import stage_command
-from tiltwise.data.errors import InputError, StageError
+from tiltwise.data.errors import InputError, StageError, machine_fault
 
 FAULT = 2
 FAILED = 3
@@ -83,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = _say(str(error), FAILED)
+    except OSError as error:
+        if debug:
+            raise
+        code = _say(machine_fault(error))
     except (KeyboardInterrupt, click.Abort):
         click.echo("tiltwise: interrupted; what was finished is kept, run again to go on", err=True)
         code = INTERRUPTED

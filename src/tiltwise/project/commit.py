@@ -9,7 +9,8 @@ folder of the next one.
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tiltwise.project.layout import OLD, PART
@@ -20,6 +21,17 @@ def begin(place: Path) -> Path:
     part = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}{PART}")
     part.mkdir(parents=True)
     return part
+
+
+@contextmanager
+def begin_or_drop(place: Path) -> Iterator[Path]:
+    """As `begin`; after an error the folder goes, so that on a full disk there is room again."""
+    part = begin(place)
+    try:
+        yield part
+    except Exception:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def final_place(part: Path) -> Path:
@@ -77,9 +89,13 @@ def sync_folder(folder: Path) -> None:
 def write_file(path: Path, text: str) -> None:
     """Write a text file whole: readers see the old content or the new, never a part."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PART}")
-    part.write_text(text, encoding="utf-8")
-    _sync(part)
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        _sync(part)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

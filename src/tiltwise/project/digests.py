@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from tiltwise.project.commit import write_file
@@ -49,10 +50,11 @@ class Digests:
         return known[2]
 
     def save(self) -> None:
-        """Remember what was read for the next start."""
+        """Remember what was read for the next start; if that cannot be written, it is read once more then."""
         if self._changed:
-            write_file(self._path, json.dumps(self._known, indent=0, sort_keys=True))
-            self._changed = False
+            with suppress(OSError):
+                write_file(self._path, json.dumps(self._known, indent=0, sort_keys=True))
+                self._changed = False
 
 
 def _read_cache(path: Path) -> dict[str, list]:

@@ -8,14 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tiltwise.data.errors import InputError
+from tiltwise.data.errors import InputError, machine_fault
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.io.acquisition import Acquisition, read_acquisition, series_name
 from tiltwise.io.alignment_files import find_alignment, read_aligned
 from tiltwise.io.images import MRC_SUFFIXES, parse_image_name, stack_image_names
 from tiltwise.io.mrc import write_mrc
 from tiltwise.project import store
-from tiltwise.project.commit import begin, commit, repair
+from tiltwise.project.commit import begin_or_drop, commit, repair
 from tiltwise.project.digests import file_digest
 from tiltwise.project.layout import ALL, IMPORT, check_name, check_project, import_folder, relative_path
 from tiltwise.project.lock import project_lock
@@ -89,12 +89,16 @@ def import_tilt_series(
                     raise
                 on_fault(str(error))
         kept = given | ({"images": relative_path(given["images"], project)} if "images" in given else {})
-        return [
-            add_tilt_series(
-                project, one.tilt_series, notes=one.notes, source=source, overrides=kept, alignment=aligned_by
-            )
-            for source, (one, aligned_by) in read.items()
-        ]
+        added = []
+        for source, (one, aligned_by) in read.items():
+            rest = {"notes": one.notes, "source": source, "overrides": kept, "alignment": aligned_by}
+            try:
+                added.append(add_tilt_series(project, one.tilt_series, **rest))
+            except OSError as error:  # a full disk, say: another series may be smaller
+                if on_fault is None:
+                    raise
+                on_fault(f"{source}: cannot be imported: {machine_fault(error)}")
+        return added
 
 
 def _read(source: Path, alignment: Path | None, given: dict[str, Any]) -> tuple[Acquisition, Path | None]:
@@ -165,30 +169,30 @@ def add_tilt_series(
     """Put one tilt series into the project. Images of one stack stay where they are, and so do movies; separate images
     become a stack. `alignment` is the file that its geometry is from."""
     place = import_folder(project, tilt_series.name)
-    part = begin(place)
-    files = {parse_image_name(name).path for name in tilt_series.image_names}
-    if tilt_series.movies is not None:
-        files = {file for file in files if file.is_file()}
-    if len(files) > 1 and tilt_series.movies is None:
-        write_mrc(part / _STACK, tilt_series.images, tilt_series.pixel_size, stack=True)
-        tilt_series = replace(tilt_series, image_names=stack_image_names(place / _STACK, tilt_series.number))
-        files = {place / _STACK}
-    store.save("tilt_series", tilt_series, part, project)
-    record = {
-        "state": "done",
-        "tiltwise": version("tiltwise"),
-        "source": None if source is None else relative_path(source, project),
-        "overrides": overrides or {},
-        "images": [relative_path(file, project) for file in sorted(files)],
-        "tilts": tilt_series.number,
-        "alignment": None
-        if alignment is None
-        else {"file": relative_path(alignment, project), "sha256": file_digest(alignment)},
-        "notes": notes,
-        "imported": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    finish_part(part, record)
-    commit(part, place)
+    with begin_or_drop(place) as part:
+        files = {parse_image_name(name).path for name in tilt_series.image_names}
+        if tilt_series.movies is not None:
+            files = {file for file in files if file.is_file()}
+        if len(files) > 1 and tilt_series.movies is None:
+            write_mrc(part / _STACK, tilt_series.images, tilt_series.pixel_size, stack=True)
+            tilt_series = replace(tilt_series, image_names=stack_image_names(place / _STACK, tilt_series.number))
+            files = {place / _STACK}
+        store.save("tilt_series", tilt_series, part, project)
+        record = {
+            "state": "done",
+            "tiltwise": version("tiltwise"),
+            "source": None if source is None else relative_path(source, project),
+            "overrides": overrides or {},
+            "images": [relative_path(file, project) for file in sorted(files)],
+            "tilts": tilt_series.number,
+            "alignment": None
+            if alignment is None
+            else {"file": relative_path(alignment, project), "sha256": file_digest(alignment)},
+            "notes": notes,
+            "imported": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        finish_part(part, record)
+        commit(part, place)
     return _summary(tilt_series, notes)
 
 

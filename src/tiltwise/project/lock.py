@@ -9,7 +9,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,7 +33,8 @@ def project_lock(project: Path) -> Iterator[None]:
             raise BusyError(
                 f"{project}: another run is at work here ({_holder(project)}); wait for it or stop it"
             ) from error
-        _write_holder(handle)
+        with suppress(OSError):  # the lock holds without it, on a full disk too
+            _write_holder(handle)
         yield
         os.ftruncate(handle, 0)
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiltwise.data.errors import InputError
+from tiltwise.data.errors import InputError, machine_fault
 from tiltwise.project import graph
 from tiltwise.project.commit import begin, commit, repair
 from tiltwise.project.events import Event, Listener, no_listener
@@ -204,7 +204,7 @@ class _Run:
             self._clear_parts()
             self.state.save_digests()
         if self.done or not (self.state.project / TILT_SERIES).is_file():
-            write_relion_files(self.state)
+            self._write_relion_files()
         return self._summary(time.perf_counter() - start)
 
     def _ready(self) -> list[Item]:
@@ -240,7 +240,7 @@ class _Run:
                 return f"no series gave {kind.replace('_', ' ')}"
             for source in sources:
                 label, found = self.state.label(source), self.state.status(source)
-                if found == "failed":
+                if found == "failed" or label in self.failed:
                     return f"{label} failed"
                 if label in self.skipped:
                     return f"{label} was skipped"
@@ -250,7 +250,11 @@ class _Run:
 
     def _start(self, item: Item, executor: Executor) -> None:
         self._tell("item_started", item)
-        task = self._task(item)
+        try:
+            task = self._task(item)
+        except OSError as error:
+            self._fail(item, machine_fault(error))
+            return
         self.running[item] = task
         executor.submit(task)
 
@@ -300,18 +304,33 @@ class _Run:
     def _finish(self, task: Task, outcome: Outcome) -> None:
         item = next(item for item, running in self.running.items() if running is task)
         del self.running[item]
-        if read_record(task.part) is None:
-            _leave_only_log(task.part)
-            finish_part(task.part, failed_record(task, outcome.error))
-        commit(task.part, self.state.folder(item))
+        try:
+            if read_record(task.part) is None:
+                _leave_only_log(task.part)
+                finish_part(task.part, failed_record(task, outcome.error))
+            commit(task.part, self.state.folder(item))
+        except OSError as error:  # not even its failure can be written: what was there before stays
+            self._fail(item, outcome.error or machine_fault(error), outcome.seconds)
+            return
         self.state.forget(item)
-        label = self.state.label(item)
         if outcome.error:
-            self.failed[label] = f"{outcome.error} (log: {self.state.folder(item) / LOG})"
-            self._tell("item_failed", item, message=outcome.error, seconds=outcome.seconds)
+            self._fail(item, outcome.error, outcome.seconds, f" (log: {self.state.folder(item) / LOG})")
         else:
-            self.done.append(label)
+            self.done.append(self.state.label(item))
             self._tell("item_done", item, seconds=outcome.seconds)
+
+    def _fail(self, item: Item, reason: str, seconds: float = 0.0, more: str = "") -> None:
+        self.failed[self.state.label(item)] = f"{reason}{more}"
+        self._tell("item_failed", item, message=reason, seconds=seconds)
+
+    def _write_relion_files(self) -> None:
+        """What cannot be written whole is taken away, so that the next run writes it anew."""
+        place = self.state.project / TILT_SERIES
+        try:
+            write_relion_files(self.state)
+        except OSError as error:
+            place.unlink(missing_ok=True)
+            self.failed[place.name] = machine_fault(error)
 
     def _skip(self, item: Item, reason: str) -> None:
         self.skipped[self.state.label(item)] = reason

@@ -13,7 +13,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -21,13 +21,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from tiltwise.data.errors import InputError, StageError
+from tiltwise.data.errors import InputError, StageError, machine_fault
 from tiltwise.data.progress import Progress
 from tiltwise.params.base import Params
 from tiltwise.project import store
 from tiltwise.project.commit import sync_tree
 from tiltwise.project.digests import file_digest
-from tiltwise.project.layout import LOG, PREVIEW
+from tiltwise.project.layout import LOG, PREVIEW, RECORD
 from tiltwise.project.records import Record, to_json, write_record
 from tiltwise.project.threads import keep_freed_memory, use_threads
 
@@ -134,7 +134,11 @@ def run_task(task: Task, progress: Progress) -> Outcome:
         "seconds": round(seconds, 3),
         "cpu_seconds": round(time.process_time() - cpu, 3),
     }
-    finish_part(task.part, record | {"peak_memory_GB": round(_peak_memory_GB(), 3)})
+    try:
+        finish_part(task.part, record | {"peak_memory_GB": round(_peak_memory_GB(), 3)})
+    except OSError as caught:  # on a full disk, say; without a record the item counts as failed
+        (task.part / RECORD).unlink(missing_ok=True)
+        error = error or one_line(caught)
     return Outcome(error=error, seconds=seconds)
 
 
@@ -151,6 +155,8 @@ def finish_part(part: Path, record: Record) -> None:
 
 def one_line(error: BaseException) -> str:
     """What went wrong, in one line; errors that are not meant for a user carry their type."""
+    if isinstance(error, OSError):
+        return machine_fault(error)
     text = " ".join(str(error).split())
     return text if isinstance(error, InputError | StageError) and text else f"{type(error).__name__}: {text}"
 
@@ -248,7 +254,7 @@ def _logged(progress: Progress) -> Progress:
 @contextmanager
 def _item_log(path: Path) -> Iterator[None]:
     """Everything that tiltwise logs, and warnings of any library, also go to this file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _PatientHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     loggers = (log, logging.getLogger("py.warnings"))
     level = log.level
@@ -263,7 +269,19 @@ def _item_log(path: Path) -> Iterator[None]:
             logger.removeHandler(handler)
         log.setLevel(level)
         logging.captureWarnings(False)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
+
+
+class _PatientHandler(logging.FileHandler):
+    """Writes a log as far as it can be written: on a full disk a failure says more than many lost lines of log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 def _reset_peak_memory() -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tiltwise.data.errors import InputError
+from tiltwise.data.errors import InputError, machine_fault
 from tiltwise.io.acquisition import read_acquisition, series_name
 from tiltwise.io.mdoc import image_name, read_mdoc
 from tiltwise.project.commit import write_file
@@ -265,9 +265,7 @@ class _Watch:
 
 
 def _one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    return " ".join(f"{where}{text}".split())
+    return machine_fault(error) if isinstance(error, OSError) else " ".join(str(error).split())
 
 
 def _left_out(one: ImportedSeries) -> str:
