@@ -13,6 +13,7 @@ from tiltwise import pipeline
 from tiltwise.cli import main
 from tiltwise.io.mrc import write_mrc
 from tiltwise.params.base import Params
+from tiltwise.project.layout import list_series
 from tiltwise.project.recipe import load_recipe, params_class
 from tiltwise.project.recipe_text import set_params
 from tiltwise.project.run import RunSummary
@@ -156,6 +157,24 @@ def test_import_prints_a_table_with_notes(tiltwise, project, tmp_path):
     ]
     assert row.split() == ["A", "2", "2", "-3.0", "0.0", "85.0", "5", "4", "×", "4", "7.0"]
     assert any("order" in note for note in notes)
+
+
+def test_import_leaves_out_what_is_at_fault_with_exit_code_3(tiltwise, project, tmp_path):
+    for name, angles in (("B", "-3\n0\n"), ("C", "-3\n"), ("D", "-3\n0\n"), ("E", "no angle\n")):
+        (tmp_path / f"{name}.mrc").write_bytes((tmp_path / "A.mrc").read_bytes())
+        (tmp_path / f"{name}.rawtlt").write_text(angles)
+    stacks = [tmp_path / f"{name}.mrc" for name in "BCDE"]
+    code, out, err = tiltwise("import", project, *stacks)
+    assert code == 3 and [line.split()[0] for line in out.splitlines()[1:3]] == ["B", "D"]
+    first, second = err.splitlines()
+    assert first == f"left out: {tmp_path / 'C.rawtlt'}: has 1 angles, but C.mrc has 2 images"
+    assert second.startswith(f"left out: {tmp_path / 'E.rawtlt'}, line 1: ")
+    assert list_series(project) == ("A", "B", "D")
+    code, out, err = tiltwise("import", project, *stacks, "--json")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert code == 3 and err == "" and [one.get("name", "left out") for one in told] == ["B", "D"] + ["left out"] * 2
+    code, out, err = tiltwise("import", project, stacks[1], stacks[3])
+    assert code == 2 and out == "" and [line.split(": ")[0] for line in err.splitlines()] == ["left out", "tiltwise"]
 
 
 def test_check_prints_a_table_and_its_findings(tiltwise, tmp_path):
