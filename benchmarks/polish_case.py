@@ -181,12 +181,13 @@ def measure(case: Case, result: PolishResult, oracle: MapScore) -> dict:
     }
 
 
-def noise_correlation(maps: list[torch.Tensor], oracle: np.ndarray) -> float:
-    """Mean FSC of the half maps, unmasked, over the shells where even the oracle holds nothing: 0 if nothing leaks."""
+def noise_correlation(maps: list[torch.Tensor], oracle: np.ndarray) -> float | None:
+    """Mean FSC of the half maps, unmasked, over the shells where even the oracle holds nothing: 0 if nothing leaks;
+    None where it holds something in all."""
     empty = np.flatnonzero(np.abs(oracle) < 0.05)
     shells = np.arange(empty[0], len(oracle) - 1) if len(empty) else np.array([], int)
     fsc = fourier_shell_correlation(*maps).numpy()
-    return float(fsc[shells].mean()) if len(shells) else float("nan")
+    return float(fsc[shells].mean()) if len(shells) else None
 
 
 def common_motion(case: Case, result: PolishResult) -> float:

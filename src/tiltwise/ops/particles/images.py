@@ -229,24 +229,6 @@ def ctf_values(tilt_series: TiltSeries, depth: torch.Tensor, points: torch.Tenso
     return ctf(frequency, defocus, tilt_series.optics, phase)
 
 
-def cut_particles(
-    images: torch.Tensor,
-    tilt_series: TiltSeries,
-    position: torch.Tensor,
-    points: torch.Tensor,
-    *,
-    box_size: int,
-    particle_radius: float,
-    weights: TiltWeights,
-) -> ParticleImages:
-    """The whitened images of particles at position (particle, 3), Å, in the used tilts of one series.
-
-    images as `normalised_images` gives them; particle_radius Å: a crop counts where this disc is in the image.
-    """
-    settings = {"box_size": box_size, "particle_radius": particle_radius, "weights": weights}
-    return next(cut_under(images, (tilt_series,), position, points, **settings))
-
-
 def cut_under(
     images: torch.Tensor,
     variants: Sequence[TiltSeries],
@@ -258,8 +240,12 @@ def cut_under(
     weights: TiltWeights,
     trajectory: torch.Tensor | None = None,
 ) -> Iterator[ParticleImages]:
-    """The images of `cut_particles` under each of several CTFs of one series, cut once; its geometry is the first's,
-    and the particles are on their paths (particle, mode, 3), Å, where they have some."""
+    """The whitened images of particles at position (particle, 3), Å, in the used tilts of one series, under each of
+    several CTFs: cut once, at the geometry of the first.
+
+    images as `normalised_images` gives them; particle_radius Å: a crop counts where this disc is in the image.
+    trajectory (particle, mode, 3), Å: the paths of the particles, where they have some.
+    """
     series = variants[0]
     place, depth, rotations = image_positions(series, position, trajectory)
     inside = inside_image(place, series.image_shape, particle_radius / series.pixel_size).T
