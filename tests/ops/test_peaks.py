@@ -1,6 +1,7 @@
 """Peaks: which are kept, where they lie between voxels, and which the noise explains."""
 
 import numpy as np
+import pytest
 import torch
 
 from tiltwise.ops.peaks import (
@@ -9,6 +10,7 @@ from tiltwise.ops.peaks import (
     local_maxima,
     noise_tail,
     parabola_offset,
+    parabola_top,
 )
 
 
@@ -49,3 +51,15 @@ def test_the_tail_of_noise_tells_how_many_to_expect():
     limit = np.quantile(np.concatenate(peaks[1:]), 0.99)
     expected = float(expected_above(np.array(limit), tail, len(peaks[0])))
     assert 0.5 < expected / (0.01 * len(peaks[0])) < 2
+
+
+@pytest.mark.parametrize(("centre", "found"), [(-2.3, -2.3), (1.4, 1.4), (7.0, 3.0), (-9.0, -3.0)])
+def test_the_top_of_a_line_is_that_of_its_parabola_and_never_beyond_its_ends(centre, found):
+    place = np.linspace(-3, 3, 13)
+    assert parabola_top(place, 5 - (place - centre) ** 2) == pytest.approx(found)
+
+
+def test_the_top_of_a_line_that_rises_ever_faster_is_its_end():
+    place = np.arange(5.0)
+    assert parabola_top(place, np.exp(place)) == 4.0
+    assert parabola_top(place, np.zeros(5)) == 1.0

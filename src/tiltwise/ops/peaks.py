@@ -25,6 +25,16 @@ def parabola_offset(before: torch.Tensor, at: torch.Tensor, after: torch.Tensor)
     return torch.where(curvature > 0, offset, torch.zeros_like(offset)).clamp(-0.5, 0.5)
 
 
+def parabola_top(place: np.ndarray, value: np.ndarray) -> float:
+    """Highest place of values at evenly spaced places (n,), n >= 3, by the parabola through the best and its
+    neighbours; at an end of the line, no farther than the end."""
+    best = int(np.clip(value.argmax(), 1, len(value) - 2))
+    before, at, after = value[best - 1 : best + 2]
+    curvature = 2 * at - before - after
+    offset = (after - before) / (2 * curvature) if curvature > 0 else float(np.sign(after - before))
+    return float(place[best] + (place[1] - place[0]) * np.clip(offset, -1, 1))
+
+
 def keep_separate(position: np.ndarray, score: np.ndarray, distance: float) -> np.ndarray:
     """Indices of the points (n, 3) that remain, best first, when each drops all worse ones nearer than distance."""
     order = np.argsort(-score, kind="stable")

@@ -5,6 +5,7 @@ import torch
 
 from tiltwise.ops.correlation import cosine_taper
 from tiltwise.ops.motion.patches import WorkingFrames, crop_frame, working_shape
+from tiltwise.ops.peaks import parabola_offset
 
 _COARSE = 16.0
 """Å; the finest spacing that is looked at."""
@@ -83,8 +84,4 @@ def _highest_point(surface: torch.Tensor, reach: np.ndarray) -> np.ndarray:
 
 
 def _vertex(line: torch.Tensor, peak: int) -> float:
-    if peak in (0, len(line) - 1):
-        return 0.0
-    below, top, above = (float(v) for v in line[peak - 1 : peak + 2])
-    curvature = below - 2 * top + above
-    return 0.0 if curvature >= 0 else 0.5 * (below - above) / curvature
+    return 0.0 if peak in (0, len(line) - 1) else float(parabola_offset(*line[peak - 1 : peak + 2]))

@@ -25,6 +25,7 @@ from tiltwise.ops.particles.averaging import Accumulator, accumulate, empty_accu
 from tiltwise.ops.particles.chunks import chunks_under
 from tiltwise.ops.particles.images import on_grid
 from tiltwise.ops.particles.references import sphere_mask
+from tiltwise.ops.peaks import parabola_top
 from tiltwise.ops.polishing.defocus_on_images import tells_defocus
 from tiltwise.ops.polishing.species import Species
 
@@ -132,7 +133,7 @@ class _Sums:
 
 def _choose(explained: np.ndarray) -> CommonDefocus:
     accepted = explained.max() - explained[_STEPS == 0][0] > _WORTH
-    return CommonDefocus(change=_top(_STEPS, explained) if accepted else 0.0, tried=_STEPS, explained=explained)
+    return CommonDefocus(change=parabola_top(_STEPS, explained) if accepted else 0.0, tried=_STEPS, explained=explained)
 
 
 def _bytes(total: Accumulator) -> int:
@@ -171,12 +172,3 @@ def _sums(kind: Species, variants: Sequence[TiltSeries], symmetry: str) -> list[
         for total, images in zip(totals, cut, strict=True):
             accumulate(total[half], on_grid(images, _box(kind)), rotation, still)
     return totals
-
-
-def _top(place: np.ndarray, value: np.ndarray) -> float:
-    """Where the parabola through the best and its neighbours is highest."""
-    best = int(np.clip(value.argmax(), 1, len(value) - 2))
-    below, middle, above = value[best - 1 : best + 2]
-    curvature = below - 2 * middle + above
-    offset = 0.5 * (below - above) / curvature if curvature < 0 else 0.0
-    return float(place[best] + _STEP * np.clip(offset, -1, 1))

@@ -31,6 +31,7 @@ from tiltwise.ops.kernels import defocus as kernels
 from tiltwise.ops.particles.chunks import particle_chunks
 from tiltwise.ops.particles.images import ParticleImages
 from tiltwise.ops.particles.tilt_weights import reference_images
+from tiltwise.ops.peaks import parabola_top
 from tiltwise.ops.polishing.geometry_refinement import BlockGate, Reduced, chance_gain
 from tiltwise.ops.polishing.species import Species
 
@@ -297,15 +298,7 @@ def _try_changes(halves: dict[int, DefocusTerms]) -> _Trial:
 def _best_changes(terms: DefocusTerms) -> np.ndarray:
     """(tilt,) the most probable changes: the top of profile and prior on the grid, by a parabola through its place."""
     prior = -0.5 * (terms.change / OWN) ** 2
-    return np.array([_top(terms.change, row) for row in terms.profile + prior])
-
-
-def _top(place: np.ndarray, value: np.ndarray) -> float:
-    best = int(np.clip(value.argmax(), 1, len(value) - 2))
-    below, middle, above = value[best - 1 : best + 2]
-    curvature = below - 2 * middle + above
-    offset = 0.5 * (below - above) / curvature if curvature < 0 else 0.0
-    return float(place[best] + STEP * np.clip(offset, -1, 1))
+    return np.array([parabola_top(terms.change, row) for row in terms.profile + prior])
 
 
 def _try_astigmatism(species: Sequence[Species], series: TiltSeries) -> tuple[TiltSeries, BlockGate]:

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
+from tiltwise.ops.peaks import parabola_offset
+
 _WEIGHT_VOXELS, _WEIGHT_RADII = 1.5, 0.6
 """sd in space of the Gaussian weight: so many voxels, or radii of the bead where that is more."""
 _BOX_VOXELS, _BOX_DIAMETERS = 32, 4
@@ -108,16 +110,9 @@ def _peak(volume: np.ndarray, near: np.ndarray, reach: int, width: float) -> np.
     blurred = gaussian_filter(part, width)
     inner = blurred[(slice(margin - reach, margin + reach + 1),) * 3]
     highest = np.array(np.unravel_index(int(np.argmax(inner)), inner.shape)) + margin - reach
-    vertex = [_vertex(blurred, highest, axis) for axis in range(3)]
+    about = torch.as_tensor(blurred[tuple(slice(h - 1, h + 2) for h in highest)])
+    vertex = [parabola_offset(*about[line]) for line in (np.s_[:, 1, 1], np.s_[1, :, 1], np.s_[1, 1, :])]
     return near - margin + highest + np.array(vertex)
-
-
-def _vertex(volume: np.ndarray, peak: np.ndarray, axis: int) -> float:
-    """Offset in voxels of the parabola through three voxels along an axis."""
-    step = np.eye(3, dtype=int)[axis]
-    before, at, after = (float(volume[tuple(peak + s * step)]) for s in (-1, 0, 1))
-    curve = before - 2 * at + after
-    return float(np.clip((before - after) / (2 * curve), -0.5, 0.5)) if curve < 0 else 0.0
 
 
 def _measured_range(kx: torch.Tensor, kz: torch.Tensor, ky: torch.Tensor, power: torch.Tensor) -> tuple[float, float]:
