@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 
 from tiltwise.data.errors import InputError
-from tiltwise.io.tiff_chain import check_chain
+from tiltwise.io.tiff_chain import check_chain, check_page, reason_of
 
 UPSAMPLINGS = (1, 2, 4)
 _BITS = {65000: (8, 2, 2), 65001: (7, 2, 2)}
@@ -57,11 +57,13 @@ def open_eer(path: str | Path) -> EerFile:
             cut = next((n for n, s in enumerate(segments) if not s or s[-1][0] + s[-1][1] > size), None)
             if cut is not None:
                 raise ValueError(f"cut short in page {cut + 1} of {len(segments)}")
-            shape = (int(first.imagelength), int(first.imagewidth))
+            shape = check_page(path, first)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # tifffile raises many kinds for a damaged file
-        raise InputError(f"{path}: this is not a sound EER file ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: this is not a sound EER file ({reason_of(error)})") from None
     return EerFile(path=path, shape=shape, bits=bits, segments=segments)
 
 
@@ -96,5 +98,5 @@ def _decode(file: EerFile, stream, page: int, shape: tuple[int, int], upsampling
         try:
             return imagecodecs.eer_decode(data + tail, shape, *file.bits, superres=superres)
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason_of(error)
     raise InputError(f"{file.path}: page {page + 1} of {file.frames} is damaged ({reason})")

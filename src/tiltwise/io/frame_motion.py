@@ -24,8 +24,9 @@ def read_motion(path: str | Path) -> tuple[FrameMotion | None, SampleDeformation
     try:
         with np.load(path, allow_pickle=False) as arrays:
             known = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: holds no motion ({error})") from None
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds for a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: holds no motion ({reason[:200]})") from None
     found = []
     for prefix, kind in (("frames", FrameMotion), ("specimen", SampleDeformation)):
         own = {name.removeprefix(f"{prefix}_"): value for name, value in known.items() if name.startswith(prefix)}

@@ -15,6 +15,7 @@ import tifffile
 
 from tiltwise.data.errors import InputError
 from tiltwise.io.mrc import read_header, read_mrc
+from tiltwise.io.tiff_chain import check_page, reason_of
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # or it prints beside our one line for a damaged file
 
@@ -169,13 +170,14 @@ def _tiff_page(file: ImageFile, *, only_layout: bool = False) -> tuple[tifffile.
             page = tiff.pages[_section(file, len(tiff.pages))]
             if len(page.shape) != 2 or page.dtype is None or page.dtype.kind not in "iufb":
                 raise InputError(f"{file.path}: is a picture in colours or complex numbers, not an image of a camera")
+            check_page(file.path, page)
             return page, None if only_layout else page.asarray()
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"{file.path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # tifffile raises many kinds for a damaged file
-        raise InputError(f"{file.path}: this is not a sound TIFF file ({' '.join(str(error).split())})") from None
+        raise InputError(f"{file.path}: this is not a sound TIFF file ({reason_of(error)})") from None
 
 
 def _size(shape: tuple[int, int]) -> str:

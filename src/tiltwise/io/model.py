@@ -100,5 +100,8 @@ def _assembled(path: Path, structure: gemmi.Structure, name: str) -> gemmi.Struc
     names = [assembly.name for assembly in structure.assemblies]
     if name not in names:
         raise InputError(f"{path}: has no assembly {name} (it has {', '.join(names) or 'none'})")
-    structure.transform_to_assembly(name, gemmi.HowToNameCopiedChain.AddNumber)
+    try:
+        structure.transform_to_assembly(name, gemmi.HowToNameCopiedChain.AddNumber)
+    except (RuntimeError, ValueError, IndexError) as error:  # it names chains that the file does not hold, for instance
+        raise InputError(f"{path}: assembly {name} cannot be made ({' '.join(str(error).split())})") from None
     return structure

@@ -16,7 +16,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.io import eer
 from tiltwise.io.images import MRC_SUFFIXES, TIFF_SUFFIXES, ImageFile
 from tiltwise.io.mrc import read_header, read_mrc, write_mrc
-from tiltwise.io.tiff_chain import check_chain
+from tiltwise.io.tiff_chain import check_chain, check_page, reason_of
 
 MOVIE_SUFFIXES = (*MRC_SUFFIXES, *TIFF_SUFFIXES, ".eer")
 _GAIN_BY_SENSITIVITY = ".gain"
@@ -154,22 +154,29 @@ def read_gain(path: str | Path, what: str = "a gain reference") -> tuple[np.ndar
 def _tiff_layout(path: Path) -> tuple[tuple[int, int, int], np.dtype]:
     check_chain(path)
     with _opened_tiff(path) as tiff:
-        page = _checked(path, lambda: tiff.pages[0])
-        if len(page.shape) != 2 or page.dtype is None or page.dtype.kind not in "iuf":
-            raise InputError(f"{path}: holds no grey frames")
-        count = _checked(path, lambda: len(tiff.pages))
-        return (count, int(page.shape[0]), int(page.shape[1])), np.dtype(page.dtype).newbyteorder("=")
+        return _checked(path, lambda: _layout(path, tiff))
+
+
+def _layout(path: Path, tiff: tifffile.TiffFile) -> tuple[tuple[int, int, int], np.dtype]:
+    page = tiff.pages[0]
+    if len(page.shape) != 2 or page.dtype is None or page.dtype.kind not in "iuf":
+        raise InputError(f"{path}: holds no grey frames")
+    return (len(tiff.pages), *check_page(path, page)), np.dtype(page.dtype).newbyteorder("=")
 
 
 def _tiff_frames(path: Path, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
     with _opened_tiff(path) as tiff:
         for number in range(shape[0]):
-            frame = _checked(
-                path, lambda number=number: tiff.pages[number].asarray(), f"frame {number + 1} of {shape[0]}"
-            )
+            what = f"frame {number + 1} of {shape[0]}"
+            frame = _checked(path, lambda number=number: _frame(path, tiff.pages[number]), what)
             if frame.shape != shape[1:]:
                 raise InputError(f"{path}: frame {number + 1} is of another size than the first")
             yield frame[::-1]
+
+
+def _frame(path: Path, page: tifffile.TiffPage) -> np.ndarray:
+    check_page(path, page)
+    return page.asarray()
 
 
 def _opened_tiff(path: Path) -> tifffile.TiffFile:
@@ -178,15 +185,17 @@ def _opened_tiff(path: Path) -> tifffile.TiffFile:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # tifffile raises many kinds for a damaged file
-        raise InputError(f"{path}: this is not a sound TIFF file ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: this is not a sound TIFF file ({reason_of(error)})") from None
 
 
 def _checked(path: Path, read, what: str = "its first frame"):
     """The value of read(); a fault of the file is one line."""
     try:
         return read()
+    except InputError:
+        raise
     except Exception as error:  # tifffile and its decoders raise many kinds for a damaged or truncated file
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{path}: {what} cannot be read, the file is damaged or cut short ({reason})") from None
 
 

@@ -1,11 +1,20 @@
-"""Whether the pages of a TIFF file hang together: a file cut short can look like a sound one of fewer pages."""
+"""Whether the pages of a TIFF file hang together: a file cut short can look like a sound one of fewer pages, and a
+damaged one can ask for more memory than there is."""
 
 import struct
 from pathlib import Path
+from typing import Any
 
 from tiltwise.data.errors import InputError
 
 _CLASSIC, _BIG = 42, 43
+_LARGEST = 1 << 16
+"""Pixels along a side that no camera has."""
+_DENSEST = 4096
+"""Bytes of an image from one of a file; LZW and deflate give at most some 1300."""
+_ALWAYS = 1 << 24
+"""Bytes that any file may ask for."""
+_LONGEST_REASON = 200
 
 
 def check_chain(path: str | Path) -> None:
@@ -24,8 +33,31 @@ def check_chain(path: str | Path) -> None:
                 place = _next(file, place, order, big)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (struct.error, OverflowError):
+    except InputError:
+        raise
+    except (struct.error, OverflowError, ValueError):
         raise InputError(f"{path}: cut short or damaged in its list of pages") from None
+
+
+def check_page(path: str | Path, page: Any) -> tuple[int, int]:
+    """The shape (y, x) of a page of tifffile. InputError for one that is larger than a file of this size can hold."""
+    shape = (int(page.imagelength), int(page.imagewidth))
+    tile = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else (1, 1)
+    need = max(shape[0] * shape[1], tile[0] * tile[1]) * (page.dtype.itemsize if page.dtype is not None else 1)
+    size = Path(path).stat().st_size
+    room = max(_ALWAYS, _DENSEST * size)
+    ends = (first + count for first, count in zip(page.dataoffsets, page.databytecounts, strict=False))
+    if max(ends, default=0) > size:
+        raise InputError(f"{path}: cut short or damaged: it states data beyond its end")
+    if min(*shape, *tile) < 1 or max(*shape, *tile) > _LARGEST or need > room:
+        raise InputError(f"{path}: damaged: it states images of {shape[1]} × {shape[0]} px")
+    return shape
+
+
+def reason_of(error: Exception) -> str:
+    """What a decoder says of a damaged file, in one line; it may quote much of the file."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."
 
 
 def _start(path: Path, head: bytes) -> tuple[str, bool, int]:
