@@ -102,6 +102,6 @@ def _assembled(path: Path, structure: gemmi.Structure, name: str) -> gemmi.Struc
         raise InputError(f"{path}: has no assembly {name} (it has {', '.join(names) or 'none'})")
     try:
         structure.transform_to_assembly(name, gemmi.HowToNameCopiedChain.AddNumber)
-    except (RuntimeError, ValueError, IndexError) as error:  # it names chains that the file does not hold, for instance
+    except (RuntimeError, ValueError, IndexError, MemoryError) as error:  # it names chains that are not there, say
         raise InputError(f"{path}: assembly {name} cannot be made ({' '.join(str(error).split())})") from None
     return structure
