@@ -6,7 +6,7 @@ from made_eer import write_eer
 from tiltwise.data.errors import InputError
 from tiltwise.io.defects import read_defects
 from tiltwise.io.eer import group_frames
-from tiltwise.io.movies import EerReading, open_movie, read_gain
+from tiltwise.io.movies import EerReading, open_movie, read_gain, write_movie
 from tiltwise.io.mrc import write_mrc
 from tiltwise.ops.motion.defect_map import defective_pixels
 
@@ -92,6 +92,14 @@ def test_a_truncated_movie_is_one_line(tmp_path, frames, kind):
         with pytest.raises(InputError) as error:
             list(open_movie(path))
         assert str(path) in one_line(error)
+
+
+def test_a_tiff_whose_last_frame_is_cut_off_is_refused_when_it_is_opened(tmp_path, frames):
+    path = tmp_path / "movie.tif"
+    write_movie(path, frames.astype(np.uint8), 1.0)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="beyond its end"):
+        open_movie(path)
 
 
 def test_mutated_movies_never_end_in_another_error(tmp_path, frames):

@@ -65,8 +65,73 @@ def test_two_series_in_one_file_and_import_refuses_it_too(tmp_path):
     one, _ = only(tmp_path)
     (fault,) = [line for line in one.faults if "two series" in line]
     assert "section 0 starts again after 5 images" in fault
+    assert not any("angle taken twice" in line for line in one.warnings)
     with pytest.raises(InputError, match="holds two series"):
         read_acquisition(tmp_path / "TS_1.mdoc")
+
+
+def test_a_gain_that_does_not_fit_the_frames_is_named(tmp_path):
+    """Frames of 6 × 4 px. A gain may be turned, and frames may have 2 samples for each of its pixels."""
+    write_movies(tmp_path)
+    (tmp_path / "TS_1.mdoc").write_text(mdoc_text(GainReference="X:\\ref\\gain.mrc"))
+    for shape, fits in (((4, 6), True), ((6, 4), True), ((2, 3), True), ((4, 5), False), ((1, 4, 6), True)):
+        write_mrc(tmp_path / "gain.mrc", np.ones(shape, np.float32), 1.0)
+        one, _ = only(tmp_path)
+        assert ("gain reference gain.mrc" in one.matches) == fits and len(one.warnings) == (not fits)
+    write_mrc(tmp_path / "gain.mrc", np.ones((4, 5), np.float32), 1.0)
+    said = "gain reference gain.mrc is 5 × 4 px, but the frames are 6 × 4: motion correction will refuse it"
+    assert only(tmp_path)[0].warnings == [said]
+    (tmp_path / "TS_1.mdoc").write_text(mdoc_text())
+    one, _ = only(tmp_path)
+    assert one.warnings == [said] and one.gain is None
+    (tmp_path / "TS_1.mdoc").write_text(mdoc_text(GainReference="gain.dm4"))
+    (tmp_path / "gain.dm4").write_bytes(b"dm4")
+    assert only(tmp_path)[0].warnings == [
+        "gain reference gain.dm4 cannot be used: a gain reference is an MRC, TIFF or .gain file"
+    ]
+
+
+def refused(folder):
+    """Whether import refuses what is in the folder."""
+    try:
+        read_acquisition(folder / "TS_1.mdoc", images=folder)
+    except InputError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_files_that_are_cut_short_or_of_another_size_are_judged_as_import_does(tmp_path, frames):
+    """A movie that is cut short costs its tilt; an image that is, the series."""
+    (tmp_path / "TS_1.mdoc").write_text(mdoc_text(NumSubFrames=str(frames)))
+    write_movies(tmp_path, frames=frames)
+    first, second = tmp_path / "TS_1_000.mrc", tmp_path / "TS_1_001.mrc"
+    assert not only(tmp_path)[0].faults and not refused(tmp_path)
+    first.write_bytes(first.read_bytes()[:1050])
+    one, _ = only(tmp_path)
+    assert bool(one.faults) == refused(tmp_path) == (frames == 1)
+    assert any("TS_1_000.mrc" in line and "cut short" in line for line in (*one.warnings, *one.faults))
+    first.write_bytes(b"")
+    one, _ = only(tmp_path)
+    assert bool(one.faults) == refused(tmp_path) == (frames == 1)
+    write_movies(tmp_path, frames=frames)
+    write_mrc(second, np.zeros((frames, 4, 8), np.float32), 1.35, stack=True)
+    one, _ = only(tmp_path)
+    assert one.faults and "TS_1_001.mrc" in one.faults[0] and refused(tmp_path)
+    for index in range(5):
+        (tmp_path / f"TS_1_{index:03d}.mrc").write_bytes(b"")
+    assert only(tmp_path)[0].faults and refused(tmp_path)
+
+
+def test_the_option_for_images_in_a_folder_of_their_own_is_said(tmp_path):
+    (tmp_path / "TS_1.mdoc").write_text(mdoc_text())
+    write_movies(tmp_path / "frames")
+    assert f"the images lie in a folder of their own: import with --images {tmp_path / 'frames'}" in (
+        only(tmp_path)[0].assumed
+    )
+    (tmp_path / "more").mkdir()
+    (tmp_path / "frames" / "TS_1_000.mrc").rename(tmp_path / "more" / "TS_1_000.mrc")
+    assert any("more than one folder" in line for line in only(tmp_path)[0].warnings)
 
 
 @pytest.mark.parametrize(

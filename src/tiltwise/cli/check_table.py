@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from tiltwise.cli.tables import show_table
-from tiltwise.io.session_folder import SeriesFindings
+from tiltwise.io.session_findings import SeriesFindings
 
 FAULTY = 3
 _COLOURS = {"fault": "red", "missing": "yellow", "warning": "yellow", "assumed": None, "matches": "green"}

@@ -247,7 +247,7 @@ def _separate_rows(path: Path, mdoc: Mdoc, folder: Path, notes: list[str]) -> _R
     files = [None if stem not in present else ImageFile(path=present[stem]) for stem in stems]
     if not any(files):
         unread = (folder / wanted[0]).is_file()
-        why = "only MRC, TIFF and EER are read" if unread else "they are matched by stem; give their folder"
+        why = "only MRC, TIFF and EER are read" if unread else "they are matched by stem; give their folder, --images"
         raise InputError(f"{path}: none of its {len(files)} images is in {folder} ({wanted[0]} ...): {why}")
     names = [str(file.path) if file else str(folder / name) for file, name in zip(files, wanted, strict=True)]
     notes.append(f"separate images, {len(files) - files.count(None)} of {len(files)} found in {folder}")

@@ -137,18 +137,25 @@ def read_gain(path: str | Path, what: str = "a gain reference") -> tuple[np.ndar
     """A gain reference (y, x) float32 from MRC, TIFF or .gain, and whether counts are divided by it, as by a .gain;
     `what` names it in errors."""
     path = Path(path)
+    shape = gain_shape(path, what)
+    if path.suffix.lower() in MRC_SUFFIXES:
+        return np.array(read_mrc(path)[0][0], dtype=np.float32), False
+    return next(_tiff_frames(path, (1, *shape))).astype(np.float32), path.suffix.lower() == _GAIN_BY_SENSITIVITY
+
+
+def gain_shape(path: str | Path, what: str = "a gain reference") -> tuple[int, int]:
+    """(y, x) of a gain reference, from its header alone. InputError as `read_gain`."""
+    path = Path(path)
     suffix = path.suffix.lower()
     if suffix in MRC_SUFFIXES:
-        data = read_mrc(path)[0]
-        if data.shape[0] != 1:
-            raise InputError(f"{path}: is a stack of {data.shape[0]} images, not {what}")
-        return np.array(data[0], dtype=np.float32), False
-    if suffix not in (*TIFF_SUFFIXES, _GAIN_BY_SENSITIVITY):
+        shape, kind = read_header(path).shape, "stack of {} images"
+    elif suffix in (*TIFF_SUFFIXES, _GAIN_BY_SENSITIVITY):
+        shape, kind = _tiff_layout(path)[0], "movie of {} frames"
+    else:
         raise InputError(f"{path}: {what} is an MRC, TIFF or .gain file")
-    shape, _ = _tiff_layout(path)
     if shape[0] != 1:
-        raise InputError(f"{path}: is a movie of {shape[0]} frames, not {what}")
-    return next(_tiff_frames(path, shape)).astype(np.float32), suffix == _GAIN_BY_SENSITIVITY
+        raise InputError(f"{path}: is a {kind.format(shape[0])}, not {what}")
+    return shape[1], shape[2]
 
 
 def _tiff_layout(path: Path) -> tuple[tuple[int, int, int], np.dtype]:
@@ -161,6 +168,7 @@ def _layout(path: Path, tiff: tifffile.TiffFile) -> tuple[tuple[int, int, int], 
     page = tiff.pages[0]
     if len(page.shape) != 2 or page.dtype is None or page.dtype.kind not in "iuf":
         raise InputError(f"{path}: holds no grey frames")
+    check_page(path, tiff.pages[-1])  # where the data of the last frame are cut off, its place still tells
     return (len(tiff.pages), *check_page(path, page)), np.dtype(page.dtype).newbyteorder("=")
 
 

@@ -5,7 +5,6 @@ once before the import (`io.acquisition`) stops at the first.
 """
 
 import re
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -14,14 +13,20 @@ import numpy as np
 from tiltwise.data.errors import InputError
 from tiltwise.io import mdoc as mdoc_format
 from tiltwise.io.acquisition import series_name
-from tiltwise.io.images import MRC_SUFFIXES, TIFF_SUFFIXES, ImageFile
+from tiltwise.io.images import MRC_SUFFIXES
 from tiltwise.io.imod import read_tlt
 from tiltwise.io.mdoc import Mdoc, MdocSection, read_mdoc
-from tiltwise.io.movies import is_movie, open_movie
 from tiltwise.io.mrc import read_header
+from tiltwise.io.session_findings import SeriesFindings, some
+from tiltwise.io.session_images import (
+    FRAME_SUFFIXES,
+    are_movies,
+    check_gain,
+    check_images,
+    check_movies,
+    is_gain,
+)
 
-_MOVIE_SUFFIXES = (*TIFF_SUFFIXES, ".eer", *MRC_SUFFIXES)
-_GAIN_SUFFIXES = (".gain", ".dm4", ".dm3")
 _ANGLE_SUFFIXES = (".rawtlt", ".tlt")
 _SAME_ANGLE = 0.1
 _TWO_DIGIT_YEAR = re.compile(r"\d{1,2}-[A-Za-z]{3}-\d{2}\s")
@@ -31,52 +36,6 @@ _MOST_FILES = 200_000
 _PIXEL_AGREEMENT = 0.01
 _COARSEST = 1e5
 """No image of a tilt series has larger pixels, Å."""
-
-
-@dataclass(kw_only=True, slots=True)
-class SeriesFindings:
-    """What the files say of one series; None is what they do not say."""
-
-    name: str
-    """Name of the series."""
-    source: Path
-    """The file it was found by."""
-    images: int = 0
-    """Images that the metadata describe."""
-    found: int = 0
-    """Images or movies that are there."""
-    kind: str = "nothing"
-    """What the images are: stack, images, movies, nothing."""
-    tilt_angle: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(tilt,) nominal angles in the order of the file, degrees."""
-    tilt_step: float | None = None
-    """Median step between neighbouring angles, degrees."""
-    tilt_axis_angle: float | None = None
-    """Degrees from image y."""
-    scheme: str | None = None
-    """Order of the angles in time: dose-symmetric, bidirectional, one direction, or another."""
-    exposure: float | None = None
-    """Exposure of an image, median, e⁻/Å²."""
-    total_exposure: float | None = None
-    """Of all images, e⁻/Å²."""
-    pixel_size: float | None = None
-    """Å."""
-    image_size: tuple[int, int] | None = None
-    """x, y, px."""
-    voltage: float | None = None
-    """kV."""
-    gain: str | None = None
-    """Gain reference that the metadata name, or that lies there."""
-    matches: list[str] = field(default_factory=list)
-    """What agrees."""
-    missing: list[str] = field(default_factory=list)
-    """What is named but not there."""
-    assumed: list[str] = field(default_factory=list)
-    """What import will assume."""
-    warnings: list[str] = field(default_factory=list)
-    """What may be wrong."""
-    faults: list[str] = field(default_factory=list)
-    """What import will refuse."""
 
 
 def read_session(folder: str | Path) -> tuple[list[SeriesFindings], list[str]]:
@@ -101,9 +60,9 @@ def read_session(folder: str | Path) -> tuple[list[SeriesFindings], list[str]]:
             taken.add(stack)
         elif stack is None and path.suffix.lower() == ".rawtlt" and series_name(path.with_suffix("")) not in stems:
             notes.append(f"{path.name}: lists angles, but no stack lies beside it")
-    gains = [file for file in files if _is_gain(file)]
+    gains = [file for file in files if is_gain(file)]
     for one in series:
-        _check_gain(one, gains)
+        check_gain(one, gains)
         _check_name(one, series)
     _check_mixture(series, notes)
     if not series and not notes:
@@ -128,7 +87,7 @@ def _files(folder: Path) -> list[Path]:
 def _by_stem(files: list[Path]) -> dict[str, list[Path]]:
     stems: dict[str, list[Path]] = {}
     for file in files:
-        if file.suffix.lower() in _MOVIE_SUFFIXES:
+        if file.suffix.lower() in FRAME_SUFFIXES:
             stems.setdefault(file.stem, []).append(file)
     return stems
 
@@ -176,7 +135,7 @@ def _describe(one: SeriesFindings, mdoc: Mdoc) -> None:
     angles = [mdoc_format.number(section.keys.get("TiltAngle")) for section in images]
     lacking = [section.value for section, angle in zip(images, angles, strict=True) if angle is None]
     if lacking:
-        one.faults.append(f"no tilt angle in section {_some(lacking)}")
+        one.faults.append(f"no tilt angle in section {some(lacking)}")
     one.tilt_angle = np.array([angle for angle in angles if angle is not None])
     _check_angles(one, images)
     _describe_order(one, mdoc)
@@ -216,7 +175,7 @@ def _check_numbers(one: SeriesFindings, mdoc: Mdoc) -> None:
         one.assumed.append(f"years of two digits are read as {' and '.join(years) or '20..'}")
     unread = [s.value for s in mdoc.images if s.keys.get("DateTime") and mdoc_format.date_time(s) is None]
     if unread:
-        one.warnings.append(f"DateTime not understood in section {_some(unread)}")
+        one.warnings.append(f"DateTime not understood in section {some(unread)}")
     values = [*mdoc.header.values(), *(value for section in mdoc.images for value in section.keys.values())]
     commas = sum(bool(_DECIMAL_COMMA.match(value.strip())) for value in values)
     if commas:
@@ -233,13 +192,14 @@ def _check_angles(one: SeriesFindings, images: tuple[MdocSection, ...]) -> None:
     apart = steps[steps > _SAME_ANGLE]
     one.tilt_step = float(np.median(apart)) if len(apart) else 0.0
     same = angles[:-1][steps <= _SAME_ANGLE]
-    if len(same):
+    numbers = [section.value for section in images]
+    if len(same) and len(set(numbers)) == len(numbers):  # of two series in one file it goes without saying
         one.warnings.append(
-            f"angle taken twice: {_some([f'{angle:.1f}°' for angle in same])}; the image taken first is used"
+            f"angle taken twice: {some([f'{angle:.1f}°' for angle in same])}; the image taken first is used"
         )
     wide = [f"{angles[i]:.1f}° to {angles[i + 1]:.1f}°" for i in np.flatnonzero(steps > 1.7 * max(one.tilt_step, 0.1))]
     if wide:
-        one.warnings.append(f"gap in the angles: {_some(wide)}")
+        one.warnings.append(f"gap in the angles: {some(wide)}")
 
 
 def _describe_order(one: SeriesFindings, mdoc: Mdoc) -> None:
@@ -381,27 +341,30 @@ def _find_images(one: SeriesFindings, images: tuple[MdocSection, ...], stems: di
     wanted = [Path(name).stem for name in names]
     repeated = [stem for stem in dict.fromkeys(wanted) if wanted.count(stem) > 1]
     if repeated:
-        one.faults.append(f"two sections name the same image: {_some(repeated)}")
+        one.faults.append(f"two sections name the same image: {some(repeated)}")
     found = {stem: stems[stem] for stem in wanted if stem in stems}
     one.found = sum(stem in found for stem in wanted)
     absent = [name for name, stem in zip(names, wanted, strict=True) if stem not in found]
     if absent:
-        one.missing.append(f"{len(absent)} of {len(names)} images: {_some(absent)}")
+        one.missing.append(f"{len(absent)} of {len(names)} images: {some(absent)}")
     if not found:
         one.faults.append("none of its images is here")
         return
-    places = sorted({str(files[0].parent.name or files[0].parent) for files in found.values()})
-    one.matches.append(f"{one.found} images by name in {', '.join(places)}")
+    places = sorted({files[0].parent for files in found.values()})
+    one.matches.append(f"{one.found} images by name in {', '.join(place.name or str(place) for place in places)}")
+    if len(places) > 1:
+        one.warnings.append("the images lie in more than one folder, and import looks in one: put them together")
+    elif places[0] != one.source.parent:
+        one.assumed.append(f"the images lie in a folder of their own: import with --images {places[0]}")
     doubles = [stem for stem, files in found.items() if len(files) > 1]
     if doubles:
-        one.warnings.append(f"more than one file for {_some(doubles)}")
+        one.warnings.append(f"more than one file for {some(doubles)}")
     first = [files[0] for files in found.values()]
-    one.kind = "movies" if _are_movies(images, first[0]) else "images"
+    one.kind = "movies" if are_movies(images, first[0]) else "images"
     if one.kind == "movies":
-        _check_movies(one, first)
-    empty = [files[0].name for files in found.values() if files[0].stat().st_size == 0]
-    if empty:
-        one.faults.append(f"empty file: {_some(empty)}")
+        check_movies(one, first)
+    else:
+        check_images(one, first)
 
 
 def _look_for_movies(one: SeriesFindings, images: tuple[MdocSection, ...], stems: dict[str, list[Path]]) -> None:
@@ -413,27 +376,9 @@ def _look_for_movies(one: SeriesFindings, images: tuple[MdocSection, ...], stems
     if names and not absent:
         one.matches.append(f"the {len(names)} movies that the .mdoc names are here too")
     elif names and len(absent) < len(names):
-        one.missing.append(f"{len(absent)} of {len(names)} movies (the stack is whole): {_some(absent)}")
+        one.missing.append(f"{len(absent)} of {len(names)} movies (the stack is whole): {some(absent)}")
     elif names:
         one.assumed.append("the movies that the .mdoc names are not here; the stack's images are used")
-
-
-def _are_movies(images: tuple[MdocSection, ...], first: Path) -> bool:
-    try:
-        return is_movie(ImageFile(path=first, section=None))
-    except InputError:
-        frames = [mdoc_format.number(section.keys.get("NumSubFrames")) for section in images]
-        return any(count is not None and count > 1 for count in frames)
-
-
-def _check_movies(one: SeriesFindings, files: list[Path]) -> None:
-    """Movies that are cut short, as far as their headers tell."""
-    for file in files:
-        try:
-            open_movie(file)
-        except InputError as error:
-            reason = str(error).removeprefix(f"{file}: ")
-            one.warnings.append(f"the tilt of {file.name} would be left out: {reason}")
 
 
 def _from_angles(path: Path, stack: Path) -> SeriesFindings:
@@ -454,33 +399,12 @@ def _from_angles(path: Path, stack: Path) -> SeriesFindings:
     return one
 
 
-def _is_gain(file: Path) -> bool:
-    name = file.name.lower()
-    return file.suffix.lower() in _GAIN_SUFFIXES or ("gain" in name and file.suffix.lower() in _MOVIE_SUFFIXES)
-
-
-def _check_gain(one: SeriesFindings, gains: list[Path]) -> None:
-    named = one.gain
-    if named is not None:
-        name = named.replace("\\", "/").rpartition("/")[2]
-        there = [file for file in gains if file.name == name]
-        (one.matches if there else one.missing).append(f"gain reference {name}")
-        one.gain = name
-    elif one.kind == "movies":
-        one.gain = gains[0].name if len(gains) == 1 else None
-        one.assumed.append(
-            f"gain reference {gains[0].name}, the only one here (the .mdoc names none)"
-            if len(gains) == 1
-            else f"no gain reference ({len(gains) or 'none'} here, the .mdoc names none)"
-        )
-
-
 def _check_name(one: SeriesFindings, series: list[SeriesFindings]) -> None:
     if not _PLAIN_NAME.fullmatch(one.name):
         one.faults.append(f"the name {one.name!r} breaks star files: letters, digits, '.', '_' and '-' only")
     others = [other.source.name for other in series if other is not one and other.name == one.name]
     if others:
-        one.faults.append(f"another file gives a series of the same name: {_some(others)}")
+        one.faults.append(f"another file gives a series of the same name: {some(others)}")
 
 
 def _check_mixture(series: list[SeriesFindings], notes: list[str]) -> None:
@@ -492,8 +416,3 @@ def _check_mixture(series: list[SeriesFindings], notes: list[str]) -> None:
     ):
         if len(values) > 1:
             notes.append(f"{label} differ between the series: {', '.join(sorted(values))}")
-
-
-def _some(items: list[str]) -> str:
-    """The first few of a list, and how many more there are."""
-    return ", ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")
