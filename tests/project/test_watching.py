@@ -203,10 +203,16 @@ def test_a_full_disk_is_waited_for(begin, monkeypatch):
     summary, _ = start({75: lambda: monkeypatch.setattr(watching, "write_file", write)})
     assert summary.taken == ("A",) and summary.complete
     assert lines == [f"waiting: {project / '.watch.json'}: No space left on device", "A: taken"]
-    monkeypatch.setattr(watching, "write_file", full)
-    write_series(live, "B", seed=1)
+
+    def full_without_a_name(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(watching, "write_file", full_without_a_name)
+    for name in "BC":
+        write_series(live, name, seed=1)
     summary, _ = start()
-    assert not summary.complete and "No space left on device" in summary.left["B"]
+    assert not summary.complete
+    assert summary.left == dict.fromkeys("BC", f"{project}: No space left on device")
 
 
 def test_a_restart_knows_how_many_tilts_are_usual(begin):

@@ -97,7 +97,7 @@ def import_tilt_series(
             except OSError as error:  # a full disk, say: another series may be smaller
                 if on_fault is None:
                     raise
-                on_fault(f"{source}: cannot be imported: {machine_fault(error)}")
+                on_fault(f"{source}: cannot be imported: {machine_fault(error, project)}")
         return added
 
 

@@ -253,7 +253,7 @@ class _Run:
         try:
             task = self._task(item)
         except OSError as error:
-            self._fail(item, machine_fault(error))
+            self._fail(item, machine_fault(error, self.state.project))
             return
         self.running[item] = task
         executor.submit(task)
@@ -310,7 +310,7 @@ class _Run:
                 finish_part(task.part, failed_record(task, outcome.error))
             commit(task.part, self.state.folder(item))
         except OSError as error:  # not even its failure can be written: what was there before stays
-            self._fail(item, outcome.error or machine_fault(error), outcome.seconds)
+            self._fail(item, outcome.error or machine_fault(error, self.state.project), outcome.seconds)
             return
         self.state.forget(item)
         if outcome.error:
@@ -330,7 +330,7 @@ class _Run:
             write_relion_files(self.state)
         except OSError as error:
             place.unlink(missing_ok=True)
-            self.failed[place.name] = machine_fault(error)
+            self.failed[place.name] = machine_fault(error, self.state.project)
 
     def _skip(self, item: Item, reason: str) -> None:
         self.skipped[self.state.label(item)] = reason

@@ -123,7 +123,7 @@ def run_task(task: Task, progress: Progress) -> Outcome:
             record |= _compute(task, _logged(progress))
             record["state"], error = "done", ""
         except Exception as caught:
-            error = one_line(caught)
+            error = one_line(caught, task.project)
             _discard_outputs(task.part)  # half an output is none; and where the disk is full, the record needs room
             log.error("%s\n%s", error, traceback.format_exc())
             record["error"] = {"type": type(caught).__name__, "message": error}
@@ -138,7 +138,7 @@ def run_task(task: Task, progress: Progress) -> Outcome:
         finish_part(task.part, record | {"peak_memory_GB": round(_peak_memory_GB(), 3)})
     except OSError as caught:  # on a full disk, say; without a record the item counts as failed
         (task.part / RECORD).unlink(missing_ok=True)
-        error = error or one_line(caught)
+        error = error or one_line(caught, task.project)
     return Outcome(error=error, seconds=seconds)
 
 
@@ -153,10 +153,11 @@ def finish_part(part: Path, record: Record) -> None:
     sync_tree(part)
 
 
-def one_line(error: BaseException) -> str:
-    """What went wrong, in one line; errors that are not meant for a user carry their type."""
+def one_line(error: BaseException, place: Path | None = None) -> str:
+    """What went wrong, in one line; errors that are not meant for a user carry their type. `place` is the folder that
+    was written to."""
     if isinstance(error, OSError):
-        return machine_fault(error)
+        return machine_fault(error, place)
     text = " ".join(str(error).split())
     return text if isinstance(error, InputError | StageError) and text else f"{type(error).__name__}: {text}"
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tiltwise.data.errors import InputError, machine_fault
+from tiltwise.data.errors import InputError
 from tiltwise.io.acquisition import read_acquisition, series_name
 from tiltwise.io.mdoc import image_name, read_mdoc
 from tiltwise.project.commit import write_file
@@ -28,6 +28,7 @@ from tiltwise.project.importing import ImportedSeries, find_series, import_tilt_
 from tiltwise.project.layout import check_project, import_folder, list_series
 from tiltwise.project.lock import BusyError
 from tiltwise.project.records import read_record
+from tiltwise.project.tasks import one_line
 
 _TAKEN = ".watch.json"
 _BESIDE = (".mdoc", ".rawtlt", ".tlt")
@@ -148,7 +149,7 @@ class _Watch:
     def take(self, sources: list[Path]) -> list[str]:
         """Import the series; the names of those that were imported whole."""
         names = []
-        for source in sources:
+        for place, source in enumerate(sources):
             state, name = self.seen[source][0], series_name(source)
             try:
                 (one,) = import_tilt_series(self.project, [source], **self.settings.overrides)
@@ -159,7 +160,7 @@ class _Watch:
                 write_file(self.project / _TAKEN, json.dumps(taken, indent=0, sort_keys=True))
             except (BusyError, OSError) as error:  # no fault of the series: it is tried again at the next look
                 self._wait_for(error)
-                self.left[source] = _one_line(error)
+                self.left |= dict.fromkeys(sources[place:], self.obstacle)
                 break
             except InputError as error:
                 self._leave(source, state, str(error))
@@ -186,7 +187,7 @@ class _Watch:
         return {series_name(source): reason for source, reason in self.left.items()}
 
     def _wait_for(self, error: Exception) -> None:
-        reason, self.busy = _one_line(error), isinstance(error, BusyError)
+        reason, self.busy = one_line(error, self.project), isinstance(error, BusyError)
         if reason != self.obstacle:
             self.tell(f"waiting: {reason}")
         self.obstacle = reason
@@ -262,10 +263,6 @@ class _Watch:
         folder = Path(self.settings.overrides.get("images") or source.parent)
         if folder.is_dir():
             yield from (file for file in folder.iterdir() if file.stem in wanted)
-
-
-def _one_line(error: Exception) -> str:
-    return machine_fault(error) if isinstance(error, OSError) else " ".join(str(error).split())
 
 
 def _left_out(one: ImportedSeries) -> str:
