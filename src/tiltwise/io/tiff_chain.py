@@ -12,8 +12,8 @@ _LARGEST = 1 << 16
 """Pixels along a side that no camera has."""
 _DENSEST = 4096
 """Bytes of an image from one of a file; LZW and deflate give at most some 1300."""
-_ALWAYS = 1 << 24
-"""Bytes that any file may ask for."""
+_ALWAYS = 1 << 28
+"""Bytes that any file may ask for: other codecs make next to nothing of a camera's map of few defects."""
 _LONGEST_REASON = 200
 
 
