@@ -51,8 +51,11 @@ class Meter:
         self.cpu_seconds = sum(self.cpu.values()) - self._cpu_before
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._interval):
+        pause = self._interval
+        while not self._stop.wait(pause):
+            began = time.perf_counter()
             self._sample()
+            pause = max(self._interval, 100 * (time.perf_counter() - began))  # looking takes a hundredth of the time
 
     def _sample(self) -> None:
         total = 0
