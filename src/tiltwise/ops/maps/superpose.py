@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from tiltwise.data.volume import Volume
 from tiltwise.ops.filters import low_pass, radial_filter
@@ -32,6 +33,16 @@ class RigidMotion:
     def identity() -> "RigidMotion":
         """No motion."""
         return RigidMotion(rotation=np.eye(3), shift=np.zeros(3))
+
+    @property
+    def angle(self) -> float:
+        """Of the rotation, degrees."""
+        return float(np.degrees(Rotation.from_matrix(self.rotation).magnitude()))
+
+    @property
+    def distance(self) -> float:
+        """Length of the shift, Å."""
+        return float(np.linalg.norm(self.shift))
 
     def inverse(self) -> "RigidMotion":
         """The motion back."""

@@ -43,11 +43,13 @@ def accumulate_halves(
     *,
     weights: Mapping[str, TiltWeights],
     symmetry: str = "C1",
+    halves: tuple[int, ...] = (1, 2),
 ) -> dict[int, Accumulator]:
-    """The sums of half sets 1 and 2; a half is made of its own particles only."""
+    """The sums of half sets; a half is made of its own particles only."""
     settings = source.settings
-    totals = {half: empty_accumulator(settings.box_size, settings.radius_of(0.1), symmetry) for half in (1, 2)}
-    for _, half, index, images in particle_chunks(source, particles, weights=weights):
+    totals = {half: empty_accumulator(settings.box_size, settings.radius_of(0.1), symmetry) for half in halves}
+    own = replace(particles, half_set=np.where(np.isin(particles.half_set, halves), particles.half_set, 0))
+    for _, half, index, images in particle_chunks(source, own, weights=weights):
         centred = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
         accumulate(totals[half], images, particles.rotation[index], centred)
     return totals

@@ -11,10 +11,13 @@ resolution, and a reference whose amplitudes fall off a little differently than 
 free in every half turn of χ (a lobe of the CTF), with a prior of 1 ± 0.5 (κ = 4), and eliminated:
 L(δ) = Σ_bands (c + κ)² / (q + κ) / 2. What is left is where the rings lie; with fewer than two lobes nothing is tried.
 
+A common change of all tilts is free beside their own, and thrown away: a reference cannot tell it that these tilts have
+made, since it has learnt their error (`ops.polishing.defocus_by_average` finds it, afterwards). Without that, what
+each tilt has in common with the reference's error passed for a change of its own, and undid what the average had told.
+
 Two blocks, each behind the gate of `ops.polishing.geometry_refinement` (what the particles of one half set say must
 raise the likelihood of the other): one change for each tilt; and astigmatism, A cos 2az + B sin 2az, one for the
-series, by Gauss-Newton. What all tilts share is not for a reference to tell that they have made
-(`ops.polishing.defocus_by_average`).
+series, by Gauss-Newton.
 """
 
 from collections.abc import Sequence
@@ -101,11 +104,11 @@ class DefocusTerms:
         middle = self.cross.shape[-1] // 2
         return (self.cross[..., middle] + _SURE) / (self.power[..., middle] + _SURE)
 
-    def likelihood(self, change: np.ndarray) -> float:
-        """Of a change (tilt,) of the defoci, Å, against none; linear between the steps."""
+    def likelihood(self, change: np.ndarray, common: float) -> float:
+        """Of changes (tilt,) of the defoci, Å, beside what all share, against that alone; linear between the steps."""
         profile, steps = self.profile, self.change
-        rows = [np.interp(c, steps, row) for c, row in zip(change, profile, strict=True)]
-        return float(np.sum(rows) - profile[:, len(steps) // 2].sum())
+        pairs = list(zip(change, profile, strict=True))
+        return float(sum(np.interp(common + c, steps, row) - np.interp(common, steps, row) for c, row in pairs))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -285,20 +288,27 @@ class _Trial:
 
 
 def _try_changes(halves: dict[int, DefocusTerms]) -> _Trial:
-    """A change of each tilt's own."""
+    """A change of each tilt's own, beside what all tilts share, which each half has for itself."""
     best = {half: _best_changes(terms) for half, terms in halves.items()}
     gain, chance = [], []
     for half in (1, 2):
-        gain.append(halves[half].likelihood(best[3 - half]))
-        chance.append(chance_gain(float((halves[half].information[:, 0, 0] * best[3 - half] ** 2).sum())))
+        other, common = best[3 - half][0], best[half][1]
+        gain.append(halves[half].likelihood(other, common))
+        chance.append(chance_gain(float((halves[half].information[:, 0, 0] * other**2).sum())))
     gate = BlockGate(block="own", width=1.0, gain=tuple(gain), chance=tuple(chance))
-    return _Trial(joint=_best_changes(halves[1] + halves[2]), gate=gate)
+    return _Trial(joint=_best_changes(halves[1] + halves[2])[0], gate=gate)
 
 
-def _best_changes(terms: DefocusTerms) -> np.ndarray:
-    """(tilt,) the most probable changes: the top of profile and prior on the grid, by a parabola through its place."""
-    prior = -0.5 * (terms.change / OWN) ** 2
-    return np.array([parabola_top(terms.change, row) for row in terms.profile + prior])
+def _best_changes(terms: DefocusTerms) -> tuple[np.ndarray, float]:
+    """(tilt,) the most probable changes, and what all tilts share beside them, of which nothing is held likelier.
+
+    For each shared change of the grid each tilt's own is the top of profile and prior, by a parabola through its place.
+    """
+    profile, steps = terms.profile, terms.change
+    reached = [(profile - 0.5 * ((steps - shared) / OWN) ** 2) for shared in steps]
+    best = int(np.argmax([rows.max(axis=1).sum() for rows in reached]))
+    shared = float(steps[best])
+    return np.array([parabola_top(steps, row) for row in reached[best]]) - shared, shared
 
 
 def _try_astigmatism(species: Sequence[Species], series: TiltSeries) -> tuple[TiltSeries, BlockGate]:

@@ -118,16 +118,20 @@ def _refine_geometry(species: list[Species], name: str, params: PolishParams) ->
 def _refine_defoci(
     species: list[Species], symmetries: list[str], gates: dict[str, dict]
 ) -> tuple[list[Species], dict[str, dict]]:
-    """What the tilts of each series share, then each tilt's own; gates with what was found put beside the geometry."""
-    species, common = refine_common_defoci(species, symmetries)
-    told = {}
+    """Each tilt's own, while the reference is that of the defoci as they are; then what the tilts of each series share.
+
+    Gates with what was found put beside the geometry.
+    """
+    own = {}
     for name, record in gates.items():
         telling = record["geometry"][-1]["species"] if record["geometry"] else range(len(species))
-        found = refine_defocus([species[number] for number in telling] or species, name)
-        species = [kind.with_series(found.tilt_series) for kind in species]
-        shared = {"common_defocus": common[name].record()} if name in common else {}
-        told[name] = record | shared | {"defocus": found.record()}
-    return species, told
+        own[name] = refine_defocus([species[number] for number in telling] or species, name)
+        species = [kind.with_series(own[name].tilt_series) for kind in species]
+    species, common = refine_common_defoci(species, symmetries)
+    shared = {name: {"common_defocus": found.record()} for name, found in common.items()}
+    return species, {
+        name: record | {"defocus": own[name].record()} | shared.get(name, {}) for name, record in gates.items()
+    }
 
 
 def _refine_trajectories(

@@ -7,11 +7,11 @@ import torch
 
 from tiltwise.data.errors import StageError
 from tiltwise.ops.fsc import first_crossing
+from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.particles.chunks import ImageSource, PosedParticles
+from tiltwise.ops.particles.half_frames import average_halves
 from tiltwise.ops.particles.half_maps import (
-    accumulate_halves,
     exposure_numbers,
-    maps_and_fsc,
     measured_weights,
     weights_to_begin,
 )
@@ -43,6 +43,8 @@ class State:
     """Half maps as they are."""
     fsc: torch.Tensor
     """(shell,) of the half maps within the sphere."""
+    drift: RigidMotion
+    """Of the reference of half 2 against that of half 1 since the average before, taken out of the poses."""
 
     @property
     def worth(self) -> float:
@@ -121,13 +123,22 @@ def changed(kind: Kind, state: State, aligned: Alignment, species: Species) -> S
 
 
 def _averaged(kind: Kind, source: ImageSource, particles: PosedParticles, weights: dict, kept: dict) -> State:
-    totals = accumulate_halves(source, particles, weights=weights, symmetry=kind.symmetry)
-    maps, fsc = maps_and_fsc(totals, kind.mask)
+    found = average_halves(source, particles, weights=weights, mask=kind.mask, symmetry=kind.symmetry)
+    maps, fsc = found.maps, found.fsc
     if not all(bool(torch.isfinite(m).all()) and float(m.std()) > 0 for m in maps.values()):
         raise StageError("polish: the average of a half is empty; are the particles inside the images?")
     pixel_size = source.settings.pixel_size
     references = {half: alignment_reference(one, kind.mask, fsc, pixel_size) for half, one in maps.items()}
-    return State(source=source, particles=particles, weights=weights, references=references, maps=maps, fsc=fsc, **kept)
+    return State(
+        source=source,
+        particles=found.particles,
+        weights=weights,
+        references=references,
+        maps=maps,
+        fsc=fsc,
+        drift=found.motion,
+        **kept,
+    )
 
 
 def reached_resolution(kind: Kind, state: State) -> float:
@@ -140,6 +151,8 @@ def cycle_record(kind: Kind, before: State | None, state: State) -> dict:
     found = {
         "resolution_fsc_A": reached_resolution(kind, state),
         "fsc_area_shells": state.worth,
+        "halves_drifted_deg": state.drift.angle,
+        "halves_drifted_A": state.drift.distance,
         "particles": int((state.particles.half_set > 0).sum()),
     }
     if before is None:

@@ -13,12 +13,12 @@ from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.ops.fsc import first_crossing
+from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.particles.chunks import ImageSource, PosedParticles
+from tiltwise.ops.particles.half_frames import average_halves
 from tiltwise.ops.particles.half_maps import (
-    accumulate_halves,
     exposure_numbers,
     half_maps,
-    maps_and_fsc,
     measured_weights,
     particles_at_rest,
     weights_to_begin,
@@ -86,6 +86,8 @@ class _State:
     """Half maps as they are."""
     fsc: torch.Tensor | None
     """(shell,) of the half maps within the sphere."""
+    drift: RigidMotion
+    """Of the reference of half 2 against that of half 1 since the average before, taken out of the poses."""
 
 
 def refine(
@@ -152,6 +154,7 @@ def _start(setup: Setup, reference: Volume | None, params: RefineParams, progres
         resolution=params.reference_lowpass,
         maps={},
         fsc=None,
+        drift=RigidMotion.identity(),
     )
     return state, record
 
@@ -255,14 +258,14 @@ def _average(setup: Setup, state: _State, aligned: Alignment, params: RefinePara
         radius=radius,
         exposure_weighting=params.exposure_weighting,
     )
-    totals = accumulate_halves(state.source, particles, weights=weights, symmetry=params.symmetry)
-    maps, fsc = maps_and_fsc(totals, setup.mask)
+    found = average_halves(state.source, particles, weights=weights, mask=setup.mask, symmetry=params.symmetry)
+    maps, fsc = found.maps, found.fsc
     if not all(bool(torch.isfinite(m).all()) and float(m.std()) > 0 for m in maps.values()):
         raise StageError("refine: the average of a half is empty; are the particles inside the images?")
     size = settings.box_size * settings.pixel_size
     return _State(
         source=state.source,
-        particles=particles,
+        particles=found.particles,
         score=aligned.score,
         uncertainty=aligned.uncertainty,
         weights=weights,
@@ -270,6 +273,7 @@ def _average(setup: Setup, state: _State, aligned: Alignment, params: RefinePara
         resolution=size / alignment_radius(fsc),
         maps=maps,
         fsc=fsc,
+        drift=found.motion,
     )
 
 
@@ -297,6 +301,8 @@ def _record(setup: Setup, previous: _State, state: _State, *, iteration: int, re
         "particles": int(alive.sum()),
         "rotation_change_deg": float(turned.median()),
         "shift_change_A": float(moved.median()),
+        "halves_drifted_deg": state.drift.angle,
+        "halves_drifted_A": state.drift.distance,
         "duplicates_removed": removed,
         "score": float(np.mean(state.score[alive])),
     }
