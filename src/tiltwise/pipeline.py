@@ -105,7 +105,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles", "reference?"),
         ("particles", "half_maps", "tilt_series"),
         "align and average particles in two independent halves",
-        version=3,
+        version=4,
     ),
     _stage(
         "classify",
@@ -120,6 +120,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles+"),
         ("particles", "half_maps", "tilt_series"),
         "refine tilt geometry, deformation, defocus and poses on the particles",
+        version=2,
     ),
     _stage(
         "postprocess",
