@@ -79,6 +79,19 @@ def test_halves_in_one_frame_are_left_alone(posed):
     assert found.motion.angle < 0.3 and found.motion.distance < 0.5
 
 
+def test_noise_is_not_laid_on_noise(posed):
+    """Places and turns at random: what a motion lends the agreement of such maps stays below what is asked for."""
+    source, particles, how = posed
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        nowhere = replace(
+            particles,
+            position=particles.position + torch.as_tensor(rng.uniform(-90, 90, (len(particles), 3))),
+            rotation=torch.as_tensor(Rotation.random(len(particles), random_state=seed).as_matrix()),
+        )
+        assert average_halves(source, nowhere, **how, symmetry="C1").motion.angle == 0
+
+
 def test_maps_of_nothing_do_not_move(posed):
     source, particles, how = posed
     empty = replace(particles, half_set=np.where(particles.half_set == 2, 0, particles.half_set))
