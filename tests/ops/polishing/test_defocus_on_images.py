@@ -40,7 +40,7 @@ def species():
     posed = replace(posed_particles(made.particles), half_set=assign_half_sets(made.particles, 60.0, 0))
     weights, mask = initial_weights(source, posed), sphere_mask(BOX, PIXEL, DIAMETER / 2)
     maps, fsc = maps_and_fsc(accumulate_halves(source, posed, weights=weights), mask)
-    # of the other half: six particles would else meet their own noise, under the true CTF
+    # of the other half: six particles would else meet their own noise, under the true CTF (`across` takes this back)
     references = {3 - half: alignment_reference(one, mask, fsc, PIXEL) for half, one in maps.items()}
     weights = measured_weights(source, posed, references, weights=weights, radius=settings.radius_of(9.0))
     return Species.of(source, posed, references, weights=weights, resolution=9.0)
@@ -86,7 +86,7 @@ def test_wrong_defoci_come_back_within_their_errors_and_what_all_share_stays(spe
     series = species.source.tilt_series[NAME]
     error = np.random.default_rng(1).normal(0, 250, series.number)
     error -= error.mean()
-    found = refine_defocus([species.with_series(wrong_by(series, error + common))], NAME)
+    found = refine_defocus([species.across().with_series(wrong_by(series, error + common))], NAME)
     rest = found.tilt_series.ctf.mean_defocus - series.ctf.mean_defocus
     assert found.gates[0].accepted
     assert rest.mean() == pytest.approx(common, abs=STEP)

@@ -7,9 +7,20 @@ z = Re(X* a s) and d = |a s|², at a change δ of the defocus, χ being each par
 
 summed over all particles of a tilt, the log likelihood is c - q / 2. But more defocus also means more contrast at low
 resolution, and a reference whose amplitudes fall off a little differently than the images' would pose as defocus: at 25
-Å it moved the defocus of a series by more than 2000 Å, to the gain of both halves. So the amplitude of each tilt is
-free in every half turn of χ (a lobe of the CTF), with a prior of 1 ± 0.5 (κ = 4), and eliminated:
-L(δ) = Σ_bands (c + κ)² / (q + κ) / 2. What is left is where the rings lie; with fewer than two lobes nothing is tried.
+Å it moved the defocus of a series by more than 2000 Å, to the gain of both halves. So the amplitude of each tilt is a
+free curve, linear in k² from node to node, one every two half turns of χ (lobes of the CTF), each with a prior of
+1 ± 0.5 (κ = 4). With c_b, q_b the sums in bands a quarter of a lobe wide, h_bn the part of node n in band b,
+
+    v_n = Σ_b h_bn c_b + κ,    Q_nm = Σ_b h_bn q_b h_bm + κ δ_nm,    L(δ) = vᵀ Q⁻¹ v / 2.
+
+Each particle is compared with the reference of the *other* half. That of its own holds its own noise, under the CTF
+that it was averaged with; amplitudes then come out up to five times too large where the reference ends, and their rise
+passes for defocus. Both halves meet the product of their noise, but in any one tilt it is another part of it. Not so in
+what is asked of a whole series, so that astigmatism is told by the reference of each half itself.
+
+What is left is where the rings lie; with fewer than two lobes nothing is tried. An amplitude that is constant in each
+lobe will not do: where the true one rises within them, zeros of the CTF that lie too far in do better, and single tilts
+of a ribosome's series were moved by up to 300 Å from the truth, the same way in both halves, by their angle.
 
 A common change of all tilts is free beside their own, and thrown away: a reference cannot tell it that these tilts have
 made, since it has learnt their error (`ops.polishing.defocus_by_average` finds it, afterwards). Without that, what
@@ -25,6 +36,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 
 from tiltwise.data.optics import Ctf
 from tiltwise.data.tilt_series import TiltSeries
@@ -46,7 +58,10 @@ _REACH = 2.5
 """Standard deviations on either side that are searched."""
 _SURE = 4.0
 """κ: information of the prior of an amplitude, 1 ± 0.5."""
-_MOST_BANDS = 12
+_MOST_LOBES = 12
+_IN_LOBE, _LOBES_APART = 4, 2
+"""Bands in a lobe; lobes from one node of the amplitude to the next. Nodes in every lobe would leave a fifth of what
+the rings tell: within a lobe, more at one side than at the other looks like a ring that has moved."""
 LEAST_LOBES = 2.0
 """Of the CTF down to the finest spacing compared; with fewer there are no rings to speak of."""
 
@@ -55,6 +70,8 @@ LEAST_LOBES = 2.0
 class DefocusTerms:
     """What the particles of a half set say of the defocus of each used tilt."""
 
+    basis: np.ndarray
+    """(band, node) h."""
     cross: np.ndarray
     """(tilt, band, step) c at changes of -count ... count times STEP."""
     power: np.ndarray
@@ -67,12 +84,13 @@ class DefocusTerms:
     """(tilt, band, 3) Σ CTF' CTF d, 1/Å."""
 
     def __add__(self, other: "DefocusTerms") -> "DefocusTerms":
-        return DefocusTerms(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
+        return DefocusTerms(basis=self.basis, **{name: getattr(self, name) + getattr(other, name) for name in _SUMS})
 
     def beside(self, other: "DefocusTerms") -> "DefocusTerms":
         """With the bands of another species, whose amplitudes are its own."""
-        rows = {name: (getattr(self, name), getattr(other, name)) for name in self.__slots__}
-        return DefocusTerms(**{name: np.concatenate(pair, axis=1) for name, pair in rows.items()})
+        rows = {name: (getattr(self, name), getattr(other, name)) for name in _SUMS}
+        joined = {name: np.concatenate(pair, axis=1) for name, pair in rows.items()}
+        return DefocusTerms(basis=block_diag(self.basis, other.basis), **joined)
 
     @property
     def change(self) -> np.ndarray:
@@ -83,7 +101,8 @@ class DefocusTerms:
     @property
     def profile(self) -> np.ndarray:
         """(tilt, step) log likelihood, amplitudes at their best."""
-        return (0.5 * (self.cross + _SURE) ** 2 / (self.power + _SURE)).sum(axis=1)
+        seen, known = self._seen(self.cross), self._known(self.power)
+        return 0.5 * (seen * np.linalg.solve(known, seen[..., None])[..., 0]).sum(axis=-1)
 
     @property
     def gradient(self) -> np.ndarray:
@@ -94,21 +113,36 @@ class DefocusTerms:
     @property
     def information(self) -> np.ndarray:
         """(tilt, 3, 3) Fisher information at no change, 1/Å², amplitudes eliminated."""
-        power = self.power[..., self.power.shape[-1] // 2] + _SURE
-        lost = self.mixed[..., :, None] * self.mixed[..., None, :] / power[..., None, None]
-        return (self._amplitude[..., None, None] ** 2 * (self.square - lost)).sum(axis=1)
+        amplitude, middle = self._amplitude, self.cross.shape[-1] // 2
+        own = np.einsum("tb,tbcd->tcd", amplitude**2, self.square)
+        mixed = np.einsum("bn,tb,tbc->tnc", self.basis, amplitude, self.mixed)
+        known = self._known(self.power[..., middle : middle + 1])[:, 0]
+        return own - np.einsum("tnc,tnd->tcd", mixed, np.linalg.solve(known, mixed))
 
     @property
     def _amplitude(self) -> np.ndarray:
         """(tilt, band) the best at no change."""
-        middle = self.cross.shape[-1] // 2
-        return (self.cross[..., middle] + _SURE) / (self.power[..., middle] + _SURE)
+        middle = slice(self.cross.shape[-1] // 2, self.cross.shape[-1] // 2 + 1)
+        seen, known = self._seen(self.cross[..., middle]), self._known(self.power[..., middle])
+        return np.linalg.solve(known, seen[..., None])[:, 0, :, 0] @ self.basis.T
+
+    def _seen(self, cross: np.ndarray) -> np.ndarray:
+        """(tilt, step, node) v."""
+        return np.einsum("bn,tbs->tsn", self.basis, cross) + _SURE
+
+    def _known(self, power: np.ndarray) -> np.ndarray:
+        """(tilt, step, node, node) Q."""
+        return np.einsum("bn,tbs,bm->tsnm", self.basis, power, self.basis) + _SURE * np.eye(self.basis.shape[1])
 
     def likelihood(self, change: np.ndarray, common: float) -> float:
         """Of changes (tilt,) of the defoci, Å, beside what all share, against that alone; linear between the steps."""
         profile, steps = self.profile, self.change
         pairs = list(zip(change, profile, strict=True))
         return float(sum(np.interp(common + c, steps, row) - np.interp(common, steps, row) for c, row in pairs))
+
+
+_SUMS = ("cross", "power", "slope", "square", "mixed")
+"""Fields of DefocusTerms that are sums over particles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -147,7 +181,7 @@ def refine_defocus(species: Sequence[Species], name: str) -> DefocusRefinement:
     species = [kind for kind in species if tells_defocus(kind, series)]
     if not species:
         return nothing
-    halves = defocus_terms(species, series, searched=True)
+    halves = defocus_terms([kind.across() for kind in species], series, searched=True)
     own = _try_changes(halves)
     reached = own.joint if own.gate.accepted else np.zeros(used)
     bent, gate = _try_astigmatism(species, _with_defocus(series, reached))
@@ -210,8 +244,9 @@ def _chunk_terms(
     value, derivative = -torch.sin(phase), -torch.cos(phase) * turn
     basis = torch.stack([torch.ones_like(azimuth), torch.cos(2 * azimuth), torch.sin(2 * azimuth)])
     mixed = derivative * value * power
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in DefocusTerms.__slots__}
-    for own in _bands(series, frequency):
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in _SUMS}
+    bands, nodes = _bands(series, frequency)
+    for own in bands:
         part = _profile(cross[..., own], power[..., own], phase[..., own], STEP * turn[own], count)
         of = basis[:, own]
         found = {
@@ -223,16 +258,20 @@ def _chunk_terms(
         }
         for name, values in found.items():
             rows[name].append(values.double().cpu().numpy())
-    return DefocusTerms(**{name: np.stack(values, axis=1) for name, values in rows.items()})
+    return DefocusTerms(basis=nodes, **{name: np.stack(values, axis=1) for name, values in rows.items()})
 
 
-def _bands(series: TiltSeries, frequency: torch.Tensor) -> list[slice]:
-    """Points, |k| rising, of bands equally wide in k²: the lobes of the CTF."""
+def _bands(series: TiltSeries, frequency: torch.Tensor) -> tuple[list[slice], np.ndarray]:
+    """Points, |k| rising, of bands equally wide in k², a part of a lobe of the CTF each; and (band, node) what part
+    each node of the amplitude has in them."""
     square = frequency**2
-    number = int(np.clip(count_lobes(series, float(square.max()) ** -0.5), 1, _MOST_BANDS))
+    lobes = float(np.clip(count_lobes(series, float(square.max()) ** -0.5), 1, _MOST_LOBES))
+    number, nodes = round(_IN_LOBE * lobes), max(2, round(lobes / _LOBES_APART) + 1)
     edges = torch.searchsorted(square, torch.linspace(0, float(square.max()), number + 1)[1:-1].to(square))
     ends = [0, *edges.tolist(), len(frequency)]
-    return [slice(first, last) for first, last in zip(ends[:-1], ends[1:], strict=True) if last > first]
+    place = (np.arange(number) + 0.5) / number * (nodes - 1)
+    basis = np.clip(1 - np.abs(place[:, None] - np.arange(nodes)), 0, None)
+    return [slice(first, last) for first, last in zip(ends[:-1], ends[1:], strict=True)], basis
 
 
 def tells_defocus(kind: Species, series: TiltSeries) -> bool:

@@ -56,6 +56,10 @@ class Species:
         changed = {**self.source.tilt_series, tilt_series.name: tilt_series}
         return replace(self, source=self.source.with_series(changed))
 
+    def across(self) -> "Species":
+        """With the references exchanged: each particle meets that of the other half, which does not hold its noise."""
+        return replace(self, grids={1: self.grids[2], 2: self.grids[1]})
+
     def moved(self, index: np.ndarray, step: np.ndarray) -> "Species":
         """Particles of an index turned and shifted by (particle, 6): rotation vector (radians), shift (Å)."""
         posed, own = self.particles, torch.as_tensor(step, device=self.particles.position.device)
