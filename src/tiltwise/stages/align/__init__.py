@@ -17,7 +17,7 @@ from tiltwise.ops.alignment.track_alignment import TrackAlignment, place_points
 from tiltwise.ops.alignment.track_deformation import TrackDeformation, deform_to_tracks
 from tiltwise.params.align import AlignParams
 from tiltwise.stages.align.levelling import level_specimen, slab_figures
-from tiltwise.stages.align.markerless import MatchedSeries, exclude_tilts, match_series
+from tiltwise.stages.align.markerless import MatchedSeries, exclude_tilts, match_again, match_series
 from tiltwise.stages.align.record import deformation_figures, matching_figures, score_figures, track_figures
 
 _BEAD_PIXEL = 1 / 12
@@ -43,19 +43,20 @@ def align(
     axis and, if that serves, a drift of the axis and the tilt angles are fitted to patches of the specimen, and where
     gold beads are found to these; either is taken if it places held-out patches or beads better. A tilt that is dark,
     blocked, or does not agree with the others, is excluded with the reason, and its row of the geometry is
-    interpolated; so is one that the tracks tell to be distorted by charge or at odds with the rest, after which all is
-    done again without it.
+    interpolated; so is one that the tracks tell to be distorted by charge or at odds with the rest, after which the
+    finest level, patches and beads are done again without it.
     The axis stays in the half-turn of its prior. The origin is the middle of the specimen in depth, and where no common
     shift is left; the slab of the specimen is level, by an offset of the tilt angles and an x-tilt. At last a smooth
     deformation of specimen and images is fitted to the tracks, and kept if it places held-out ones better. Raises
     InputError where no axis is known or too few tilts are usable, and StageError where the result agrees less with the
     images than no alignment does, or patches or beads are asked for and there are none.
     """
-    tracked = _track(tilt_series, params, device, progress)
+    tracked = _follow(match_series(tilt_series, params, device, progress), params, progress)
     faults = tracked.faults
     if any(faults):
         progress(0.9, f"again without {sum(map(bool, faults))} tilts that the tracks tell to be unfit")
-        tracked = _track(exclude_tilts(tracked.matched.series, faults), params, device, no_progress)
+        fewer = exclude_tilts(tracked.matched.series, faults)
+        tracked = _follow(match_again(tracked.matched, fewer, params), params, no_progress)
     matched, geometry, patches, beads = tracked.matched, tracked.geometry, tracked.patches, tracked.beads
     series = matched.series
     progress(0.95, "beads followed")
@@ -110,8 +111,8 @@ class _Tracked:
         return tuple(faults)
 
 
-def _track(series: TiltSeries, params: AlignParams, device: str, progress: Progress) -> _Tracked:
-    matched = match_series(series, params, device, progress)
+def _follow(matched: MatchedSeries, params: AlignParams, progress: Progress) -> _Tracked:
+    """Patches and beads followed from where whole images are matched."""
     geometry, method = matched.geometry, "projection"
     progress(0.7, "images matched to reprojections")
     patches = _follow_patches(matched, params)

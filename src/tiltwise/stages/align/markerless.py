@@ -99,6 +99,16 @@ def match_series(series: TiltSeries, params: AlignParams, device: str, progress:
     return MatchedSeries(series=series, frames=frames, level=fine, found=found, correlation=(before, after))
 
 
+def match_again(matched: MatchedSeries, series: TiltSeries, params: AlignParams) -> MatchedSeries:
+    """The same series with fewer of its tilts in use: shifts and axis from where they stand, at the finest level."""
+    kept = series.use[np.flatnonzero(matched.series.use)]
+    frames = replace(matched.level.frames, data=matched.level.frames.data[np.flatnonzero(kept)])
+    level = replace(matched.level, frames=frames, tilt_angle=matched.level.tilt_angle[kept])
+    found = match_projections(level, matched.found.axis, matched.found.shift[kept], _reach(level))
+    found = _find_axis(level, found, 0.4, 0.4)
+    return replace(matched, series=series, level=level, found=_match(level, found.axis, found.shift, params))
+
+
 def finest_resolution(series: TiltSeries) -> float:
     """Resolution (Å) of the last level where it is not a parameter: 30 Å, four pixels, or what 512 pixels sample."""
     side = max(series.image_shape) * series.pixel_size
