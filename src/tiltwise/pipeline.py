@@ -69,7 +69,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series",),
         ("tilt_series",),
         "find shifts and tilt axis; flag bad tilts",
-        version=3,
+        version=4,
         given="tiltwise.stages.given:given",
         given_takes=("tilt_series",),
     ),
