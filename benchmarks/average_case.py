@@ -232,9 +232,9 @@ def measure(case: Case, known: Truth, result) -> dict:
 
 
 def compare_with_halves(known: Truth, maps: HalfMaps, scores: dict) -> dict:
-    """Half maps (0.143) and FSC to truth (0.5) within the truth's mask, both averaged over shells that hold too few
-    independent values (ops/maps/fsc_precision.py), with their 95 % ranges; `fsc_excess`, the mean over the shells down
-    to the former of C_ref = sqrt(2 FSC / (1 + FSC)) less the FSC to truth.
+    """Half maps (0.143) and FSC to truth (0.5) of ours and the oracle's within the truth's mask, all averaged over
+    shells that hold too few independent values (ops/maps/fsc_precision.py), with their 95 % ranges; `fsc_excess`, the
+    mean over the shells down to the first of C_ref = sqrt(2 FSC / (1 + FSC)) less the FSC to truth.
 
     Halves that share nothing but the signal let expect C_ref of the merged map: noise that they share would show as an
     excess.
@@ -245,6 +245,7 @@ def compare_with_halves(known: Truth, maps: HalfMaps, scores: dict) -> dict:
     frequency, values = shell_frequency(known), independent_values(len(mask), mask, symmetry_order(known.symmetry))
     halves, halves_range = crossing_with_range(frequency, fsc, values, 0.143)
     truth, truth_range = crossing_with_range(frequency, to_truth, values, 0.5)
+    oracle, oracle_range = crossing_with_range(frequency, torch.as_tensor(scores["fsc_oracle"]), values, 0.5)
     expected = (2 * fsc / (1 + fsc)).clamp_min(0).sqrt()
     inside = frequency <= 1 / halves
     return {
@@ -252,6 +253,9 @@ def compare_with_halves(known: Truth, maps: HalfMaps, scores: dict) -> dict:
         "halves_truth_mask_range_A": halves_range,
         "truth_averaged_A": truth,
         "truth_averaged_range_A": truth_range,
+        "oracle_averaged_A": oracle,
+        "oracle_averaged_range_A": oracle_range,
+        "oracle_ratio_averaged": round(truth / oracle, 4),
         "fsc_over_truth": round(halves / truth, 4),
         "fsc_excess": round(float((expected - to_truth)[inside][1:].mean()), 4),
     }
