@@ -33,7 +33,7 @@ _STILL = 0.02
 _WORTH = 10.0
 """Log units that the agreement must gain: six numbers fitted to noise gain 3 ± 1.7."""
 _OVERSAMPLED = 4
-"""Voxels of the finest spacing on the grid that is superposed, whose cubic interpolation is then good to 1 %."""
+"""Voxels of the finest spacing on the grid that is superposed: cubic interpolation wants more than two."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
