@@ -1,6 +1,7 @@
 """The table: every stage, in order, on one screen. Commands, recipe, folders and report are derived from it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,21 +27,14 @@ class Stage:
     """module:function that takes over what the user's import gives already; empty: the stage always works itself."""
     given_takes: tuple[str, ...] = ()
     """What that function takes."""
+    decides: str = ""
+    """module:function that tells from the figures of all series what the data set decides of single ones
+    (`data.decisions`); these are then done again with it."""
     version: int = 1
     """Raised whenever the stage gives other results: what an older version made is then outdated."""
 
 
-def _stage(
-    name: str,
-    per: str,
-    takes: tuple[str, ...],
-    gives: tuple[str, ...],
-    help: str,
-    *,
-    version: int = 1,
-    given: str = "",
-    given_takes: tuple[str, ...] = (),
-) -> Stage:
+def _stage(name: str, per: str, takes: tuple[str, ...], gives: tuple[str, ...], help: str, **more: Any) -> Stage:
     return Stage(
         name=name,
         params=f"tiltwise.params.{name}:{name.capitalize()}Params",
@@ -49,9 +43,7 @@ def _stage(
         takes=takes,
         gives=gives,
         help=help,
-        version=version,
-        given=given,
-        given_takes=given_takes,
+        **more,
     )
 
 
@@ -72,6 +64,7 @@ STAGES: tuple[Stage, ...] = (
         version=4,
         given="tiltwise.stages.given:given",
         given_takes=("tilt_series",),
+        decides="tiltwise.ops.alignment.data_set_axis:decide_axes",
     ),
     _stage(
         "defocus",

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 from scipy.spatial.transform import Rotation
 
+from tiltwise.data.decisions import Decision
 from tiltwise.data.errors import StageError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
@@ -26,6 +27,8 @@ class ShiftParams(Params):
     shift: Angstrom = Field(1.0, ge=0, description="Shift of every image.")
     start: Angstrom | None = Field(None, description="Shift of the first; that of the others if not set.")
     fail: str = Field("", description="Series that fails.")
+    rescue: bool = Field(False, description="Whether a start saves the one that fails.")
+    astray: str = Field("", description="Series that is shifted by 9 Å if left alone.")
     die: str = Field("", description="Series whose worker dies.")
     seconds: float = Field(0.0, ge=0, description="Time to take.")
 
@@ -60,7 +63,7 @@ def shift(tilt_series, params, *, device, progress):
     for step in range(4):
         progress(step / 4, "shifting")
         time.sleep(params.seconds / 4)
-    if tilt_series.name == params.fail:
+    if tilt_series.name == params.fail and not (params.rescue and params.start is not None):
         raise StageError("the images are\nnot of this world")
     if tilt_series.name == params.die:
         os._exit(9)
@@ -68,13 +71,30 @@ def shift(tilt_series, params, *, device, progress):
     amount = np.full((tilt_series.number, 2), params.shift)
     if tilt_series.geometry is not None:
         amount = amount + tilt_series.geometry.shift
+    own = 9.0 if tilt_series.name == params.astray else params.shift
+    amount[0] += own - params.shift
     if params.start is not None:
         amount[0] = params.start
     geometry = TiltGeometry(tilt_angle=tilt_series.stage_tilt_angle, tilt_axis_angle=zero, x_tilt=zero, shift=amount)
     return Result(
         tilt_series=replace(tilt_series, geometry=geometry),
-        quality={"shift_x_A": amount[:, 0], "residual_A": [0.0, np.nan], "threads": threads()},
+        quality={
+            "shift_x_A": amount[:, 0],
+            "residual_A": [0.0, np.nan],
+            "threads": threads(),
+            "own_A": own,
+            "rescue": params.rescue,
+        },
     )
+
+
+def decide_shift(found, before):
+    """The series that lie apart, and the failed ones that may be saved, start where most do."""
+    own = [figures["own_A"] for figures in found.values() if figures]
+    usual = float(np.median(own)) if own else 0.0
+    rescue = any(figures["rescue"] for figures in found.values() if figures)
+    apart = [n for n, figures in found.items() if (figures["own_A"] != usual if figures else rescue)]
+    return {name: Decision(params={"start": usual}, reason=f"most start at {usual:g}") for name in apart}
 
 
 def fill(tilt_series, params, *, device, progress):
@@ -152,7 +172,10 @@ def stage(name: str, params: str, per: str, takes: tuple[str, ...], gives: tuple
 
 
 STAGES = (
-    stage("shift", "ShiftParams", "tilt_series", ("tilt_series",), ("tilt_series",)),
+    replace(
+        stage("shift", "ShiftParams", "tilt_series", ("tilt_series",), ("tilt_series",)),
+        decides=f"{__name__}:decide_shift",
+    ),
     stage("fill", "FillParams", "tilt_series", ("tilt_series",), ("tomogram", "particles")),
     stage("mean", "MeanParams", "project", ("tilt_series", "particles", "reference?"), ("particles", "half_maps")),
     stage("pool", "MeanParams", "project", ("tilt_series", "particles+"), ("particles", "half_maps")),

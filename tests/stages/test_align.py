@@ -260,3 +260,40 @@ def test_a_deformation_comes_out_of_beads_and_stands_in_the_record():
     assert figures["held_out_residual_A"] < figures["held_out_residual_without_A"]
     assert len(figures["moved_A"]) == 25 and len(figures["arrows_A"]) == 81
     assert result.tilt_series.deformation.sample is not None
+
+
+def test_the_median_of_the_data_set_finds_what_a_wrong_prior_cannot():
+    series, truth = made_series()
+    astray = replace(series, nominal_tilt_axis_angle=70.0)
+    result = align(astray, PARAMS.model_copy(update={"tilt_axis_median": 84.2 - 180.0}))
+    assert result.quality["tilt_axis_from"] == "median"
+    assert compare_alignments(result.tilt_series, truth).axis_error < 0.3
+    assert compare_alignments(result.tilt_series, truth).shift_rms < 0.3 * PIXEL
+
+
+def test_the_median_stands_in_for_an_axis_that_nothing_tells():
+    series, truth = made_series()
+    unknown = replace(series, nominal_tilt_axis_angle=None)
+    result = align(unknown, PARAMS.model_copy(update={"tilt_axis_median": 84.2}))
+    assert result.quality["tilt_axis_own_deg"] is None and result.quality["tilt_axis_from"] == "median"
+    assert compare_alignments(result.tilt_series, truth).axis_error < 0.3
+
+
+def test_images_that_insist_keep_their_axis(aligned):
+    series, _ = made_series()
+    result = align(series, PARAMS.model_copy(update={"tilt_axis_median": 81.0}))
+    assert result.quality["tilt_axis_from"] == "images" and result.quality["tilt_axis_own_evidence"] > 3
+    np.testing.assert_array_equal(result.tilt_series.geometry.shift, aligned[0].tilt_series.geometry.shift)
+
+
+def test_a_series_that_agrees_with_the_median_is_the_same_to_the_bit(aligned):
+    series, _ = made_series()
+    result = align(series, PARAMS.model_copy(update={"tilt_axis_median": 84.5}))
+    assert "tilt_axis_from" not in result.quality
+    np.testing.assert_array_equal(result.tilt_series.geometry.shift, aligned[0].tilt_series.geometry.shift)
+
+
+def test_an_axis_that_is_held_stays():
+    series, _ = made_series()
+    held = PARAMS.model_copy(update={"tilt_axis_angle": 83.5, "tilt_axis_range": 0.0, "method": "projection"})
+    assert align(series, held).tilt_series.geometry.tilt_axis_angle == pytest.approx(83.5)

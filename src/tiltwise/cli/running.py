@@ -109,6 +109,7 @@ class PlainLines:
             "item_done": f"{name}: done in {event.seconds:.1f} s ({count}{left})",
             "item_failed": f"{name}: failed: {event.message}",
             "item_skipped": f"{name}: skipped: {event.message}",
+            "item_again": f"{name}: again: {event.message}",
         }
         return lines.get(event.kind, "")
 

@@ -24,7 +24,14 @@ class AlignParams(Params):
         None, ge=-360, le=360, description="Prior for the tilt axis; from the metadata if not set."
     )
     tilt_axis_range: Degree = Field(
-        5.0, ge=0, le=90, description="Half-width of the tilt-axis search around its prior."
+        5.0, ge=0, le=90, description="Half-width of the first tilt-axis search around its prior; 0 holds the axis."
+    )
+    tilt_axis_median: Degree | None = Field(
+        None,
+        ge=-360,
+        le=360,
+        description="Median of the data set: the axis where a series alone gives another, unless its images insist; "
+        "found by the run if not set.",
     )
     thickness: Angstrom = Field(2000.0, gt=0, description="Thickness of the volume used for projection matching.")
     iterations: int = Field(3, ge=1, le=50, description="Rounds of projection matching at each resolution.")

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 EventKind = Literal[
-    "run_started", "item_started", "item_progress", "item_done", "item_failed", "item_skipped", "run_done"
+    "run_started",
+    "item_started",
+    "item_progress",
+    "item_done",
+    "item_failed",
+    "item_skipped",
+    "item_again",
+    "run_done",
 ]
 
 
@@ -21,7 +28,7 @@ class Event:
     fraction: float = 0.0
     """Finished part of the item, 0 to 1 (item_progress)."""
     message: str = ""
-    """What is being done; the error or the reason of a failed or skipped item."""
+    """What is being done; the error or the reason of an item that failed, was skipped or is done again."""
     seconds: float = 0.0
     """Wall time of the finished item, or of the run, s."""
     total: dict[str, int] | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from tiltwise.project import graph
 from tiltwise.project.digests import ABSENT, Digests
 from tiltwise.project.graph import Item
-from tiltwise.project.layout import RECIPE, SERIES, given_folder, import_folder, resolve_path
+from tiltwise.project.layout import DATA_SET, RECIPE, SERIES, given_folder, import_folder, resolve_path
 from tiltwise.project.records import Record, read_record
 from tiltwise.project.state import ProjectState
 
@@ -63,7 +63,12 @@ def _recipe_lines(state: ProjectState, digests: Digests) -> list[str]:
             lines.append(f'mkdir -p "$project"/{shlex.quote(Path(path).parent.as_posix())}')
             lines.append(f'cp {shlex.quote(str(file))} "$project"/{shlex.quote(path)}')
     text = (state.project / RECIPE).read_text(encoding="utf-8").rstrip("\n")
-    return [*lines, f"cat > \"$project\"/{RECIPE} <<'{_END}'", text, _END]
+    lines += [f"cat > \"$project\"/{RECIPE} <<'{_END}'", text, _END]
+    if state.decisions:
+        decided = (state.project / DATA_SET).read_text(encoding="utf-8").rstrip("\n")
+        lines += ["# What all series together have decided of single ones:"]
+        lines += [f"cat > \"$project\"/{DATA_SET} <<'{_END}'", decided, _END]
+    return lines
 
 
 def _imported_alike(state: ProjectState) -> list[list[str]]:

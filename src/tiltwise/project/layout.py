@@ -6,6 +6,8 @@ from pathlib import Path
 from tiltwise.data.errors import InputError
 
 RECIPE = "project.toml"
+DATA_SET = "data_set.json"
+"""What all series together have decided of single ones."""
 IMPORT = "import"
 """Folder of the imported tilt series, one folder a series."""
 GIVEN = "given_particles"

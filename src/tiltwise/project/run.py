@@ -9,6 +9,7 @@ from pathlib import Path
 from tiltwise.data.errors import InputError, machine_fault
 from tiltwise.project import graph
 from tiltwise.project.commit import begin, commit, repair
+from tiltwise.project.decisions import Decide, decide_of
 from tiltwise.project.events import Event, Listener, no_listener
 from tiltwise.project.executors import Executor, open_executor
 from tiltwise.project.graph import Item
@@ -184,15 +185,17 @@ class _Run:
         self.current: list[str] = []
         self.failed: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
+        self.chosen: tuple[Item, ...] = ()
+        self.decided: set[int] = set()  # steps whose series have been looked at together
 
     def all(self, items: list[Item]) -> RunSummary:
         """Work through the items and sum up."""
         start = time.perf_counter()
-        self.waiting = dict.fromkeys(items)
+        self.chosen, self.waiting = tuple(items), dict.fromkeys(items)
         self._announce()
         executor: Executor | None = None
         try:
-            while self.waiting or self.running:
+            while self.waiting or self.running or self._decide_together():
                 for item in self._ready():
                     executor = executor or self._open_executor()
                     self._start(item, executor)
@@ -220,6 +223,8 @@ class _Run:
                 break
             if self._must_wait(item) or (item.name == ALL and (self.running or ready)):
                 continue
+            if item.name == ALL and self._decide_together():
+                break
             del self.waiting[item]
             if reason := self._obstacle(item):
                 self._skip(item, reason)
@@ -232,6 +237,47 @@ class _Run:
     def _must_wait(self, item: Item) -> bool:
         before = self.state.before(item).values()
         return any(source in self.running or source in self.waiting for sources in before for source in sources)
+
+    def _decide_together(self) -> bool:
+        """Once the series of a step are through, let them decide of single ones; whether any is to be done again."""
+        again = False
+        for number in sorted({item.step for item in self.chosen}):
+            decide = decide_of(self.state.recipe.steps[number].stage)
+            at_work = any(item.step == number for item in (*self.waiting, *self.running))
+            if decide is None or number in self.decided or at_work:
+                continue
+            self.decided.add(number)
+            again = self._decide(number, decide) or again
+        return again
+
+    def _decide(self, number: int, decide: Decide) -> bool:
+        """Of the series of this run alone: others are done again when they are next run."""
+        state, step = self.state, self.state.recipe.steps[number]
+        items = {item.name: item for item in state.items([number]) if not state.is_given(item)}
+        records = {name: record for name, item in items.items() if (record := state.record(item))}
+        current = {n: r for n, r in records.items() if r.get("fingerprint") == state.fingerprint(items[n])}
+        found = {name: r["quality"] if r.get("state") == "done" else None for name, r in current.items()}
+        before = state.decisions.get(step.name, {})
+        fresh, mine = decide(found, before), {item.name for item in self.chosen if item.step == number}
+        kept = {name: params for name, params in before.items() if name not in mine & current.keys()}
+        state.decide(step.name, kept | {name: dict(one.params) for name, one in fresh.items() if name in mine})
+        changed = [name for name in current if name in mine and state.status(items[name]) == "outdated"]
+        for name in changed:
+            reason = fresh[name].reason if name in fresh else "agrees with the data set by itself now"
+            self._tell("item_again", items[name], message=reason)
+        again = [i for i in self.chosen if i.step >= number and i.name in changed]
+        self._forget(again)
+        self.waiting = dict.fromkeys([*again, *self.waiting])
+        return bool(changed)
+
+    def _forget(self, items: Sequence[Item]) -> None:
+        """How items ended that are to be done again."""
+        labels = {self.state.label(item) for item in items}
+        self.done = [label for label in self.done if label not in labels]
+        self.current = [label for label in self.current if label not in labels]
+        for ended in (self.failed, self.skipped):
+            for label in labels & ended.keys():
+                del ended[label]
 
     def _obstacle(self, item: Item) -> str:
         """Why an item cannot be tried; empty if it can."""
@@ -267,7 +313,7 @@ class _Run:
             stage_version=step.stage.version,
             function=step.stage.given if self.state.is_given(item) else step.stage.function,
             gives=step.stage.gives,
-            params=step.params,
+            params=self.state.params(item),
             inputs={kind: self._inputs(item, sources) for kind, sources in self.state.takes(item).items()},
             fingerprint=self.state.fingerprint(item),
             input_fingerprints=self.state.input_fingerprints(item),

@@ -9,14 +9,17 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tiltwise.data.errors import InputError
+from tiltwise.params.base import Params
 from tiltwise.project import graph
+from tiltwise.project.decisions import read_decisions, write_decisions
 from tiltwise.project.digests import Digests, text_digest
 from tiltwise.project.graph import Item
 from tiltwise.project.layout import (
     ALL,
+    DATA_SET,
     RECORD,
     SERIES,
     check_project,
@@ -26,7 +29,7 @@ from tiltwise.project.layout import (
     list_series,
     resolve_path,
 )
-from tiltwise.project.recipe import Recipe, load_recipe
+from tiltwise.project.recipe import Recipe, check_params, load_recipe
 from tiltwise.project.records import Record, outputs_present, read_record
 
 ItemState = Literal["done", "outdated", "failed", "missing"]
@@ -55,6 +58,7 @@ class ProjectState:
     def __init__(self, project: Path) -> None:
         self.project = check_project(project)
         self.recipe: Recipe = load_recipe(self.project)
+        self.decisions = read_decisions(self.project)
         self.series = list_series(self.project)
         self._digests = Digests(self.project)
         self._records: dict[Item, Record | None] = {}
@@ -84,6 +88,21 @@ class ProjectState:
     def forget(self, item: Item) -> None:
         """Read the record of an item anew; fingerprints that may depend on its success are computed anew."""
         self._records.pop(item, None)
+        self._fingerprints.clear()
+
+    def params(self, item: Item) -> Params:
+        """The parameters of an item: those of its step, and where the recipe leaves them open, what the data set has
+        decided of the series."""
+        step = self.recipe.steps[item.step]
+        decided = self.decisions.get(step.name, {}).get(item.name, {})
+        if not decided:
+            return step.params
+        values = {**decided, **step.params.model_dump(exclude_unset=True)}
+        return check_params(type(step.params), values, f"{self.project / DATA_SET}: {step.name}: {item.name}")
+
+    def decide(self, step: str, decided: dict[str, dict[str, Any]]) -> None:
+        """Keep what the data set has decided of the series of a step, in the place of what it had before."""
+        self.decisions = write_decisions(self.project, step, decided)
         self._fingerprints.clear()
 
     def status(self, item: Item) -> ItemState:
@@ -175,7 +194,7 @@ class ProjectState:
             content = {
                 "stage": step.stage.name,
                 "version": step.stage.version,
-                "params": step.params.model_dump(mode="json"),
+                "params": self.params(item).model_dump(mode="json"),
                 "inputs": self.input_fingerprints(item),
             }
             if self.is_given(item):

@@ -59,8 +59,15 @@ def keep_freed_memory() -> None:
 
 
 def prepare_process(threads: int) -> None:
-    """Bound the threads of a new process, before it loads any library that computes."""
-    os.environ.update(environment(threads, threads))
+    """Bound the threads of a new process, before it loads any library that computes.
+
+    A user's script that is loaded anew here may have loaded numba already, whose most threads are then settled: it
+    reads the variable again when it compiles, and stops at another number.
+    """
+    variables = environment(threads, threads)
+    if numba := sys.modules.get("numba"):
+        variables["NUMBA_NUM_THREADS"] = str(numba.config.NUMBA_NUM_THREADS)
+    os.environ.update(variables)
     keep_freed_memory()
     use_threads(threads)
 

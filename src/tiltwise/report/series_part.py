@@ -56,6 +56,7 @@ def _alignment(entry: Entry | None, series: Any) -> Html:
     said = ["Made by another program and taken over at import."] if quality.get("given") else []
     if isinstance(quality.get("tilt_axis_angle_deg"), int | float):
         said.append(f"Tilt axis {quality['tilt_axis_angle_deg']:.2f}° from image y.")
+    said += _data_set_axis(quality)
     residual = curves.numbers(quality, "residual_A")
     if np.isfinite(residual).any():
         said.append(f"Median residual {np.nanmedian(residual):.1f} Å.")
@@ -67,6 +68,20 @@ def _alignment(entry: Entry | None, series: Any) -> Html:
     caption = "Where the tomogram's centre lies in each image, and how well each image fits. Crosses: excluded tilts."
     deformed = _deformation(quality.get("deformation"), angle, use)
     return join([title, tag("p", " ".join(said)), figure(drawing, caption), deformed, _excluded(series)])
+
+
+def _data_set_axis(quality: dict[str, Any]) -> list[str]:
+    """How a series whose axis is not that of the data set came to its own; nothing of the others."""
+    median, own = quality.get("tilt_axis_median_deg"), quality.get("tilt_axis_own_deg")
+    if median is None:
+        return []
+    alone = "By its own prior it could not be aligned" if own is None else f"By its own prior the axis is {own:.2f}°"
+    said = f"{alone}; the median of the data set is {median:.1f}°"
+    if own is None:
+        return [f"{said}, which was taken."]
+    evidence = f"{quality['tilt_axis_own_evidence']:+.1f} standard errors for its own"
+    taken = "its own was kept" if quality.get("tilt_axis_from") == "images" else "the median was taken"
+    return [f"{said}. The images tell by {evidence}: {taken}."]
 
 
 def _deformation(figures: Any, angle: np.ndarray | None, use: np.ndarray | None) -> Html:

@@ -16,8 +16,9 @@ from tiltwise.ops.alignment.tilt_faults import TiltScores, score_tilts
 from tiltwise.ops.alignment.track_alignment import TrackAlignment, place_points
 from tiltwise.ops.alignment.track_deformation import TrackDeformation, deform_to_tracks
 from tiltwise.params.align import AlignParams
+from tiltwise.stages.align.data_set_axis import match_in_data_set
 from tiltwise.stages.align.levelling import level_specimen, slab_figures
-from tiltwise.stages.align.markerless import MatchedSeries, exclude_tilts, match_again, match_series
+from tiltwise.stages.align.markerless import MatchedSeries, exclude_tilts, match_again
 from tiltwise.stages.align.record import deformation_figures, matching_figures, score_figures, track_figures
 
 _BEAD_PIXEL = 1 / 12
@@ -45,13 +46,15 @@ def align(
     blocked, or does not agree with the others, is excluded with the reason, and its row of the geometry is
     interpolated; so is one that the tracks tell to be distorted by charge or at odds with the rest, after which the
     finest level, patches and beads are done again without it.
-    The axis stays in the half-turn of its prior. The origin is the middle of the specimen in depth, and where no common
-    shift is left; the slab of the specimen is level, by an offset of the tilt angles and an x-tilt. At last a smooth
-    deformation of specimen and images is fitted to the tracks, and kept if it places held-out ones better. Raises
-    InputError where no axis is known or too few tilts are usable, and StageError where the result agrees less with the
-    images than no alignment does, or patches or beads are asked for and there are none.
+    The axis stays in the half-turn of its prior. Where the data set has another (`tilt_axis_median`), it is found anew
+    from that, and only images that insist keep their own (data_set_axis.py). The origin is the middle of the specimen
+    in depth, and where no common shift is left; the slab of the specimen is level, by an offset of the tilt angles and
+    an x-tilt. At last a smooth deformation of specimen and images is fitted to the tracks, and kept if it places
+    held-out ones better. Raises InputError where no axis is known or too few tilts are usable, and StageError where the
+    result agrees less with the images than no alignment does, or patches or beads are asked for and there are none.
     """
-    tracked = _follow(match_series(tilt_series, params, device, progress), params, progress)
+    matched, axis, params = match_in_data_set(tilt_series, params, device, progress)
+    tracked = _follow(matched, params, progress)
     faults = tracked.faults
     if any(faults):
         progress(0.9, f"again without {sum(map(bool, faults))} tilts that the tracks tell to be unfit")
@@ -75,6 +78,7 @@ def align(
         result = deformed.tilt_series
     method = tracked.method
     quality = matching_figures(result, matched.found, matched.correlation) | {
+        **axis,
         "method": method,
         "patches": track_figures(series, patches, "width_A"),
         "beads": track_figures(series, beads, "diameter_A"),

@@ -66,7 +66,7 @@ class MatchedSeries:
 
 def match_series(series: TiltSeries, params: AlignParams, device: str, progress: Progress) -> MatchedSeries:
     """From the images alone to shifts and axis; errors as `align` says."""
-    prior = _axis_prior(series, params)
+    prior = axis_prior(series, params)
     series = exclude_tilts(series, find_faults(series.images, series.use))
     finest = params.resolution or finest_resolution(series)
     frames = clean_images(series, finest / 3, device)
@@ -83,10 +83,11 @@ def match_series(series: TiltSeries, params: AlignParams, device: str, progress:
     found = move_origin(found, coarse.tilt_angle, depth)
     thickness = min(params.thickness, thickness + 2 * _MARGIN)
     middle = _level(frames, series, float(np.sqrt(finest * coarse.band[1])), thickness)
-    found = _find_axis(middle, match_projections(middle, found.axis, found.shift, _reach(middle)), 1.2, 0.6)
+    free = params.tilt_axis_range > 0
+    found = _find_axis(middle, match_projections(middle, found.axis, found.shift, _reach(middle)), 1.2 * free, 0.6)
     progress(0.4, "tilt axis searched")
     fine = _level(frames, series, finest, thickness)
-    found = _find_axis(fine, match_projections(fine, found.axis, found.shift, _reach(fine)), 0.8, 0.4)
+    found = _find_axis(fine, match_projections(fine, found.axis, found.shift, _reach(fine)), 0.8 * free, 0.4)
     progress(0.6, "tilt axis found")
     found = _match(fine, found.axis, found.shift, params)
 
@@ -105,7 +106,7 @@ def match_again(matched: MatchedSeries, series: TiltSeries, params: AlignParams)
     frames = replace(matched.level.frames, data=matched.level.frames.data[np.flatnonzero(kept)])
     level = replace(matched.level, frames=frames, tilt_angle=matched.level.tilt_angle[kept])
     found = match_projections(level, matched.found.axis, matched.found.shift[kept], _reach(level))
-    found = _find_axis(level, found, 0.4, 0.4)
+    found = _find_axis(level, found, 0.4 * (params.tilt_axis_range > 0), 0.4)
     return replace(matched, series=series, level=level, found=_match(level, found.axis, found.shift, params))
 
 
@@ -115,7 +116,8 @@ def finest_resolution(series: TiltSeries) -> float:
     return max(_FINE, 4 * series.pixel_size, SAMPLES * side / _LARGEST)
 
 
-def _axis_prior(series: TiltSeries, params: AlignParams) -> float:
+def axis_prior(series: TiltSeries, params: AlignParams) -> float:
+    """Where the search of the axis begins, degrees; InputError where nothing says."""
     axis = series.nominal_tilt_axis_angle if params.tilt_axis_angle is None else params.tilt_axis_angle
     if axis is None:
         raise InputError(f"{series.name}: no tilt axis in the metadata; set tilt_axis_angle of the step align")
