@@ -36,9 +36,9 @@ from tiltwise.params.pick import PickParams
 _CLIP = 5.0
 """Robust standard deviations at which the tomogram is clipped: gold is not a particle, nor is its halo."""
 _DECOYS = 2
-_MOST_RESEMBLANCE = 0.8
-"""Of template and decoy: a particle that scores s wins by (1 - resemblance) s, which must stand out from differences of
-noise of sqrt(2 (1 - resemblance)); at 0.8, particles of s = 10 win by 3 of these."""
+_MOST_RESEMBLANCE = 0.7
+"""Of template and decoy at its best turn, r: a particle that scores s wins by (1 - r) s, less what the decoy gains as
+the best of its turns in noise, some 3.5 sqrt(1 - r²). At 0.7 that is 3.0 - 2.5 where s = 10; above, decoys win."""
 _FREQUENCY_STEP = 2e-4
 _MOST_SPHERES = 200
 _LEAST_COVERAGE = 0.62
@@ -150,7 +150,7 @@ def _decoy(level: Level, template: torch.Tensor, voxel_size: float, params: Pick
     """A decoy that is not the template over again: with its radial profile, unless that is nearly all of it."""
     seed = _DECOYS * params.seed + number
     decoy = twisted_decoy(template, voxel_size, params.particle_diameter, seed)
-    if resemblance(level, template, decoy, voxel_size) <= _MOST_RESEMBLANCE:
+    if resemblance(level, template, decoy, voxel_size, params.symmetry) <= _MOST_RESEMBLANCE:
         return decoy
     return twisted_decoy(template, voxel_size, params.particle_diameter, seed, moved=(number + 1) / (_DECOYS + 1))
 

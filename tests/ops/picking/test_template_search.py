@@ -61,6 +61,20 @@ def test_a_climb_ends_where_the_template_lies(noise):
     assert float(scores[0].max()) == float(scores[0, 1, 1, 1])
 
 
+def test_a_turned_reference_resembles_itself_at_some_turn(noise):
+    """Low-passed noise turned by 90° about z: alike at the nearest turn of the grid, half a step of 60° off at most,
+    which leaves 0.6 and more; other noise is so at none."""
+    generator = torch.Generator().manual_seed(5)
+    first, other = (template_search.low_pass(torch.randn(8, 8, 8, generator=generator), 60.0, 10.0) for _ in range(2))
+    turned = torch.rot90(first[1:, 1:, 1:], 1, (1, 2))
+    first = torch.nn.functional.pad(first[1:, 1:, 1:], (1, 0, 1, 0, 1, 0))
+    turned = torch.nn.functional.pad(turned, (1, 0, 1, 0, 1, 0))
+    empty = level(torch.zeros_like(noise))
+    assert template_search.resemblance(empty, first, first, 10.0, "C1") == pytest.approx(1, abs=1e-4)
+    found = template_search.resemblance(empty, first, turned, 10.0, "C1")
+    assert found > 0.6 > template_search.resemblance(empty, first, other, 10.0, "C1")
+
+
 def test_transform_of_a_padded_box_is_that_of_the_whole():
     """Axis by axis with zeros behind is the same transform, to rounding: 5 log2 N eps of its largest value."""
     box, shape = torch.randn(6, 6, 6, generator=torch.Generator().manual_seed(4)), (15, 16, 18)

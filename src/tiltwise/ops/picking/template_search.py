@@ -143,19 +143,19 @@ def match_everywhere(level: Level, reference: torch.Tensor, voxel_size: float, s
     return CoarseMap(score=score, which=which, turns=turns)
 
 
-def resemblance(level: Level, first: torch.Tensor, second: torch.Tensor, voxel_size: float) -> float:
-    """Correlation of two references (cubes of voxel_size Å) as they stand, as the level weighs them: a particle that
-    scores s with the first scores this part of s with the second."""
+def resemblance(level: Level, first: torch.Tensor, second: torch.Tensor, voxel_size: float, symmetry: str) -> float:
+    """Highest correlation of a reference, as it stands, with all turns of a second one (cubes of voxel_size Å), as the
+    level weighs them: a particle that scores s with the first scores at least this part of s with the second.
+
+    The turns are those of the part that `symmetry` leaves of all rotations, in twice the step of the level.
+    """
     inside, unturned = _Values(level).inside, torch.eye(3, dtype=torch.float64, device=first.device)[None]
-    boxes = []
-    for reference in (first, second):
-        box = torch.zeros((level.side,) * 3, device=first.device)
-        box[inside] = _flat_templates(level, _oversampled(level, reference, voxel_size), unturned, inside)[0]
-        boxes.append(box)
-    total, difference = (
-        float(matching.template_norms(b[None], level.weight)) for b in (sum(boxes), boxes[0] - boxes[1])
-    )
-    return (total**2 - difference**2) / 4
+    box = torch.zeros((level.side,) * 3, device=first.device)
+    box[inside] = _flat_templates(level, _oversampled(level, first, voxel_size), unturned, inside)[0]
+    weighed = torch.fft.irfftn(torch.fft.rfftn(box) * level.weight, s=box.shape)[inside]
+    other, grid = _oversampled(level, second, voxel_size), rotation_grid(2 * level.step, symmetry, first.device)
+    parts = torch.cat([unturned.to(grid), grid]).split(_TEMPLATES_AT_ONCE)
+    return max(float((_flat_templates(level, other, part, inside) @ weighed).max()) for part in parts)
 
 
 def candidates(level: Level, coarse: CoarseMap) -> tuple[np.ndarray, np.ndarray]:

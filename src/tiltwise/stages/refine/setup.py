@@ -45,6 +45,8 @@ def prepare(tilt_series: Mapping[str, TiltSeries], particles: Particles, params:
     settings = CropSettings(
         box_size=box_size, pixel_size=pixel_size, particle_radius=params.particle_diameter / 2, device=device
     )
+    if len(particles) < 2 * _FEWEST:
+        raise InputError(f"particles: {len(particles)} in all, {_FEWEST} are needed in each half")
     posed = posed_particles(particles, device)
     halves = assign_half_sets(particles, distance, params.seed)
     if min((halves == 1).sum(), (halves == 2).sum()) < _FEWEST:
