@@ -117,6 +117,22 @@ def test_one_failed_series_does_not_stop_the_others(project):
     assert set(run(project).done) == ALL_ITEMS
 
 
+def test_a_failure_leaves_the_earlier_result(project):
+    run(project)
+    earlier = {path.name: path.read_bytes() for path in (project / "shift" / "B").iterdir()}
+    set_params(project, "shift", {"fail": "B"})
+    summary = run(project)
+    assert {path.name: path.read_bytes() for path in (project / "shift" / "B").iterdir()} == earlier
+    assert str(project / "shift" / "B.failed" / "log.txt") in summary.failed["shift/B"]
+    assert states(project)["shift/B"] == "failed" and states(project)["fill/B"] == "outdated"
+    assert read_record(project / "mean" / "all")["quality"]["series"] == ["A", "C"]
+    assert run(project).failed.keys() == {"shift/B"}
+    set_params(project, "shift", {"fail": ""})  # as at first: the earlier result is that of today's recipe again
+    assert states(project)["shift/B"] == "done"
+    set_params(project, "shift", {"shift": 2.0})
+    assert run(project).complete and not (project / "shift" / "B.failed").exists()
+
+
 def test_when_all_fail_the_rest_is_skipped_with_the_reason(project):
     for name in "ABC":
         path = project / "import" / name / "tilts.star"
@@ -209,7 +225,8 @@ def test_local_workers_give_what_serial_gives_and_survive_a_dead_one(project):
     set_params(project, "shift", {"die": "B"})
     summary = run_project(project, executor="local", workers=2, preview=fake_stages.draw)
     assert list(summary.failed) == ["shift/B"] and "worker process died" in summary.failed["shift/B"]
-    assert read_record(project / "shift" / "B")["state"] == "failed"
+    assert read_record(project / "shift" / "B.failed")["state"] == "failed"
+    assert read_record(project / "shift" / "B")["outputs"] == expected["shift/B"]
     assert read_record(project / "mean" / "all")["quality"] == {"series": ["A", "C"], "threads": 1}
     set_params(project, "shift", {"die": ""})
     run_project(project, executor="local", workers=2, force=True)

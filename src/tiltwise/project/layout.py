@@ -19,6 +19,8 @@ LOG = "log.txt"
 PREVIEW = "preview.png"
 PART = ".part"
 OLD = ".old"
+FAILED = ".failed"
+"""Ends the folder of a failed try, beside that of an earlier result."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TAKEN = frozenset({IMPORT, GIVEN, "tilt_series", "report"})
@@ -34,7 +36,7 @@ def check_project(folder: Path) -> Path:
 
 def check_name(name: str, what: str) -> str:
     """The name of a step or series, if it can be a folder and a name in STAR files; InputError if not."""
-    if not _NAME.fullmatch(name) or name.endswith((PART, OLD)):
+    if not _NAME.fullmatch(name) or name.endswith((PART, OLD, FAILED)):
         raise InputError(
             f"{what} {name!r}: a name is made of letters, digits, '.', '_' and '-' and starts with a letter or digit"
         )
@@ -52,6 +54,11 @@ def check_step_name(name: str, where: str) -> str:
 def item_folder(project: Path, step: str, item: str) -> Path:
     """The folder of one item of one step."""
     return project / step / item
+
+
+def failed_folder(place: Path) -> Path:
+    """The folder of a try that failed, where the item's own folder keeps an earlier result."""
+    return place.with_name(place.name + FAILED)
 
 
 def import_folder(project: Path, series: str) -> Path:

@@ -1,5 +1,6 @@
 """Run a project: every item that is not done, as soon as what it takes is done."""
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from tiltwise.project.layout import (
     RECIPE,
     SERIES,
     check_project,
+    failed_folder,
     given_folder,
     import_folder,
     resolve_path,
@@ -354,16 +356,24 @@ class _Run:
             if read_record(task.part) is None:
                 _leave_only_log(task.part)
                 finish_part(task.part, failed_record(task, outcome.error))
-            commit(task.part, self.state.folder(item))
+            place = self._place_of_outcome(item, outcome)
+            commit(task.part, place)
+            if not outcome.error:
+                shutil.rmtree(failed_folder(place), ignore_errors=True)
         except OSError as error:  # not even its failure can be written: what was there before stays
             self._fail(item, outcome.error or machine_fault(error, self.state.project), outcome.seconds)
             return
         self.state.forget(item)
         if outcome.error:
-            self._fail(item, outcome.error, outcome.seconds, f" (log: {self.state.folder(item) / LOG})")
+            self._fail(item, outcome.error, outcome.seconds, f" (log: {place / LOG})")
         else:
             self.done.append(self.state.label(item))
             self._tell("item_done", item, seconds=outcome.seconds)
+
+    def _place_of_outcome(self, item: Item, outcome: Outcome) -> Path:
+        """An earlier result stays where it is; a failure goes beside it."""
+        place, earlier = self.state.folder(item), self.state.result(item) or {}
+        return failed_folder(place) if outcome.error and earlier.get("state") == "done" else place
 
     def _fail(self, item: Item, reason: str, seconds: float = 0.0, more: str = "") -> None:
         self.failed[self.state.label(item)] = f"{reason}{more}"

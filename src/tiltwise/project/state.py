@@ -23,6 +23,7 @@ from tiltwise.project.layout import (
     RECORD,
     SERIES,
     check_project,
+    failed_folder,
     given_folder,
     import_folder,
     item_folder,
@@ -61,7 +62,7 @@ class ProjectState:
         self.decisions = read_decisions(self.project)
         self.series = list_series(self.project)
         self._digests = Digests(self.project)
-        self._records: dict[Item, Record | None] = {}
+        self._records: dict[Item, tuple[Record | None, Record | None]] = {}
         self._fingerprints: dict[Item, str] = {}
         self._series_fingerprints: dict[str, str] = {}
         self._given: dict[Item, bool] = {}
@@ -79,10 +80,22 @@ class ProjectState:
         """step/item."""
         return graph.label(self.recipe, item)
 
+    def result(self, item: Item) -> Record | None:
+        """The record in the folder of an item: of its last result, or of its last try where it never had one."""
+        return self._both_records(item)[0]
+
     def record(self, item: Item) -> Record | None:
-        """The record of an item, read once."""
+        """The record of an item as it stands: a failure of today's recipe goes before a result of an older one."""
+        result, failure = self._both_records(item)
+        if failure is None or (result is not None and result.get("fingerprint") == self.fingerprint(item)):
+            return result
+        return failure if failure.get("fingerprint") == self.fingerprint(item) else result
+
+    def _both_records(self, item: Item) -> tuple[Record | None, Record | None]:
+        """Of the result and of a failure beside it, read once."""
         if item not in self._records:
-            self._records[item] = read_record(self.folder(item))
+            folder = self.folder(item)
+            self._records[item] = read_record(folder), read_record(failed_folder(folder))
         return self._records[item]
 
     def forget(self, item: Item) -> None:

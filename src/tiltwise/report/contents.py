@@ -7,7 +7,9 @@ from typing import Any
 from tiltwise.data.errors import InputError
 from tiltwise.pipeline import STAGES
 from tiltwise.project import store
+from tiltwise.project.graph import Item
 from tiltwise.project.layout import ALL, import_folder
+from tiltwise.project.records import Record
 from tiltwise.project.state import ProjectState
 
 
@@ -103,6 +105,12 @@ class Contents:
         return None
 
 
+def _shown_record(state: ProjectState, item: Item) -> Record:
+    """Of an earlier result where there is one, with the error of a try that failed since."""
+    last, result = state.record(item) or {}, state.result(item) or {}
+    return {**result, "error": last.get("error")} if result.get("state") == "done" else last
+
+
 def read_contents(project: Path) -> Contents:
     """Read states and records; InputError if the folder is no project."""
     state = ProjectState(project)
@@ -115,7 +123,7 @@ def read_contents(project: Path) -> Contents:
                 stage=step.stage.name,
                 item=item.name,
                 state=state.status(item),
-                record=state.record(item) or {},
+                record=_shown_record(state, item),
                 folder=state.folder(item),
             )
         )
