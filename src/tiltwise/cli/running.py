@@ -40,6 +40,8 @@ class TimeLeft:
             self._total, self.workers = dict(event.total or {}), event.workers
         elif event.kind == "item_started":
             self._started[event.step, event.item] = time.monotonic()
+        elif event.kind == "item_again":
+            self._ended[event.step] -= 1
         elif event.kind in ("item_done", "item_failed", "item_skipped"):
             self._ended[event.step] += 1
             if event.kind == "item_done":

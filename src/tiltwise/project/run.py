@@ -264,22 +264,24 @@ class _Run:
         kept = {name: params for name, params in before.items() if name not in mine & current.keys()}
         state.decide(step.name, kept | {name: dict(one.params) for name, one in fresh.items() if name in mine})
         changed = [name for name in current if name in mine and state.status(items[name]) == "outdated"]
-        for name in changed:
-            reason = fresh[name].reason if name in fresh else "agrees with the data set by itself now"
-            self._tell("item_again", items[name], message=reason)
         again = [i for i in self.chosen if i.step >= number and i.name in changed]
-        self._forget(again)
+        reasons = {name: one.reason for name, one in fresh.items()}
+        for item in again:
+            own = reasons.get(item.name, "agrees with the data set by itself now")
+            self._forget(item, own if item.step == number else f"follows {state.label(items[item.name])}")
         self.waiting = dict.fromkeys([*again, *self.waiting])
         return bool(changed)
 
-    def _forget(self, items: Sequence[Item]) -> None:
-        """How items ended that are to be done again."""
-        labels = {self.state.label(item) for item in items}
-        self.done = [label for label in self.done if label not in labels]
-        self.current = [label for label in self.current if label not in labels]
+    def _forget(self, item: Item, reason: str) -> None:
+        """How an item ended that is to be done again; nothing where it has not ended."""
+        label, lists = self.state.label(item), (self.done, self.current)
+        if not any(label in ended for ended in (*lists, self.failed, self.skipped)):
+            return
+        for ended in lists:
+            ended[:] = [other for other in ended if other != label]
         for ended in (self.failed, self.skipped):
-            for label in labels & ended.keys():
-                del ended[label]
+            ended.pop(label, None)
+        self._tell("item_again", item, message=reason)
 
     def _obstacle(self, item: Item) -> str:
         """Why an item cannot be tried; empty if it can."""
