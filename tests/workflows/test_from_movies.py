@@ -92,4 +92,6 @@ def test_a_defect_map_is_an_input_of_the_recipe(tmp_path):
     assert "defects.txt" in (project / "project.toml").read_text()
     (tmp_path / "defects.txt").write_text("100 0 1 193\n")
     summary = run_project(project, executor="serial", steps=("motion", "motion"))
-    assert summary.failed and "beyond the camera" in read_record(project / "motion" / "TS")["error"]["message"]
+    assert "beyond the camera" in summary.failed["motion/TS"]
+    assert "beyond the camera" in read_record(project / "motion" / "TS.failed")["error"]["message"]
+    assert read_record(project / "motion" / "TS")["quality"] == quality
