@@ -295,5 +295,7 @@ def test_a_series_that_agrees_with_the_median_is_the_same_to_the_bit(aligned):
 
 def test_an_axis_that_is_held_stays():
     series, _ = made_series()
-    held = PARAMS.model_copy(update={"tilt_axis_angle": 83.5, "tilt_axis_range": 0.0, "method": "projection"})
-    assert align(series, held).tilt_series.geometry.tilt_axis_angle == pytest.approx(83.5)
+    held = {"tilt_axis_angle": 83.5, "tilt_axis_range": 0.0, "method": "projection"}
+    for median in (None, 85.0):
+        result = align(series, PARAMS.model_copy(update=held | {"tilt_axis_median": median}))
+        assert result.tilt_series.geometry.tilt_axis_angle == pytest.approx(83.5)

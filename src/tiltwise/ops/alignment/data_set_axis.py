@@ -44,14 +44,9 @@ def decide_axes(
     None in place of one that failed. before: the parameters decided before, by series.
     """
     groups = _alike({name: figures for name, figures in found.items() if figures is not None})
-    decided: dict[str, Decision] = {}
-    for group in groups:
-        decided |= _decide(group, before)
-    failed = [name for name, figures in found.items() if figures is None]
-    if len(groups) == 1 and (median := _consensus(groups[0])) is not None:
-        reason = f"could not be aligned by its own prior; the median tilt axis of the data set is {median:.1f}°"
-        decided |= {name: _decision(median, before.get(name), reason) for name in failed}
-    return decided
+    if len(groups) == 1:  # of which magnification a failed one is, its figures do not say
+        groups[0] |= dict.fromkeys(name for name, figures in found.items() if figures is None)
+    return {name: one for group in groups for name, one in _decide(group, before).items()}
 
 
 def _alike(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, float | None]]:
@@ -68,32 +63,31 @@ def _alike(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, float | Non
 
 
 def _decide(group: Mapping[str, float | None], before: Mapping[str, Mapping[str, Any]]) -> dict[str, Decision]:
-    median = _consensus(group)
+    axes = np.array([own for own in group.values() if own is not None])
+    median = _consensus(axes)
     if median is None:
         return {}
     decided = {}
     for name, own in group.items():
         if own is None:
             reason = f"could not be aligned by its own prior; the median tilt axis of the data set is {median:.1f}°"
-        elif _disagrees(own, median, group):
-            reason = f"tilt axis {own:.1f}° alone, the median of {len(group)} series is {median:.1f}°"
+        elif _disagrees(own, median, axes):
+            reason = f"tilt axis {own:.1f}° alone, the median of {len(axes)} series is {median:.1f}°"
         else:
             continue
         decided[name] = _decision(median, before.get(name), reason)
     return decided
 
 
-def _consensus(group: Mapping[str, float | None]) -> float | None:
+def _consensus(axes: np.ndarray) -> float | None:
     """The median axis, if more than half of three series or more agree on it."""
-    axes = np.array([own for own in group.values() if own is not None])
     if len(axes) < _FEWEST:
         return None
     median = median_axis(axes)
     return median if np.mean(np.abs(between_axes(axes, median)) <= TOLERANCE) > 0.5 else None
 
 
-def _disagrees(own: float, median: float, group: Mapping[str, float | None]) -> bool:
-    axes = np.array([axis for axis in group.values() if axis is not None])
+def _disagrees(own: float, median: float, axes: np.ndarray) -> bool:
     spread = 1.4826 * float(np.median(np.abs(between_axes(axes, median))))
     return abs(between_axes(own, median)) > max(TOLERANCE, _DEVIATIONS * spread)
 

@@ -23,14 +23,14 @@ def match_in_data_set(
 
     From its own prior first. If that leads to another axis than the median of the data set, or nowhere, the search
     begins anew within `TOLERANCE` of the median; should finer levels lead away from there by more than twice that, the
-    axis is held at the median. Then d_i, by how much more (nats) image i and its reprojection say of
-    each other with the axis of its own, is looked at over the tilts: that axis is kept if the mean of d is more than
-    three of its standard errors above 0. InputError and StageError as `match_series` where the median leads nowhere
-    either.
+    axis is held at the median. Then d_i, by how much more (nats) image i and its reprojection say of each other with
+    the axis of its own, is looked at over the tilts: that axis is kept if the mean of d is more than three of its
+    standard errors above 0. An axis that is held (range 0) stays, whatever the median. InputError and StageError as
+    `match_series` where the median leads nowhere either.
     """
     figures: dict = {"pixel_size_A": series.pixel_size, "tilt_axis_own_deg": None}
     median = params.tilt_axis_median
-    if median is None:
+    if median is None or params.tilt_axis_range == 0:
         own = match_series(series, params, device, progress)
         return own, figures | {"tilt_axis_own_deg": round(own.found.axis, 4)}, params
     try:
@@ -71,10 +71,11 @@ def _in_half_turn(series: TiltSeries, params: AlignParams, median: float) -> flo
 def _evidence(own: MatchedSeries, other: MatchedSeries) -> float:
     """What the images say for the first against the second, in standard errors of the mean over the tilts of both."""
     both = own.series.use & other.series.use
+    shared = other.level.frames.data[both[np.flatnonzero(other.series.use)]]
+    frames = replace(other.level.frames, data=shared)
     said = []
     for matched in (own, other):
         kept = both[np.flatnonzero(matched.series.use)]
-        frames = replace(other.level.frames, data=other.level.frames.data[both[np.flatnonzero(other.series.use)]])
         level = replace(other.level, frames=frames, tilt_angle=matched.level.tilt_angle[kept])
         found = replace(matched.found, shift=matched.found.shift[kept])
         geometry = replace(matched, level=level, found=found).geometry
