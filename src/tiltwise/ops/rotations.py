@@ -50,6 +50,22 @@ def geodesic_angle(first: torch.Tensor, second: torch.Tensor, symmetry: str = "C
     return torch.rad2deg(2 * torch.asin((distance / math.sqrt(8)).clamp_max(1.0)))
 
 
+def held_in_cone(rotation: torch.Tensor, cone: torch.Tensor) -> torch.Tensor:
+    """(n, 3, 3) rotations turned by the least angle that brings their z axis, R z, into a cone each.
+
+    cone (n, 4): unit vector x, y, z of its axis, and the cosine of its half-angle. Those inside stay as they are, bit
+    by bit. The turn is about R z x axis, by what the angle between them exceeds the half-angle.
+    """
+    z, axis = rotation[:, :, 2], cone[:, :3]
+    across = torch.linalg.cross(z, axis)
+    sine = across.norm(dim=1, keepdim=True)
+    turn = torch.where(sine > 1e-9, across / sine.clamp_min(1e-9), rotation[:, :, 0])  # opposite: any turn will do
+    angle = torch.atan2(sine[:, 0], (z * axis).sum(1))
+    excess = torch.rad2deg(angle - torch.acos(cone[:, 3].clamp(-1, 1)))
+    outside = (excess > 0)[:, None, None]
+    return torch.where(outside, rotation_vector_to_matrix(turn * excess[:, None]) @ rotation, rotation)
+
+
 def rotation_grid(step: float, symmetry: str = "C1", device: torch.device | str = "cpu") -> torch.Tensor:
     """(n, 3, 3) float64 rotations from reference to tomogram that cover SO(3): none is farther than 0.83 step from one.
 

@@ -65,6 +65,10 @@ class ParticleImages:
             pixel_size=self.pixel_size,
         )
 
+    def of(self, index: torch.Tensor) -> "ParticleImages":
+        """Those of some particles."""
+        return replace(self, data=self.data[index], transfer=self.transfer[index])
+
 
 def on_grid(images: ParticleImages, box_size: int) -> ParticleImages:
     """The same frequencies, counted as those of a box as wide in Å but of box_size pixels, for smaller volumes."""

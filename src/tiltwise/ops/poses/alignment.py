@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,12 +12,12 @@ from tiltwise.ops.particles.images import ParticleImages, TiltWeights
 from tiltwise.ops.particles.slices import SpectralGrid, volume_spectrum
 from tiltwise.ops.particles.tilt_weights import agreement_sums, amplitude_ratio
 from tiltwise.ops.poses.refinement import Poses, refine_poses
-from tiltwise.ops.poses.search import Candidates, in_tomogram, particle_vectors, search_poses, shift_grid
-from tiltwise.ops.rotations import cone_rotation_grid, rotation_grid
+from tiltwise.ops.poses.search import in_tomogram, particle_vectors, search_poses, shift_grid
+from tiltwise.ops.rotations import cone_rotation_grid, geodesic_angle, rotation_grid
 
-_ROTATIONS_PER_CANDIDATE = 1000  # of a grid: one pose is kept for refinement for so many that were tried
-_MOST_CANDIDATES = 12
-_FINALISTS = 3  # of them that are refined in a finer band
+_MOST_CANDIDATES = 24  # of a particle that are refined in the band of the search
+_MOST_FINALISTS = 4  # of them that are refined in a finer band
+_HELD = 0.999  # part of the posterior that candidates, and of them finalists, are to hold
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -31,11 +32,31 @@ class SearchGrid:
     """Finest spacing compared, Å."""
     angular_step: float
     """Degrees between neighbouring rotations."""
+    symmetry: str
+    """Of the reference."""
 
-    @property
-    def candidates(self) -> int:
-        """Poses of a particle that are kept for refinement; one where the grid is small and nothing can compete."""
-        return min(max(1, len(self.rotations) // _ROTATIONS_PER_CANDIDATE), _MOST_CANDIDATES)
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PoseBounds:
+    """What is known of each pose beforehand, and holds to the end."""
+
+    position: torch.Tensor
+    """(particle, 3) float64 starting position, Å."""
+    radius: torch.Tensor
+    """(particle,) float64 farthest from it, Å."""
+    rotation: torch.Tensor
+    """(particle, 3, 3) float64 starting rotation."""
+    cone: float
+    """Degrees by which the reference's z axis may lean from where that puts it; at 180 it may lie anywhere."""
+
+    def limits(self, position: torch.Tensor, index: np.ndarray) -> dict[str, torch.Tensor | None]:
+        """Of some particles, for `refine_poses`: shifts count from position (particle, 3)."""
+        ball = torch.cat([self.position[index] - position[index], self.radius[index, None]], dim=1)
+        direction = None
+        if self.cone < 180:
+            z = self.rotation[index, :, 2]
+            direction = torch.cat([z, torch.full_like(z[:, :1], np.cos(np.radians(self.cone)))], dim=1)
+        return {"allowed_shift": ball, "allowed_direction": direction}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -50,6 +71,20 @@ class Alignment:
     """(particle,) of the reference in the particle's images, 1 as a rule; nan where it was not measured."""
     uncertainty: np.ndarray
     """(particle, 2) standard deviation of rotation (degrees) and of position (Å), rms over the axes."""
+    mass: np.ndarray
+    """(particle,) part of the posterior that the pose holds among all that a search came to; nan without a search."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Ranked:
+    """Refined candidates of each particle, the most likely first."""
+
+    rotation: torch.Tensor
+    """(particle, candidate, 3, 3)."""
+    shift: torch.Tensor
+    """(particle, candidate, 3) Å."""
+    part: torch.Tensor
+    """(particle, candidate) of their posterior; 0 of one that came to the pose of another, or was not needed."""
 
 
 def search_grid(resolution: float, diameter: float, cone: float, shift: float, symmetry: str = "C1") -> SearchGrid:
@@ -61,7 +96,11 @@ def search_grid(resolution: float, diameter: float, cone: float, shift: float, s
     step = float(np.degrees(0.7 * resolution / diameter))
     rotations = rotation_grid(step, symmetry) if cone >= 180 else cone_rotation_grid(cone, step, symmetry)
     return SearchGrid(
-        rotations=rotations, shifts=shift_grid(shift, 0.35 * resolution), resolution=resolution, angular_step=step
+        rotations=rotations,
+        shifts=shift_grid(shift, 0.35 * resolution),
+        resolution=resolution,
+        angular_step=step,
+        symmetry=symmetry,
     )
 
 
@@ -73,38 +112,41 @@ def search_alignment(
     weights: Mapping[str, TiltWeights],
     grid: SearchGrid,
     resolution: float,
-    allowed: torch.Tensor,
+    bounds: PoseBounds,
 ) -> Alignment:
     """Best pose of every particle over the grid; of several candidates, the best once refined down to `resolution` (Å).
 
-    With a grid so small that it gives one candidate, that pose is the result, not refined. references (n, n, n) by half
-    set; allowed (particle, 4): centre and radius, Å, of the ball of allowed positions.
+    The grid lies about the starting rotation and the present position. Its candidates are refined in the band of the
+    search, those of them that may still be right in one twice as wide, the best in the whole; in each band they are
+    compared at the scale of the reference that the best poses of the grid show. references (n, n, n) by half set.
     """
     radius, coarse = source.settings.radius_of(resolution), source.settings.radius_of(grid.resolution)
     middle = min(radius, 2 * coarse)
     spectra = {half: volume_spectrum(reference, radius + 1) for half, reference in references.items()}
+    chosen = {
+        "candidates": _MOST_CANDIDATES,
+        "separation": 1.5 * grid.angular_step,
+        "symmetry": grid.symmetry,
+        "held": _HELD,
+    }
 
-    def align(half: int, index: np.ndarray, images: ParticleImages, ball: torch.Tensor) -> Poses:
-        frame = particles.rotation[index]
+    def align(half: int, index: np.ndarray, images: ParticleImages, limits: dict) -> tuple[Poses, torch.Tensor]:
+        frame = bounds.rotation[index]
         vectors = particle_vectors(images, frame, coarse)
-        separation = 1.5 * grid.angular_step
-        found = search_poses(
-            vectors, references[half], grid.rotations, grid.shifts, candidates=grid.candidates, separation=separation
-        )
-        found = in_tomogram(found, frame)
-        if grid.candidates == 1:
-            return _unrefined(found)
+        found = in_tomogram(search_poses(vectors, references[half], grid.rotations, grid.shifts, **chosen), frame)
         best = agreement_sums(images.band(coarse), spectra[half], found.rotation[:, 0], found.shift[:, 0])
         spectrum = _scaled(spectra[half], max(amplitude_ratio(best), 0.0))
-        ranked = _refine_candidates(images.band(coarse), spectrum, found, ball, steps=3)
-        first = Candidates(
-            rotation=ranked.rotation[:, :_FINALISTS], shift=ranked.shift[:, :_FINALISTS], score=ranked.score
+        refined = partial(_refined_candidates, spectrum=spectrum, grid=grid, limits=limits)
+        shift = _in_ball(found.shift, limits["allowed_shift"])
+        first = refined(images.band(coarse), found.rotation, shift, found.needed, steps=3)
+        needed = _needed(first.part)
+        last = refined(
+            images.band(middle), first.rotation[:, :_MOST_FINALISTS], first.shift[:, :_MOST_FINALISTS], needed, steps=5
         )
-        final = _refine_candidates(images.band(middle), spectrum, first, ball, steps=5)
-        return refine_poses(images, spectrum, final.rotation[:, 0], final.shift[:, 0], steps=3, allowed_shift=ball)
+        mass = last.part[:, 0] * (first.part[:, :_MOST_FINALISTS] * needed).sum(1)
+        return refine_poses(images, spectrum, last.rotation[:, 0], last.shift[:, 0], steps=3, **limits), mass
 
-    finest = grid.resolution if grid.candidates == 1 else resolution
-    return _align_chunks(source, particles, align, weights=weights, resolution=finest, allowed=allowed)
+    return _align_chunks(source, particles, align, weights=weights, resolution=resolution, bounds=bounds)
 
 
 def local_alignment(
@@ -114,23 +156,32 @@ def local_alignment(
     *,
     weights: Mapping[str, TiltWeights],
     resolution: float,
-    allowed: torch.Tensor,
+    bounds: PoseBounds,
 ) -> Alignment:
     """Every pose refined from where it is; arguments as for `search_alignment`."""
     radius = source.settings.radius_of(resolution)
     spectra = {half: volume_spectrum(reference, radius + 1) for half, reference in references.items()}
 
-    def align(half: int, index: np.ndarray, images: ParticleImages, ball: torch.Tensor) -> Poses:
+    def align(half: int, index: np.ndarray, images: ParticleImages, limits: dict) -> tuple[Poses, torch.Tensor]:
         start = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
         rotation = particles.rotation[index]
-        return refine_poses(images, spectra[half], rotation, start, steps=4, allowed_shift=ball)
+        poses = refine_poses(images, spectra[half], rotation, start, steps=4, **limits)
+        return poses, torch.full_like(poses.likelihood, torch.nan)
 
-    return _align_chunks(source, particles, align, weights=weights, resolution=resolution, allowed=allowed)
+    return _align_chunks(source, particles, align, weights=weights, resolution=resolution, bounds=bounds)
 
 
-def better_alignment(first: Alignment, second: Alignment) -> Alignment:
-    """For every particle the pose of the higher score; particles that `second` left out keep that of `first`."""
-    better = (second.particles.half_set > 0) & (second.score > first.score)
+def better_alignment(first: Alignment, second: Alignment, grid: SearchGrid) -> Alignment:
+    """For every particle the pose of the higher score; those that the search `second` left out keep that of `first`.
+
+    Where the search came to another pose and the first is better, all that it found competes with the first by their
+    scores.
+    """
+    searched = second.particles.half_set > 0
+    better = searched & (second.score > first.score)
+    angle = geodesic_angle(first.particles.rotation, second.particles.rotation, grid.symmetry).cpu().numpy()
+    beaten = 1 / (1 + np.exp(np.minimum(second.score - first.score, 0)) / second.mass)
+    mass = np.where(better | (angle < grid.angular_step), second.mass, beaten)
     which = torch.as_tensor(better, device=first.particles.position.device)
     posed = replace(
         first.particles,
@@ -142,21 +193,22 @@ def better_alignment(first: Alignment, second: Alignment) -> Alignment:
         score=np.where(better, second.score, first.score),
         amplitude=np.where(better, second.amplitude, first.amplitude),
         uncertainty=np.where(better[:, None], second.uncertainty, first.uncertainty),
+        mass=np.where(searched, mass, first.mass),
     )
 
 
-def _align_chunks(source, particles, align, *, weights, resolution, allowed) -> Alignment:
+def _align_chunks(source, particles, align, *, weights, resolution, bounds) -> Alignment:
     position, rotation = particles.position.clone(), particles.rotation.clone()
-    score, amplitude = np.zeros(len(particles)), np.full(len(particles), np.nan)
+    score, amplitude, mass = np.zeros(len(particles)), *(np.full(len(particles), np.nan) for _ in range(2))
     uncertainty = np.full((len(particles), 2), np.nan)
     chunks = particle_chunks(source, particles, weights=weights, resolution=resolution)
     for _, half, index, images in chunks:
-        ball = torch.cat([allowed[index, :3] - particles.position[index], allowed[index, 3:]], dim=1)
-        poses = align(half, index, images, ball)
+        poses, held = align(half, index, images, bounds.limits(particles.position, index))
         position[index] += poses.shift
         rotation[index] = poses.rotation
         score[index] = poses.likelihood.cpu().numpy()
         amplitude[index] = poses.amplitude.cpu().numpy()
+        mass[index] = held.cpu().numpy()
         variance = torch.diagonal(poses.covariance, dim1=1, dim2=2)
         spread = torch.stack([variance[:, :3].mean(1), variance[:, 3:].mean(1)], 1).clamp_min(0).sqrt()
         uncertainty[index] = spread.cpu().numpy()
@@ -165,18 +217,7 @@ def _align_chunks(source, particles, align, *, weights, resolution, allowed) -> 
         score=score,
         amplitude=amplitude,
         uncertainty=uncertainty,
-    )
-
-
-def _unrefined(found: Candidates) -> Poses:
-    score = found.score[:, 0].double()
-    covariance = torch.full((len(score), 6, 6), torch.nan, dtype=torch.float64, device=score.device)
-    return Poses(
-        rotation=found.rotation[:, 0],
-        shift=found.shift[:, 0],
-        likelihood=0.5 * score.clamp_min(0) ** 2,
-        amplitude=torch.full_like(score, torch.nan),
-        covariance=covariance,
+        mass=mass,
     )
 
 
@@ -184,19 +225,57 @@ def _scaled(spectrum: SpectralGrid, factor: float) -> SpectralGrid:
     return replace(spectrum, values=spectrum.values * factor)
 
 
-def _refine_candidates(
-    images: ParticleImages, spectrum: SpectralGrid, found: Candidates, ball: torch.Tensor, steps: int
-) -> Candidates:
-    """The candidates refined and put in order of falling likelihood."""
-    refined = [
-        refine_poses(images, spectrum, found.rotation[:, c], found.shift[:, c], steps=steps, allowed_shift=ball)
-        for c in range(found.rotation.shape[1])
-    ]
-    score = torch.stack([r.likelihood for r in refined], 1)
-    order = score.argsort(dim=1, descending=True, stable=True)
+def _in_ball(shift: torch.Tensor, ball: torch.Tensor) -> torch.Tensor:
+    """Shifts (particle, candidate, 3) brought to the edge of the ball (particle, 4) where they lie outside."""
+    away = shift - ball[:, None, :3]
+    distance = away.norm(dim=2, keepdim=True)
+    return torch.where(distance > ball[:, None, 3:], ball[:, None, :3] + away * (ball[:, None, 3:] / distance), shift)
+
+
+def _needed(part: torch.Tensor) -> torch.Tensor:
+    """(particle, finalist) bool: False from where those before hold enough of the posterior."""
+    before = part.cumsum(1) - part
+    return (before < _HELD)[:, :_MOST_FINALISTS]
+
+
+def _refined_candidates(
+    images: ParticleImages,
+    rotation: torch.Tensor,
+    shift: torch.Tensor,
+    needed: torch.Tensor,
+    *,
+    steps: int,
+    spectrum: SpectralGrid,
+    grid: SearchGrid,
+    limits: dict,
+) -> _Ranked:
+    """The needed candidates (particle, candidate) refined, in order of falling likelihood; what each holds of all."""
+    rotation, shift = rotation.clone(), shift.clone()
+    likelihood = torch.full(needed.shape, -torch.inf, dtype=torch.float64, device=needed.device)
+    for c in range(needed.shape[1]):
+        rows = torch.nonzero(needed[:, c]).flatten()
+        if len(rows) == 0:
+            break
+        own = {name: None if limit is None else limit[rows] for name, limit in limits.items()}
+        found = refine_poses(images.of(rows), spectrum, rotation[rows, c], shift[rows, c], steps=steps, **own)
+        rotation[rows, c], shift[rows, c], likelihood[rows, c] = found.rotation, found.shift, found.likelihood
+    rotation, shift, likelihood = _sorted(rotation, shift, likelihood)
+    likelihood = likelihood.masked_fill(_repeated(rotation, shift, grid), -torch.inf)
+    rotation, shift, likelihood = _sorted(rotation, shift, likelihood)
+    return _Ranked(rotation=rotation, shift=shift, part=likelihood.softmax(1))
+
+
+def _sorted(rotation: torch.Tensor, shift: torch.Tensor, likelihood: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    likelihood, order = likelihood.sort(dim=1, descending=True, stable=True)
     rows = torch.arange(len(order), device=order.device)[:, None]
-    return Candidates(
-        rotation=torch.stack([r.rotation for r in refined], 1)[rows, order],
-        shift=torch.stack([r.shift for r in refined], 1)[rows, order],
-        score=score[rows, order].float(),
-    )
+    return rotation[rows, order], shift[rows, order], likelihood
+
+
+def _repeated(rotation: torch.Tensor, shift: torch.Tensor, grid: SearchGrid) -> torch.Tensor:
+    """(particle, candidate) bool: within a step of the grid of a candidate before it, so that both are one peak."""
+    result = torch.zeros(rotation.shape[:2], dtype=torch.bool, device=rotation.device)
+    for c in range(1, rotation.shape[1]):
+        angle = geodesic_angle(rotation[:, :c], rotation[:, c, None], grid.symmetry)
+        distance = (shift[:, :c] - shift[:, c, None]).norm(dim=2)
+        result[:, c] = ((angle < grid.angular_step) & (distance < 0.35 * grid.resolution)).any(1)
+    return result

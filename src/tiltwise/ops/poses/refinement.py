@@ -14,7 +14,7 @@ import torch
 from tiltwise.ops.kernels import poses as kernels
 from tiltwise.ops.particles.images import ParticleImages
 from tiltwise.ops.particles.slices import SpectralGrid
-from tiltwise.ops.rotations import rotation_vector_to_matrix
+from tiltwise.ops.rotations import held_in_cone, rotation_vector_to_matrix
 
 _UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 _LARGEST_TURN = 10.0  # degrees in one step: the slope of a slice says nothing farther away
@@ -94,18 +94,26 @@ def refine_poses(
     *,
     steps: int = 6,
     allowed_shift: torch.Tensor | None = None,
+    allowed_direction: torch.Tensor | None = None,
 ) -> Poses:
     """Levenberg-Marquardt from rotation (particle, 3, 3) and shift (particle, 3), all particles at once.
 
     A step that lowers a particle's likelihood is not taken and its damping grows tenfold. allowed_shift (particle, 4):
-    centre x, y, z and radius, Å, of the ball in which shift stays.
+    centre x, y, z and radius, Å, of the ball in which shift stays. allowed_direction (particle, 4): axis x, y, z and
+    cosine of the half-angle of the cone in which the reference's z axis stays: what leaves it is turned back onto its
+    edge, the start too.
     """
-    current = rotation.double(), shift.double()
+
+    def held(rotation: torch.Tensor) -> torch.Tensor:
+        return rotation if allowed_direction is None else held_in_cone(rotation, allowed_direction)
+
+    current = held(rotation.double()), shift.double()
     value, gradient, information, power = likelihood_terms(images, reference, *current)
     damping = torch.full_like(value, 1e-2)
     for _ in range(steps):
         move = _damped_step(gradient, information, damping)
-        trial = current[0] @ rotation_vector_to_matrix(torch.rad2deg(move[:, :3])), current[1] + move[:, 3:]
+        turned = held(current[0] @ rotation_vector_to_matrix(torch.rad2deg(move[:, :3])))
+        trial = turned, current[1] + move[:, 3:]
         new = likelihood_terms(images, reference, *trial)
         better = new[0] > value
         if allowed_shift is not None:

@@ -14,6 +14,7 @@ from tiltwise.ops.particles.exposure_weights import ExposureWeighting
 from tiltwise.ops.particles.half_maps import posed_particles
 from tiltwise.ops.particles.references import sphere_mask
 from tiltwise.ops.particles.setup import check_particles, good_box_size
+from tiltwise.ops.poses.alignment import PoseBounds
 from tiltwise.params.polish import PolishParams, SpeciesParams
 
 _FEWEST = 4  # particles of a half
@@ -29,8 +30,8 @@ class Kind:
     """Tilt series as given, and how crops are cut."""
     particles: PosedParticles
     """Starting poses with their half sets."""
-    allowed: torch.Tensor
-    """(particle, 4) starting position and the radius about it in which a particle stays, Å."""
+    bounds: PoseBounds
+    """How far a particle may go from where it starts."""
     mask: torch.Tensor
     """(n, n, n) soft sphere."""
     symmetry: str
@@ -110,11 +111,11 @@ def _kind(
         box_size=box_size, pixel_size=pixel_size, particle_radius=own.particle_diameter / 2, device=device
     )
     posed = posed_particles(particles, device)
-    radius = torch.full((len(posed), 1), max(params.search_shift, 2 * pixel_size), dtype=torch.float64, device=device)
+    radius = torch.full((len(posed),), max(params.search_shift, 2 * pixel_size), dtype=torch.float64, device=device)
     return Kind(
         source=ImageSource(tilt_series=tilt_series, settings=settings, ready={}),
         particles=posed,
-        allowed=torch.cat([posed.position, radius], dim=1),
+        bounds=PoseBounds(position=posed.position, radius=radius, rotation=posed.rotation, cone=180.0),
         mask=sphere_mask(box_size, pixel_size, own.particle_diameter / 2).to(device),
         symmetry=own.symmetry,
         exposure_weighting=params.exposure_weighting,

@@ -68,7 +68,7 @@ def aligned_poses(kind: Kind, state: State) -> Alignment:
         state.references,
         weights=state.weights,
         resolution=used_resolution(kind, state),
-        allowed=kind.allowed,
+        bounds=kind.bounds,
     )
 
 

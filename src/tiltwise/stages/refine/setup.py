@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from tiltwise.data.errors import InputError
@@ -13,6 +14,7 @@ from tiltwise.ops.particles.half_maps import posed_particles
 from tiltwise.ops.particles.half_sets import assign_half_sets
 from tiltwise.ops.particles.references import sphere_mask
 from tiltwise.ops.particles.setup import check_particles, good_box_size
+from tiltwise.ops.poses.alignment import PoseBounds
 from tiltwise.params.refine import RefineParams
 
 _FEWEST = 4  # particles of a half
@@ -26,8 +28,8 @@ class Setup:
     """Tilt series and how crops are cut."""
     particles: PosedParticles
     """Starting poses with their half sets."""
-    allowed: torch.Tensor
-    """(particle, 4) starting position and the radius about it in which a particle stays, Å."""
+    bounds: PoseBounds
+    """How far position and direction may go from where they start."""
     mask: torch.Tensor
     """(n, n, n) soft sphere."""
     diameter: float
@@ -51,12 +53,20 @@ def prepare(tilt_series: Mapping[str, TiltSeries], particles: Particles, params:
     halves = assign_half_sets(particles, distance, params.seed)
     if min((halves == 1).sum(), (halves == 2).sum()) < _FEWEST:
         raise InputError(f"particles: {len(halves)} in all, {_FEWEST} are needed in each half")
-    radius = torch.full((len(posed), 1), max(params.search_shift, 2 * pixel_size), dtype=torch.float64, device=device)
     return Setup(
         source=ImageSource(tilt_series=tilt_series, settings=settings, ready={}),
         particles=replace(posed, half_set=halves),
-        allowed=torch.cat([posed.position, radius], dim=1),
+        bounds=_bounds(posed, params, 2 * pixel_size),
         mask=sphere_mask(box_size, pixel_size, params.particle_diameter / 2).to(device),
         diameter=params.particle_diameter,
         duplicate_distance=distance,
+    )
+
+
+def _bounds(start: PosedParticles, params: RefineParams, least: float) -> PoseBounds:
+    """As far as is searched, and no less than what moves the particle, or its edge, by `least` Å."""
+    radius = torch.full_like(start.position[:, 0], max(params.search_shift, least))
+    lean = np.degrees(2 * least / params.particle_diameter)
+    return PoseBounds(
+        position=start.position, radius=radius, rotation=start.rotation, cone=max(params.search_cone, float(lean))
     )

@@ -36,12 +36,14 @@ from tiltwise.ops.polishing.handedness import decide_handedness, handedness_evid
 from tiltwise.ops.polishing.species import Species
 from tiltwise.ops.poses.alignment import (
     Alignment,
+    SearchGrid,
     better_alignment,
     local_alignment,
     search_alignment,
     search_grid,
 )
 from tiltwise.ops.rotations import geodesic_angle
+from tiltwise.ops.symmetry import symmetry_rotations
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.bootstrap import bootstrap
 from tiltwise.stages.refine.reference import reference_shown
@@ -49,6 +51,7 @@ from tiltwise.stages.refine.setup import Setup, prepare
 from tiltwise.stages.refine.symmetry import symmetry_shown
 
 _SEARCH_FRACTION = 5.0  # the search compares spacings down to a fifth of the diameter, or the low-pass if coarser
+_SURE = 0.9  # a pose that holds less of the posterior is ambiguous
 _THRESHOLD = 0.143
 _BOOTSTRAP_PART = 0.3  # of the time, where the halves make their first references
 _STILL = 1.0  # poses that change no less than in the iteration before have not settled
@@ -76,6 +79,8 @@ class _State:
     """(particle,) log likelihood."""
     uncertainty: np.ndarray
     """(particle, 2) standard deviations of rotation (degrees) and position (Å)."""
+    mass: np.ndarray
+    """(particle,) part of the posterior that each pose held when it was searched for last; nan before."""
     weights: dict[str, TiltWeights]
     """Amplitude and noise of each tilt, by series."""
     references: dict[int, torch.Tensor]
@@ -149,6 +154,7 @@ def _start(setup: Setup, reference: Volume | None, params: RefineParams, progres
         particles=setup.particles,
         score=np.zeros(len(setup.particles)),
         uncertainty=np.full((len(setup.particles), 2), np.nan),
+        mass=np.full(len(setup.particles), np.nan),
         weights=weights,
         references=references,
         resolution=params.reference_lowpass,
@@ -162,26 +168,33 @@ def _start(setup: Setup, reference: Volume | None, params: RefineParams, progres
 def _align(setup: Setup, state: _State, params: RefineParams, iteration: int) -> tuple[Alignment, int]:
     """Every particle against the reference of its own half; duplicates removed, and their number.
 
-    First a search, then refinement of what it found. The second time the references are better: what they explain badly
-    is searched for once more.
+    First a search. Then refinement of what it found; the second time the references are better, and what they explain
+    badly, or what was ambiguous, is searched for once more.
     """
-    shared = {"weights": state.weights, "resolution": state.resolution, "allowed": setup.allowed}
-    coarse = max(params.reference_lowpass, setup.diameter / _SEARCH_FRACTION)
-    grid = search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, params.symmetry)
-    posed, removed = state.particles, 0
+    shared = {"weights": state.weights, "resolution": state.resolution, "bounds": setup.bounds}
+    if iteration > 1:
+        return _without_duplicates(setup, local_alignment(state.source, state.particles, state.references, **shared))
+    grid = _grid(setup, params)
     if iteration == 0:
-        found = search_alignment(state.source, posed, state.references, grid=grid, **shared)
-        found, removed = _without_duplicates(setup, found)
-        if grid.candidates > 1:
-            return found, removed
-        posed = found.particles
-    aligned = local_alignment(state.source, posed, state.references, **shared)
-    if iteration == 1 and grid.candidates > 1:
-        weak = replace(posed, half_set=np.where(_weak(aligned, params.least_amplitude), posed.half_set, 0))
-        again = search_alignment(state.source, weak, state.references, grid=grid, **shared)
-        aligned = better_alignment(aligned, again)
-    aligned, more = _without_duplicates(setup, aligned)
-    return aligned, removed + more
+        found = search_alignment(state.source, state.particles, state.references, grid=grid, **shared)
+        return _without_duplicates(setup, found)
+    aligned = local_alignment(state.source, state.particles, state.references, **shared)
+    doubtful = _weak(aligned, params.least_amplitude) | (state.mass < _SURE)
+    again = replace(state.particles, half_set=np.where(doubtful, state.particles.half_set, 0))
+    found = search_alignment(state.source, again, state.references, grid=grid, **shared)
+    return _without_duplicates(setup, better_alignment(aligned, found, grid))
+
+
+def _grid(setup: Setup, params: RefineParams) -> SearchGrid:
+    """Of as much work as a particle without symmetry takes at a fifth of its diameter.
+
+    Rotations, shifts and frequencies each go with the third power of 1 / spacing, and a group leaves one rotation in
+    the order of it to be tried: the spacing goes with the ninth root of that.
+    """
+    order = len(symmetry_rotations(params.symmetry))
+    finest = setup.diameter / _SEARCH_FRACTION * order ** (-1 / 9)
+    coarse = max(params.reference_lowpass, finest)
+    return search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, params.symmetry)
 
 
 def _without_duplicates(setup: Setup, aligned: Alignment) -> tuple[Alignment, int]:
@@ -268,6 +281,7 @@ def _average(setup: Setup, state: _State, aligned: Alignment, params: RefinePara
         particles=found.particles,
         score=aligned.score,
         uncertainty=aligned.uncertainty,
+        mass=np.where(np.isnan(aligned.mass), state.mass, aligned.mass),
         weights=weights,
         references={h: alignment_reference(m, setup.mask, fsc, settings.pixel_size) for h, m in maps.items()},
         resolution=size / alignment_radius(fsc),
@@ -305,6 +319,8 @@ def _record(setup: Setup, previous: _State, state: _State, *, iteration: int, re
         "halves_drifted_A": state.drift.distance,
         "duplicates_removed": removed,
         "score": float(np.mean(state.score[alive])),
+        "posterior_mass_median": float(np.median(state.mass[alive])),
+        "ambiguous_poses": float(np.mean(state.mass[alive] < _SURE)),
     }
 
 
