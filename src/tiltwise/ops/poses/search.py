@@ -116,10 +116,10 @@ def search_poses(
 
 def in_tomogram(found: Candidates, frame: torch.Tensor) -> Candidates:
     """Candidates in the particles' frames, taken to the tomogram by frame (particle, 3, 3)."""
-    return Candidates(
+    return replace(
+        found,
         rotation=torch.einsum("pij,pcjk->pcik", frame.double(), found.rotation),
         shift=torch.einsum("pij,pcj->pci", frame.double(), found.shift),
-        score=found.score,
     )
 
 
