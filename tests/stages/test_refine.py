@@ -16,6 +16,8 @@ from tiltwise.ops.particles.chunks import CropSettings, ImageSource, initial_wei
 from tiltwise.ops.particles.half_maps import accumulate_halves, average_particles, posed_particles
 from tiltwise.ops.particles.half_sets import assign_half_sets
 from tiltwise.ops.particles.references import half_map_fsc, size_notes, sphere_mask
+from tiltwise.ops.poses.alignment import PoseBounds, search_alignment, search_grid
+from tiltwise.ops.rotations import geodesic_angle
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine import refine
 
@@ -116,6 +118,8 @@ def test_the_record_says_what_was_done(refined):
     assert 2 <= len(quality["iterations"]) <= PARAMS.iterations
     assert [r["iteration"] for r in quality["iterations"]] == list(range(1, len(quality["iterations"]) + 1))
     assert quality["iterations"][-1]["resolution_fsc_A"] < 30
+    for record in quality["iterations"]:
+        assert 0 < record["posterior_mass_median"] <= 1 and 0 <= record["ambiguous_poses"] <= 1
     assert len(quality["fsc"]) == len(quality["fsc_frequency"]) == BOX // 2 + 1
 
 
@@ -135,6 +139,34 @@ def test_a_half_is_made_of_its_own_images_alone(made):
         numerators.append([totals[half].numerator for half in (1, 2)])
     assert torch.equal(numerators[0][0], numerators[1][0])
     assert not torch.equal(numerators[0][1], numerators[1][1])
+
+
+def test_a_search_keeps_to_the_cone_and_the_ball_about_the_start(made):
+    """Starts 6° off; whatever the poses have become since, here 40° and 12 Å off, they come back, and no farther."""
+    posed = posed_particles(replace(made.particles[np.arange(6)], half_set=np.tile([1, 2], 3)))
+    off, away = (Rotation.from_rotvec([[a, 0, 0]] * 6, degrees=True).as_matrix() for a in (6.0, 40.0))
+    start, present = (replace(posed, rotation=posed.rotation @ torch.as_tensor(m)) for m in (off, away))
+    present = replace(present, position=posed.position + torch.tensor([12.0, 0, 0]))
+    settings = CropSettings(box_size=BOX, pixel_size=PIXEL, particle_radius=DIAMETER / 2, device="cpu")
+    source = ImageSource(tilt_series=made.tilt_series, settings=settings, ready={})
+    volume = torch.as_tensor(reference(made.centres).data)
+    bounds = PoseBounds(
+        position=start.position, radius=torch.full((6,), 10.0).double(), rotation=start.rotation, cone=10.0
+    )
+    found = search_alignment(
+        source,
+        present,
+        {1: volume, 2: volume},
+        weights=initial_weights(source, posed),
+        grid=search_grid(50.0, DIAMETER, 10.0, 20.0),
+        resolution=40.0,
+        bounds=bounds,
+    )
+    z = found.particles.rotation[:, :, 2] * start.rotation[:, :, 2]
+    assert (torch.rad2deg(torch.acos(z.sum(1).clamp(-1, 1))) <= 10.0 + 1e-6).all()
+    assert ((found.particles.position - start.position).norm(dim=1) <= 10.0 + 1e-9).all()
+    assert geodesic_angle(found.particles.rotation, posed.rotation).median() < 10.0
+    assert ((found.mass > 0) & (found.mass <= 1)).all()
 
 
 def test_duplicates_are_removed_and_counted(made):

@@ -139,7 +139,12 @@ def _refinement(contents: Contents, refined: Entry | None) -> Html:
     rows = [row for row in refined.quality.get("iterations") or [] if isinstance(row, dict)]
     if rows:
         removed = sum(row.get("duplicates_removed") or 0 for row in rows)
-        parts.append(tag("p", f"{len(rows)} iterations; {removed} duplicates removed across both halves."))
+        sentence = f"{len(rows)} iterations; {removed} duplicates removed across both halves."
+        if isinstance(unsure := rows[-1].get("ambiguous_poses"), float):
+            sentence += (
+                f" {100 * unsure:.0f} % of the poses hold less than 0.9 of their posterior: another may be right."
+            )
+        parts.append(tag("p", sentence))
         parts.append(figure(as_svg(curves.iterations(rows)), "Resolution and changes of pose over the iterations."))
     parts += [tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in refined.quality.get("notes") or []]
     parts += _symmetry(refined.quality.get("rotational_symmetry"))

@@ -91,7 +91,7 @@ def test_kernel_and_plain_twin_agree():
 
 def test_the_posterior_is_that_of_brute_force(tiny):
     volume, rotations, shifts, vectors, likelihood = tiny
-    found = search_poses(vectors, volume, rotations, shifts, candidates=len(rotations), held=0.999)
+    found = search_poses(vectors, volume, rotations, shifts, candidates=len(rotations))
     total = likelihood.flatten(1).logsumexp(1)
     # single precision: sums of 500 products of relative error 6e-8 each, squared
     assert torch.allclose(found.evidence.double(), total - math.log(likelihood[0].numel()), atol=1e-4)

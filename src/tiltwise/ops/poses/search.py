@@ -245,15 +245,19 @@ def _distinct_best(
     missed = mass - mass.logsumexp(1, keepdim=True) + (1 / (1 - _GRID_LOSS) ** 2 - 1) * 0.5 * score.clamp_min(0) ** 2
     remaining, needed = score.clone(), [torch.ones(len(score), dtype=torch.bool, device=score.device)]
     indices, masses = [], []
-    for _ in range(number):
+    for c in range(number):
+        if c > 0:
+            rest = torch.where(remaining > -torch.inf, missed, -torch.inf).logsumexp(1).exp()
+            needed.append(needed[-1] & (held * rest > (1 - held) * torch.stack(masses).sum(0)))
+            if not needed[-1].any():
+                break
         index = remaining.argmax(dim=1)
         own = near(index).scatter_(1, index[:, None], True) & (remaining > -torch.inf)
         indices.append(index)
         masses.append((part * own).sum(1))
         remaining[own] = -torch.inf
-        rest = torch.where(remaining > -torch.inf, missed, -torch.inf).logsumexp(1).exp()
-        needed.append(needed[-1] & (held * rest > (1 - held) * torch.stack(masses).sum(0)))
-    return _Best(index=torch.stack(indices, 1), mass=torch.stack(masses, 1), needed=torch.stack(needed[:-1], 1))
+    needed = torch.stack(needed[: len(indices)], 1)
+    return _Best(index=torch.stack(indices, 1), mass=torch.stack(masses, 1), needed=needed)
 
 
 def _near(

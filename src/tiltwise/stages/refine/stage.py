@@ -36,14 +36,12 @@ from tiltwise.ops.polishing.handedness import decide_handedness, handedness_evid
 from tiltwise.ops.polishing.species import Species
 from tiltwise.ops.poses.alignment import (
     Alignment,
-    SearchGrid,
     better_alignment,
     local_alignment,
     search_alignment,
     search_grid,
 )
 from tiltwise.ops.rotations import geodesic_angle
-from tiltwise.ops.symmetry import symmetry_rotations
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.bootstrap import bootstrap
 from tiltwise.stages.refine.reference import reference_shown
@@ -174,7 +172,8 @@ def _align(setup: Setup, state: _State, params: RefineParams, iteration: int) ->
     shared = {"weights": state.weights, "resolution": state.resolution, "bounds": setup.bounds}
     if iteration > 1:
         return _without_duplicates(setup, local_alignment(state.source, state.particles, state.references, **shared))
-    grid = _grid(setup, params)
+    coarse = max(params.reference_lowpass, setup.diameter / _SEARCH_FRACTION)
+    grid = search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, params.symmetry)
     if iteration == 0:
         found = search_alignment(state.source, state.particles, state.references, grid=grid, **shared)
         return _without_duplicates(setup, found)
@@ -183,18 +182,6 @@ def _align(setup: Setup, state: _State, params: RefineParams, iteration: int) ->
     again = replace(state.particles, half_set=np.where(doubtful, state.particles.half_set, 0))
     found = search_alignment(state.source, again, state.references, grid=grid, **shared)
     return _without_duplicates(setup, better_alignment(aligned, found, grid))
-
-
-def _grid(setup: Setup, params: RefineParams) -> SearchGrid:
-    """Of as much work as a particle without symmetry takes at a fifth of its diameter.
-
-    Rotations, shifts and frequencies each go with the third power of 1 / spacing, and a group leaves one rotation in
-    the order of it to be tried: the spacing goes with the ninth root of that.
-    """
-    order = len(symmetry_rotations(params.symmetry))
-    finest = setup.diameter / _SEARCH_FRACTION * order ** (-1 / 9)
-    coarse = max(params.reference_lowpass, finest)
-    return search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, params.symmetry)
 
 
 def _without_duplicates(setup: Setup, aligned: Alignment) -> tuple[Alignment, int]:
