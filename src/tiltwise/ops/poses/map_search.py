@@ -5,11 +5,9 @@ shape as a whole does not decide, Re<F exp(2 pi i k·t), V_r> / |F| |V_r| is the
 grid is that of a search of particles; about its best pose two finer ones follow, each with a third of the steps.
 """
 
-import numpy as np
 import torch
 
-from tiltwise.ops.filters import radial_filter
-from tiltwise.ops.maps.sharpening import shell_amplitude
+from tiltwise.ops.maps.sharpening import whitened
 from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.poses.alignment import SearchGrid, search_grid
 from tiltwise.ops.poses.posterior import turned_spectra
@@ -29,7 +27,7 @@ def find_map(
     Compared down to the grid's resolution, over the grid's rotations and shifts and finer ones about the best.
     """
     voxels = ball(len(fixed), voxel_size, grid.resolution)
-    source, target = (whitened(v, voxel_size, grid.resolution) for v in (moving, fixed))
+    source, target = (whitened(v.cpu(), voxel_size, grid.resolution) for v in (moving, fixed))
     data = turned_spectra(target, torch.eye(3, dtype=torch.float64)[None], voxels)[0]
     period = len(fixed) * voxel_size
 
@@ -73,12 +71,3 @@ def ball(side: int, voxel_size: float, resolution: float) -> torch.Tensor:
     points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
     upper = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
     return points[upper.reshape(-1) & (points.norm(dim=1) <= limit)]
-
-
-def whitened(volume: torch.Tensor, voxel_size: float, resolution: float) -> torch.Tensor:
-    """The volume with every shell down to `resolution` (Å) at the same rms amplitude, nothing beyond or in shell 0."""
-    amplitude = shell_amplitude(volume)
-    frequency = torch.arange(len(amplitude), dtype=torch.float64) / (len(volume) * voxel_size)
-    used = (frequency > 0) & (frequency <= 1 / resolution)
-    curve = torch.where(used, 1 / amplitude.clamp_min(1e-12 * float(amplitude.max())), 0.0)
-    return radial_filter(volume.float(), frequency, curve, voxel_size)

@@ -6,9 +6,9 @@ With the data vectors B, W of ops/poses/search.py, in units of the images' noise
 
 is the log likelihood of a particle in the pose (r, t) against no particle. Poses are equally likely beforehand, so that
 the particle's own is l = log mean exp L over the grid, and the posterior γ = exp(s L) / sum exp(s L), at s = 1. The
-average is sum γ B exp(2 pi i k·t) inserted at r, over sum γ W: one step of expectation and maximisation. With a contrast
-c, s = min(1, c / sd of L over the grid): every particle spreads over as many poses as another, and none is surer than
-its data. Both sums are matrix products of (particles x shifts) by rotations, as the search is.
+average is sum γ B exp(2 pi i k·t) inserted at r, over sum γ W: one step of expectation and maximisation. With a
+contrast c, s = min(1, c / sd of L over the grid): every particle spreads over as many poses as another, and none is
+surer than its data. Both sums are matrix products of (particles x shifts) by rotations, as the search is.
 """
 
 from collections.abc import Iterator
@@ -98,8 +98,8 @@ def weighed_average(
     sums = insert_slices(
         weighed.numerator[used].contiguous(),
         weighed.weight[used].contiguous(),
-        grid.rotations[used.cpu()],
-        vectors.voxels,
+        grid.rotations.to(used.device)[used],
+        vectors.voxels.to(used.device),
         vectors.layout,
     )
     numerator, denominator = (hermitian_complete(s) for s in sums)
@@ -110,8 +110,8 @@ def weighed_average(
 
 
 def turned_spectra(volume: torch.Tensor, rotations: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
-    """(rotation, voxel) complex64 spectrum, at voxels (voxel, 3) in 1 / (n · voxel size), of the volume (n, n, n) turned
-    by each rotation."""
+    """(rotation, voxel) complex64 spectrum of the volume (n, n, n) turned by each rotation, at voxels (voxel, 3) in
+    1 / (n · voxel size)."""
     spectrum = volume_spectrum(volume.float(), float(voxels.norm(dim=-1).max()) + 1)
     return extract_slices(spectrum, rotations.to(volume.device), voxels.to(volume.device))
 

@@ -54,7 +54,7 @@ class BreakingSettings:
 def first_reference(
     vectors: ParticleVectors, mask: torch.Tensor, settings: BreakingSettings, rng: np.random.Generator
 ) -> FirstMap:
-    """First map (n, n, n) of one half from vectors of a part of its particles, in the frames of their starting poses."""
+    """First map (n, n, n) of one half from the vectors of some of its particles, in the frames of their poses."""
     grid = search_grid(settings.resolution, settings.diameter, settings.cone, settings.shift, settings.symmetry)
 
     def rounds(some: ParticleVectors, reference: torch.Tensor, number: int) -> torch.Tensor:

@@ -13,9 +13,10 @@ where it is (the axis of Cn) c stays at the centre of mass.
 import torch
 
 from tiltwise.ops.interpolate import centred_points
+from tiltwise.ops.maps.sharpening import whitened
 from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.poses.alignment import search_grid
-from tiltwise.ops.poses.map_search import ball, finer_grids, whitened
+from tiltwise.ops.poses.map_search import ball, finer_grids
 from tiltwise.ops.poses.posterior import turned_spectra
 from tiltwise.ops.rotations import rotation_grid
 from tiltwise.ops.symmetry import symmetry_rotations
@@ -79,4 +80,3 @@ def _shares(
             else:
                 result[m] = float(share[0])
     return result
-

@@ -1,5 +1,6 @@
 """The first references of the halves where none is given."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -115,7 +116,11 @@ def _attempt(
 
 
 def _first_map(
-    vectors: ParticleVectors, setup: Setup, params: RefineParams, rng: np.random.Generator, told
+    vectors: ParticleVectors,
+    setup: Setup,
+    params: RefineParams,
+    rng: np.random.Generator,
+    told: Callable[[float], None],
 ) -> FirstMap:
     shared = {
         "resolution": _resolution(params),
