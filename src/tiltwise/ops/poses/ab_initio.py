@@ -71,12 +71,12 @@ def ab_initio_map(
     grid, starts = settings.grid(settings.resolution), []
     for number in range(settings.starts):
         told(number / (settings.starts + 1))
-        found, fitted = _start(making, mask, settings, rng)
-        likelihood = pose_likelihood(held_out, found, grid).double().cpu().numpy()
-        starts.append(Start(map=found, fitted=fitted, held_out=likelihood))
+        found = _start(making, mask, settings, rng)
+        fitted, left_out = (pose_likelihood(some, found, grid).double().cpu().numpy() for some in (making, held_out))
+        starts.append(Start(map=found, fitted=float(fitted.mean()), held_out=left_out))
     trusted = trusted_start(starts)
     told(settings.starts / (settings.starts + 1))
-    final, _ = _rounds(vectors, starts[trusted].map, mask, settings, settings.more_rounds)
+    final = _rounds(vectors, starts[trusted].map, mask, settings, settings.more_rounds)
     return FirstMap(map=final, starts=tuple(starts), trusted=trusted)
 
 
@@ -92,8 +92,8 @@ def annealing(settings: AbInitioSettings) -> list[tuple[float, float]]:
 
 def _start(
     vectors: ParticleVectors, mask: torch.Tensor, settings: AbInitioSettings, rng: np.random.Generator
-) -> tuple[torch.Tensor, float]:
-    """Map of one start and the mean log likelihood of its particles."""
+) -> torch.Tensor:
+    """(n, n, n) map of one start."""
     number, found = len(vectors.data), None
     few = max(2, round(_DRAWN * number))
     for resolution, contrast in annealing(settings):
@@ -119,12 +119,9 @@ def _at_random(vectors: ParticleVectors, grid: SearchGrid, rng: np.random.Genera
 
 def _rounds(
     vectors: ParticleVectors, first: torch.Tensor, mask: torch.Tensor, settings: AbInitioSettings, number: int
-) -> tuple[torch.Tensor, float]:
-    """The map after more rounds under the true posterior, and the particles' mean log likelihood under the last but
-    one."""
-    grid, found, likelihood = settings.grid(settings.resolution), first, float("nan")
+) -> torch.Tensor:
+    """The map after more rounds under the true posterior."""
+    grid, found = settings.grid(settings.resolution), first
     for _ in range(number):
-        weighed = weigh_poses(vectors, found, grid)
-        found = weighed_average(weighed, vectors, grid, mask, settings.resolution)
-        likelihood = float(weighed.likelihood.mean())
-    return found, likelihood
+        found = weighed_average(weigh_poses(vectors, found, grid), vectors, grid, mask, settings.resolution)
+    return found
