@@ -1,5 +1,8 @@
 """Halves that make their first maps alone must come to the same one, or the refinement says so."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from tiltwise.data.errors import InputError, StageError
@@ -12,7 +15,7 @@ PARAMS = RefineParams(search_cone=15.0)
 def agreeing_at(attempt, tried):
     """In place of the attempts: the halves agree at this one only."""
 
-    def attempt_of(setup, weights, params, settings, number, progress):
+    def attempt_of(setup, weights, params, number, progress):
         tried.append(number)
         return {1: "first", 2: "second"}, {"correlation_of_halves": 0.98 if number == attempt else 0.78}
 
@@ -32,6 +35,16 @@ def test_halves_that_never_agree_are_an_error(monkeypatch):
         module.bootstrap(None, {}, PARAMS)
 
 
-def test_starting_directions_are_needed():
-    with pytest.raises(InputError, match="starting directions"):
-        module.bootstrap(None, {}, RefineParams())
+def setup_of(number):
+    """As many particles in each half."""
+    return SimpleNamespace(particles=SimpleNamespace(half_set=np.repeat([1, 2], number)))
+
+
+def test_free_particles_must_be_enough_to_judge():
+    with pytest.raises(InputError, match="7 particles of a half are too few"):
+        module.bootstrap(setup_of(7), {}, RefineParams())
+
+
+def test_a_helix_needs_directions_or_a_reference():
+    with pytest.raises(InputError, match="axis of a helix"):
+        module.bootstrap(setup_of(20), {}, RefineParams(symmetry="H(41,27.7,9)"))

@@ -147,6 +147,7 @@ def _refinement(contents: Contents, refined: Entry | None) -> Html:
         parts.append(tag("p", sentence))
         parts.append(figure(as_svg(curves.iterations(rows)), "Resolution and changes of pose over the iterations."))
     parts += [tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in refined.quality.get("notes") or []]
+    parts += first_reference(refined.quality.get("first_reference"))
     parts += _symmetry(refined.quality.get("rotational_symmetry"))
     exposed = refined.quality.get("exposure_curves")
     if isinstance(exposed, dict) and exposed.get("exposure"):
@@ -166,6 +167,25 @@ def _refinement(contents: Contents, refined: Entry | None) -> Html:
         )
         parts.append(figure(as_svg(curves.orientations(np.atleast_2d(directions))), caption))
     return join(parts)
+
+
+def first_reference(record: Any) -> list[Html]:
+    """How the halves came to their first references, where none was given."""
+    if not isinstance(record, dict) or not record.get("halves"):
+        return []
+    parts = []
+    for half in record["halves"]:
+        starts, trusted = half["starts"], half["trusted"]
+        others = [start["standard_errors_behind"] for i, start in enumerate(starts) if i != trusted]
+        behind = ", ".join(f"{value:.1f}" for value in others)
+        agree = f"{starts[trusted]['agreement_with_other_half']:.2f}"
+        parts.append(f"start {trusted + 1} of {len(starts)} (the others {behind} standard errors behind; {agree})")
+    sentence = (
+        "No reference was given. Each half trusts, of its own starts, the one that makes the particles it was not made "
+        f"of most likely: half 1 {parts[0]}, half 2 {parts[1]}; the last figure is its map's agreement with the map "
+        f"that the other half trusts. The first references correlate by {record['correlation_of_halves']:.2f}."
+    )
+    return [tag("p", sentence)]
 
 
 def _symmetry(shown: Any) -> list[Html]:

@@ -65,11 +65,14 @@ def test_a_symmetric_body_is_found_from_directions_alone():
     truth = masked_reference(low_pass(volume, RESOLUTION, PIXEL), mask)
     settings = BreakingSettings(resolution=RESOLUTION, diameter=180.0, cone=10.0, shift=14.0, symmetry="C3")
     vectors = vectors_of(volume, number=60, noise=6.0)
-    found, _ = first_reference(vectors, mask, settings, np.random.default_rng(0))
+    first = first_reference(vectors, mask, settings, np.random.default_rng(0))
+    found, starts = first.map, first.starts
     layers = sum(rotate_volume(truth.double(), turn) for turn in turns(24)) / 24
     placed, _ = turned_onto(found, truth, PIXEL, RESOLUTION, 30.0)
     assert correlation(placed, truth) > 0.9
     assert correlation(placed - layers, truth - layers) > 0.8  # not the layers alone: the legs themselves
+    assert len(starts) == 3 and all(len(start.held_out) == 30 for start in starts)
+    assert first.trusted == max(range(3), key=lambda i: starts[i].held_out.mean())
 
 
 def turns(number):

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from tiltwise.data.progress import Progress
-from tiltwise.ops.filters import low_pass, radial_filter
+from tiltwise.ops.filters import low_pass
 from tiltwise.ops.fourier import fourier_rescale
 from tiltwise.ops.interpolate import centred_points, sample_volume
-from tiltwise.ops.maps.sharpening import shell_amplitude
+from tiltwise.ops.maps.sharpening import whitened
 from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.rotations import rotation_grid
 
@@ -40,7 +40,7 @@ def search_motions(
     small = min(side, 2 * math.ceil(side * voxel_size * _VOXELS / finest / 2))
     shrunk = [fourier_rescale(low_pass(v.float(), finest, voxel_size), (small,) * 3) for v in (moving, fixed)]
     voxel = side * voxel_size / small
-    source, target = (_whitened(v, voxel, finest) for v in shrunk)
+    source, target = (whitened(v, voxel, finest) for v in shrunk)
     spectrum = torch.fft.rfftn(target)
     rotations = rotation_grid(min(30.0, math.degrees(finest / radius)), "C1")
     points = centred_points((small,) * 3).float()
@@ -63,15 +63,6 @@ def _radius(volume: torch.Tensor, voxel_size: float) -> float:
     density = volume.clamp_min(0).double()
     square = (centred_points(tuple(volume.shape)) ** 2).sum(-1)
     return voxel_size * math.sqrt(5 / 3 * float((density * square).sum() / density.sum()))
-
-
-def _whitened(volume: torch.Tensor, voxel_size: float, finest: float) -> torch.Tensor:
-    """The volume with every shell down to `finest` (Å) at the same rms amplitude, and nothing beyond or in shell 0."""
-    amplitude = shell_amplitude(volume)
-    frequency = torch.arange(len(amplitude), dtype=torch.float64) / (len(volume) * voxel_size)
-    used = (frequency > 0) & (frequency <= 1 / finest)
-    curve = torch.where(used, 1 / amplitude.clamp_min(1e-12 * float(amplitude.max())), 0.0)
-    return radial_filter(volume, frequency, curve, voxel_size)
 
 
 def _shift(index: int, side: int, voxel: float) -> np.ndarray:

@@ -14,11 +14,11 @@ import torch
 
 from tiltwise.data.progress import no_progress
 from tiltwise.data.volume import Volume
-from tiltwise.ops.filters import low_pass, radial_filter
+from tiltwise.ops.filters import low_pass
 from tiltwise.ops.fourier import fourier_rescale
 from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.maps.global_superpose import search_motions
-from tiltwise.ops.maps.sharpening import shell_amplitude
+from tiltwise.ops.maps.sharpening import whitened
 from tiltwise.ops.maps.superpose import RigidMotion, move_map, superpose
 
 _SCALES = np.round(np.arange(0.85, 1.1501, 0.01), 2)
@@ -67,12 +67,12 @@ def check_reference(
     side = min(len(average), 2 * math.ceil(len(average) * voxel_size * _VOXELS / resolution / 2))
     voxel_size = len(average) * voxel_size / side
     reference, average, mask = (fourier_rescale(one.float(), (side,) * 3) for one in (reference, average, mask))
-    target = _whitened(average * mask, voxel_size, resolution)
+    target = whitened(average * mask, voxel_size, resolution)
     turned = [_best_agreement(one, average, target, mask, voxel_size, resolution) for one in _both_hands(reference)]
     points = centred_points(tuple(reference.shape))
     magnified = [
         _correlation(
-            _whitened(sample_volume(reference, points / s, method="cubic") * mask, voxel_size, resolution), target
+            whitened(sample_volume(reference, points / s, method="cubic") * mask, voxel_size, resolution), target
         )
         for s in _SCALES
     ]
@@ -102,18 +102,9 @@ def _best_agreement(
     fixed, given = (Volume(data=v.numpy(), voxel_size=voxel_size) for v in (smooth, moving))
 
     def agreement(motion: RigidMotion) -> float:
-        return _correlation(_whitened(move_map(given, motion, fixed) * mask, voxel_size, resolution), target)
+        return _correlation(whitened(move_map(given, motion, fixed) * mask, voxel_size, resolution), target)
 
     return max(agreement(superpose(given, fixed, mask, start)) for start in starts)
-
-
-def _whitened(volume: torch.Tensor, voxel_size: float, resolution: float) -> torch.Tensor:
-    """Every shell down to the resolution at the same amplitude, nothing in shell 0 or beyond."""
-    amplitude = shell_amplitude(volume)
-    frequency = torch.arange(len(amplitude), dtype=torch.float64) / (len(volume) * voxel_size)
-    used = (frequency > 0) & (frequency <= 1 / resolution)
-    curve = torch.where(used, 1 / amplitude.clamp_min(1e-9 * float(amplitude.max())), 0.0)
-    return radial_filter(volume, frequency, curve, voxel_size)
 
 
 def _correlation(first: torch.Tensor, second: torch.Tensor) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tiltwise.ops.filters import apply_transfer
+from tiltwise.ops.filters import apply_transfer, radial_filter
 from tiltwise.ops.fourier import frequency_norm
 from tiltwise.ops.fsc import hermitian_weight, shell_index, shell_sums
 
@@ -40,6 +40,15 @@ def shell_amplitude(volume: torch.Tensor) -> torch.Tensor:
     power = torch.fft.rfftn(volume.double()).abs() ** 2
     count = shell_sums(torch.ones_like(power), shells, number, weight)
     return (shell_sums(power, shells, number, weight) / count).sqrt()
+
+
+def whitened(volume: torch.Tensor, voxel_size: float, resolution: float) -> torch.Tensor:
+    """The volume with every shell down to `resolution` (Å) at the same rms amplitude, nothing beyond or in shell 0."""
+    amplitude = shell_amplitude(volume)
+    frequency = torch.arange(len(amplitude), dtype=torch.float64) / (len(volume) * voxel_size)
+    used = (frequency > 0) & (frequency <= 1 / resolution)
+    curve = torch.where(used, 1 / amplitude.clamp_min(1e-9 * float(amplitude.max())), 0.0)
+    return radial_filter(volume, frequency, curve, voxel_size)
 
 
 def fit_b_factor(

@@ -3,8 +3,9 @@
 Each half makes its own. Positions and directions (the reference's z axis, a surface normal) are given; the turn about
 the normal is not. First all turns are averaged: what is left is the layers along the normal, against which particles
 are brought to one height and direction. Then turns and places along the surface are searched against averages that
-start from random turns, with the point group imposed: of several starts, the one that comes to the highest score is
-kept. All of it runs on the coarse data vectors of ops/poses/search.py, which are made once.
+start from random turns, with the point group imposed. Every second particle makes the starts, the others tell which of
+them to trust (ops/poses/starts.py). All of it runs on the coarse data vectors of ops/poses/search.py, which are made
+once.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +18,10 @@ from tiltwise.ops.geometry import rotate_about_z
 from tiltwise.ops.interpolate import centred_points, rotate_volume, sample_volume
 from tiltwise.ops.particles.references import masked_reference
 from tiltwise.ops.particles.slices import SpectralGrid, grid_to_volume, hermitian_complete, insert_slices
-from tiltwise.ops.poses.search import Candidates, ParticleVectors, search_poses, shift_grid, shift_phases
+from tiltwise.ops.poses.alignment import search_grid
+from tiltwise.ops.poses.posterior import pose_likelihood
+from tiltwise.ops.poses.search import Candidates, ParticleVectors, search_poses, shift_phases
+from tiltwise.ops.poses.starts import FirstMap, Start, trusted_start
 from tiltwise.ops.rotations import cone_rotation_grid
 from tiltwise.ops.symmetry import symmetrise_volume
 
@@ -49,29 +53,27 @@ class BreakingSettings:
 
 def first_reference(
     vectors: ParticleVectors, mask: torch.Tensor, settings: BreakingSettings, rng: np.random.Generator
-) -> tuple[torch.Tensor, float]:
-    """(n, n, n) masked reference of one half, and the mean score of its particles.
+) -> FirstMap:
+    """First map (n, n, n) of one half from the vectors of some of its particles, in the frames of their poses."""
+    grid = search_grid(settings.resolution, settings.diameter, settings.cone, settings.shift, settings.symmetry)
 
-    vectors are those of a part of the half's particles, in the frames of their starting poses.
-    """
-    step = float(np.degrees(0.7 * settings.resolution / settings.diameter))
-    spacing = 0.35 * settings.resolution
-    rotations = cone_rotation_grid(settings.cone, step, settings.symmetry)
-    shifts = shift_grid(settings.shift, spacing)
-
-    def rounds(some: ParticleVectors, reference: torch.Tensor, number: int) -> tuple[torch.Tensor, float]:
+    def rounds(some: ParticleVectors, reference: torch.Tensor, number: int) -> torch.Tensor:
         for _ in range(number):
-            poses = search_poses(some, reference, rotations, shifts)
+            poses = search_poses(some, reference, grid.rotations, grid.shifts)
             reference = average_vectors(some, poses, mask, settings.symmetry, settings.resolution)
-        return reference, float(poses.score.mean())
+        return reference
 
-    few = vectors.of(slice(0, None, 2))
-    levelled = _levelled(few, mask, settings, step, spacing)
-    starts = (_turned_at_random(levelled, rng) for _ in range(settings.starts))
-    first = (average_vectors(few, poses, mask, settings.symmetry, settings.resolution) for poses in starts)
-    tried = [rounds(few, reference, settings.rounds) for reference in first]
-    best, _ = max(tried, key=lambda result: result[1])
-    return rounds(vectors, best, settings.more_rounds)
+    making, held_out = vectors.of(slice(0, None, 2)), vectors.of(slice(1, None, 2))
+    levelled, starts = _levelled(making, mask, settings, grid.angular_step, 0.35 * settings.resolution), []
+    for _ in range(settings.starts):
+        poses = _turned_at_random(levelled, rng)
+        first = average_vectors(making, poses, mask, settings.symmetry, settings.resolution)
+        found = rounds(making, first, settings.rounds)
+        fitted, left_out = (pose_likelihood(some, found, grid).double().cpu().numpy() for some in (making, held_out))
+        starts.append(Start(map=found, fitted=float(fitted.mean()), held_out=left_out))
+    trusted = trusted_start(starts)
+    final = rounds(vectors, starts[trusted].map, settings.more_rounds)
+    return FirstMap(map=final, starts=tuple(starts), trusted=trusted)
 
 
 def _turned_at_random(poses: Candidates, rng: np.random.Generator) -> Candidates:
