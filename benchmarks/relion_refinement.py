@@ -53,7 +53,7 @@ def refine_by_relion(
         (folder / old).mkdir()
     write_particles(folder / "start.star", start, tilt_series={"TS1": case_series(case)})
     stacks = ["--p", "start.star", "--t", "tomograms.star", "--o", "Extract/", "--b", str(box), "--bin", "1"]
-    _run(folder, "relion_tomo_subtomo", *stacks, "--stack2d", "--no_ic", "--j", "1")
+    _run(folder, "relion_tomo_subtomo", *stacks, "--stack2d", "--j", "1")
     before = _children()
     refined = ["--ios", "Extract/optimisation_set.star", "--o", "Refine3D/run", "--ref", "../ref64.mrc"]
     refined += ["--auto_refine", "--firstiter_cc", "--trust_ref_size", "--ini_high", str(lowpass)]

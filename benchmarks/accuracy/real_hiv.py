@@ -1,8 +1,8 @@
 """The main job on two real HIV-1 tilt series (EMPIAR-10164): alignment against the published one, half-map FSC.
 
 No symmetry is given: the refinement begins in C1 and takes what its average shows (`symmetry`). Of that C1 average
-`c1_order` is the n of Cn that it shows about an axis near z, `c1_share` what n-fold turns leave of all that varies about
-the axis (ops/maps/rotational_symmetry.py), and `c1_correlation` that of the half maps with one of them turned by 60° or
+`c1_order` is the n of Cn that it shows about an axis near z, `c1_share` what n-fold turns leave of all that varies
+about it (ops/maps/rotational_symmetry.py), and `c1_correlation` that of the half maps with one of them turned by 60° or
 30°, not at all, and on average over all turns.
 `model_` is the FSC with the atomic model that was built into the published map (0.5), within the map's mask and within
 the model's own.
