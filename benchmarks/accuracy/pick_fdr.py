@@ -1,9 +1,9 @@
 """False discoveries of template matching against what it states, in fields with gold, membranes and two other proteins.
 
-Fields of 0.41 µm at 8 Å/px, 120 nm of ice: 100 targets of 2.3 MDa, two other proteins (1 MDa, 400 kDa), membranes,
+Fields of 0.41 µm at 8 Å/px, 120 nm of ice: 200 targets of 2.3 MDa, two other proteins (1 MDa, 400 kDa), membranes,
 gold; 41 tilts of ±60°, 3 e⁻/Å² each, true geometry and CTF. A false pick has no true particle within half a particle
 radius, one to one. `fdr_ratio_5` is the part of false picks over the stated 5 %, of all fields pooled, with its 95 %
-interval (Wilson). TILTWISE_PICK_FIELDS sets the fields (default 60, for 5000 picks and more;
+interval (Wilson). TILTWISE_PICK_FIELDS sets the fields (default 28, for 5000 picks and more;
 "12" the first twelve, "12:20" the eight after them); each is said on stderr as it is done.
 """
 
@@ -35,7 +35,7 @@ from tiltwise.simulate.scene_session import prepare_series
 from tiltwise.stages.pick import pick
 from tiltwise.stages.reconstruct import reconstruct
 
-FIELDS = chosen("TILTWISE_PICK_FIELDS", 60)
+FIELDS = chosen("TILTWISE_PICK_FIELDS", 28)
 RATES = (0.01, 0.05, 0.2)
 PIXEL, SIDE, DIAMETER, LOWPASS = 8.0, 512, 250.0, 20.0
 DETAIL = 5.0
@@ -43,7 +43,7 @@ DETAIL = 5.0
 
 SESSION = SessionParams(
     scene=SceneParams(
-        target=TargetParams(number=100, mass=2.3e6, diameter=DIAMETER),
+        target=TargetParams(number=200, mass=2.3e6, diameter=DIAMETER),
         ice=IceParams(thickness=1200.0),
         crowd=CrowdParams(fraction=0.02, masses=(1e6, 4e5)),
         membranes=MembraneParams(spheres=2, radius_min=300.0, radius_max=450.0),

@@ -1,8 +1,9 @@
 """The main job on two real HIV-1 tilt series (EMPIAR-10164): alignment against the published one, half-map FSC.
 
-Then the same picks once more without any symmetry (`c1_`): `c1_order` is the n of Cn that its average shows about an
-axis near z, `c1_share` what n-fold turns leave of all that varies about the axis (ops/maps/rotational_symmetry.py), and
-`c1_correlation` that of the half maps with one of them turned by 60° or 30°, not at all, and on average over all turns.
+No symmetry is given: the refinement begins in C1 and takes what its average shows (`symmetry`). Of that C1 average
+`c1_order` is the n of Cn that it shows about an axis near z, `c1_share` what n-fold turns leave of all that varies
+about it (ops/maps/rotational_symmetry.py), and `c1_correlation` that of the half maps with one of them turned by 60° or
+30°, not at all, and on average over all turns.
 `model_` is the FSC with the atomic model that was built into the published map (0.5), within the map's mask and within
 the model's own.
 """
@@ -25,13 +26,11 @@ from tiltwise.ops.masks import soft_sphere
 from tiltwise.ops.particles.half_maps import average_particles
 from tiltwise.ops.particles.half_sets import assign_half_sets, distinct_particles
 from tiltwise.ops.particles.references import half_map_fsc
-from tiltwise.params.refine import RefineParams
 from tiltwise.project import store
 from tiltwise.project.create import new_project
 from tiltwise.project.importing import import_tilt_series
 from tiltwise.project.records import read_record
 from tiltwise.project.run import run_project
-from tiltwise.stages.refine import refine
 from tiltwise.workflows.model_fit import fit_model
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "hiv_empiar10164"
@@ -92,7 +91,7 @@ def measure(project: Path) -> dict:
         "published_poses_fsc_at_23A_wide_edge": fsc_at(theirs, EDGES[1]),
         "resolution_fsc_A": finished["resolution_fsc_A"],
         "particles": len(particles),
-        **without_symmetry(project, ours),
+        **without_symmetry(refined),
         **against_model(project),
         "tilt_shifts_accepted": [
             name for i in refined["iterations"] for name, fit in i.get("tilt_shifts", {}).items() if fit["accepted"]
@@ -100,15 +99,12 @@ def measure(project: Path) -> dict:
     }
 
 
-def without_symmetry(project: Path, tilt_series: dict[str, TiltSeries]) -> dict:
-    """The picks refined in C1, and the symmetry that their average shows."""
-    picks = {name: store.load("particles", project / "pick" / name, project) for name in NAMES}
-    given = read_record(project / "refine" / "all")["params"]
-    params = RefineParams(**{**given, "symmetry": "C1"})
-    result = refine(tilt_series, store.join("particles", picks), None, params)
-    shown = result.quality["rotational_symmetry"]
+def without_symmetry(refined: dict) -> dict:
+    """What the average showed before any symmetry was imposed, and what was imposed then."""
+    shown = refined["rotational_symmetry"]
     correlation = np.array(shown["correlation"])
     return {
+        "symmetry": refined["symmetry"],
         "c1_order": shown["order"],
         "c1_share": {n: round(value, 3) for n, value in shown["share"].items()},
         "c1_correlation": {
@@ -118,8 +114,7 @@ def without_symmetry(project: Path, tilt_series: dict[str, TiltSeries]) -> dict:
             "mean": round(float(correlation[:-1].mean()), 3),
         },
         "c1_axis_A": round(float(np.hypot(*shown["point_A"])), 1),
-        "c1_resolution_fsc_A": result.quality["resolution_fsc_A"],
-        "c1_halves_start": result.quality["first_reference"]["correlation_of_halves"],
+        "c1_halves_start": refined["first_reference"]["correlation_of_halves"],
     }
 
 

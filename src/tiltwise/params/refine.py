@@ -15,7 +15,9 @@ class RefineParams(Params):
     )
     particle_diameter: Angstrom = Field(250.0, gt=0, description="Diameter of the spherical mask.")
     symmetry: str = Field(
-        "C1", description="Symmetry imposed: C1, C6, D2, T, O, I ..., or H(rise Å,twist °,units) of a helix about z."
+        "C1",
+        description="Symmetry imposed: C1, C6, D2, T, O, I ..., H(rise Å,twist °,units) of a helix about z, or find: "
+        "C1 until the average itself shows a Cn about an axis near z, then that.",
     )
     reference_lowpass: Angstrom = Field(40.0, gt=0, description="Low-pass of the first reference of each half.")
     iterations: int = Field(6, ge=1, le=50, description="Rounds of alignment and averaging at most.")

@@ -12,6 +12,7 @@ from tiltwise.report.drawing import as_svg
 from tiltwise.report.page import Html, figure, join, section, tag
 from tiltwise.report.views import contour_level, picture, slab, surface_picture
 
+_BEFORE = "C1 was refined until the average itself showed {0}, which was imposed from then on."
 _NAMES = {"z": "xy", "y": "xz", "x": "yz"}
 
 
@@ -148,7 +149,7 @@ def _refinement(contents: Contents, refined: Entry | None) -> Html:
         parts.append(figure(as_svg(curves.iterations(rows)), "Resolution and changes of pose over the iterations."))
     parts += [tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in refined.quality.get("notes") or []]
     parts += first_reference(refined.quality.get("first_reference"))
-    parts += _symmetry(refined.quality.get("rotational_symmetry"))
+    parts += _symmetry(refined.quality.get("rotational_symmetry"), str(refined.quality.get("symmetry", "C1")))
     exposed = refined.quality.get("exposure_curves")
     if isinstance(exposed, dict) and exposed.get("exposure"):
         caption = (
@@ -188,14 +189,15 @@ def first_reference(record: Any) -> list[Html]:
     return [tag("p", sentence)]
 
 
-def _symmetry(shown: Any) -> list[Html]:
-    """What Cn the map shows that none was imposed on."""
+def _symmetry(shown: Any, imposed: str = "C1") -> list[Html]:
+    """What Cn the map shows, or showed before it was imposed."""
     if not isinstance(shown, dict):
         return []
     order, share = shown["order"], {int(n): value for n, value in shown["share"].items()}
     rest = ", ".join(f"{value:.2f} of C{n}" for n, value in share.items() if n != order)
+    first = "No symmetry was imposed." if imposed == "C1" else _BEFORE.format(imposed)
     sentence = (
-        f"No symmetry was imposed. About an axis {np.hypot(*shown['point_A']):.0f} Å from the middle, leaning by "
+        f"{first} About an axis {np.hypot(*shown['point_A']):.0f} Å from the middle, leaning by "
         f"{np.hypot(*shown['lean_deg']):.0f}°, C{order} leaves {share[order]:.2f} of what varies about it as it is; by "
         f"chance it would be {1 / order:.2f}. The same part of other orders: {rest}."
     )

@@ -49,6 +49,12 @@ class PoseBounds:
     cone: float
     """Degrees by which the reference's z axis may lean from where that puts it; at 180 it may lie anywhere."""
 
+    def moved(self, shift: torch.Tensor, rotation: np.ndarray) -> "PoseBounds":
+        """As they are once the reference has moved by x' = Q x + d, Q the rotation (3, 3), which moved the positions by
+        shift (particle, 3), Å."""
+        turn = torch.as_tensor(rotation, dtype=self.rotation.dtype, device=self.rotation.device)
+        return replace(self, position=self.position + shift, rotation=self.rotation @ turn.T)
+
     def limits(self, position: torch.Tensor, index: np.ndarray) -> dict[str, torch.Tensor | None]:
         """Of some particles, for `refine_poses`: shifts count from position (particle, 3)."""
         ball = torch.cat([self.position[index] - position[index], self.radius[index, None]], dim=1)

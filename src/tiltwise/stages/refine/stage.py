@@ -15,7 +15,7 @@ from tiltwise.data.volume import Volume
 from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.particles.chunks import ImageSource, PosedParticles
-from tiltwise.ops.particles.half_frames import average_halves
+from tiltwise.ops.particles.half_frames import average_halves, in_frame
 from tiltwise.ops.particles.half_maps import (
     exposure_numbers,
     half_maps,
@@ -46,7 +46,13 @@ from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.bootstrap import bootstrap
 from tiltwise.stages.refine.reference import reference_shown
 from tiltwise.stages.refine.setup import Setup, prepare
-from tiltwise.stages.refine.symmetry import symmetry_shown
+from tiltwise.stages.refine.symmetry import (
+    symmetry_of_halves,
+    symmetry_record,
+    symmetry_shown,
+    symmetry_that_holds,
+    to_be_found,
+)
 
 _SEARCH_FRACTION = 5.0  # the search compares spacings down to a fifth of the diameter, or the low-pass if coarser
 _SURE = 0.9  # a pose that holds less of the posterior is ambiguous
@@ -91,6 +97,8 @@ class _State:
     """(shell,) of the half maps within the sphere."""
     drift: RigidMotion
     """Of the reference of half 2 against that of half 1 since the average before, taken out of the poses."""
+    symmetry: str
+    """Imposed on the maps; C1 as long as it is yet to be found."""
 
 
 def refine(
@@ -108,7 +116,7 @@ def refine(
     resolution limit. Raises InputError for input that cannot be refined, StageError if no map results.
     """
     progress(0.0, "noise of the images")
-    setup = prepare(tilt_series, particles, params, device)
+    setup, finding, shown = prepare(tilt_series, particles, params, device), to_be_found(params), {}
     begin = 0.02 if reference is not None else _BOOTSTRAP_PART
     state, origin = _start(setup, reference, params, lambda part, text: progress(part * begin, text))
     records: list[dict] = []
@@ -124,25 +132,27 @@ def refine(
         state, hand = _decide_handedness(state, aligned, first=iteration == 0)
         progress(done + 0.7 * share, f"{text}: average")
         previous, state = state, _average(setup, state, aligned, params)
-        record = _record(setup, previous, state, iteration=iteration + 1, removed=removed, symmetry=params.symmetry)
+        record = _record(setup, previous, state, iteration=iteration + 1, removed=removed)
         records.append(record | {"weak_removed": weak} | shifts | hand)
-        if _settled(records):
+        if finding and iteration > 0 and state.symmetry == "C1":
+            setup, state, shown = _find_symmetry(setup, state, params)
+        if _settled([r for r in records if r["symmetry"] == state.symmetry]):
             break
     progress(0.99, "signal left by each exposure")
-    resolution = records[-1]["resolution_fsc_A"]
-    shown = symmetry_shown(setup, state.maps, resolution, params)
+    resolution = first_crossing(_frequency(setup, state), state.fsc, _THRESHOLD)
+    shown = shown or symmetry_shown(setup, state.maps, resolution, params, state.symmetry)
     shown |= reference_shown(setup, state.maps, reference, resolution, params)
     progress(1.0, "; ".join([f"{resolution:.1f} Å between the halves", *shown.get("notes", ())]))
     history = {"iterations": records, "first_reference": origin} | shown
-    return _result(setup, state, particles, history, params.symmetry)
+    return _result(setup, state, particles, history)
 
 
 def _start(setup: Setup, reference: Volume | None, params: RefineParams, progress: Progress) -> tuple[_State, dict]:
     """The first references: the given one, low-passed, for both halves; or one that each half makes for itself."""
-    settings = setup.source.settings
+    settings, symmetry = setup.source.settings, "C1" if to_be_found(params) else params.symmetry
     weights = weights_to_begin(setup.source, setup.particles, params.exposure_weighting)
     if reference is None:
-        references, record = bootstrap(setup, weights, params, progress)
+        references, record = bootstrap(setup, weights, params.model_copy(update={"symmetry": symmetry}), progress)
     else:
         first = resampled_reference(reference, settings.box_size, settings.pixel_size, params.reference_lowpass)
         masked = masked_reference(first.to(settings.device), setup.mask)
@@ -159,6 +169,7 @@ def _start(setup: Setup, reference: Volume | None, params: RefineParams, progres
         maps={},
         fsc=None,
         drift=RigidMotion.identity(),
+        symmetry=symmetry,
     )
     return state, record
 
@@ -173,7 +184,7 @@ def _align(setup: Setup, state: _State, params: RefineParams, iteration: int) ->
     if iteration > 1:
         return _without_duplicates(setup, local_alignment(state.source, state.particles, state.references, **shared))
     coarse = max(params.reference_lowpass, setup.diameter / _SEARCH_FRACTION)
-    grid = search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, params.symmetry)
+    grid = search_grid(coarse, setup.diameter, params.search_cone, params.search_shift, state.symmetry)
     if iteration == 0:
         found = search_alignment(state.source, state.particles, state.references, grid=grid, **shared)
         return _without_duplicates(setup, found)
@@ -258,24 +269,47 @@ def _average(setup: Setup, state: _State, aligned: Alignment, params: RefinePara
         radius=radius,
         exposure_weighting=params.exposure_weighting,
     )
-    found = average_halves(state.source, particles, weights=weights, mask=setup.mask, symmetry=params.symmetry)
+    known = replace(
+        state,
+        weights=weights,
+        score=aligned.score,
+        uncertainty=aligned.uncertainty,
+        mass=np.where(np.isnan(aligned.mass), state.mass, aligned.mass),
+    )
+    return _averaged(setup, known, particles)
+
+
+def _averaged(setup: Setup, state: _State, particles: PosedParticles) -> _State:
+    """Half maps of particles under the weights of the state, their FSC, and the next references."""
+    settings = setup.source.settings
+    found = average_halves(state.source, particles, weights=state.weights, mask=setup.mask, symmetry=state.symmetry)
     maps, fsc = found.maps, found.fsc
     if not all(bool(torch.isfinite(m).all()) and float(m.std()) > 0 for m in maps.values()):
         raise StageError("refine: the average of a half is empty; are the particles inside the images?")
     size = settings.box_size * settings.pixel_size
-    return _State(
-        source=state.source,
+    return replace(
+        state,
         particles=found.particles,
-        score=aligned.score,
-        uncertainty=aligned.uncertainty,
-        mass=np.where(np.isnan(aligned.mass), state.mass, aligned.mass),
-        weights=weights,
         references={h: alignment_reference(m, setup.mask, fsc, settings.pixel_size) for h, m in maps.items()},
         resolution=size / alignment_radius(fsc),
         maps=maps,
         fsc=fsc,
         drift=found.motion,
     )
+
+
+def _find_symmetry(setup: Setup, state: _State, params: RefineParams) -> tuple[Setup, _State, dict]:
+    """Where the halves show a Cn by themselves, its axis is brought onto z, poses and their bounds with it, and the
+    next averages have it; what they show, for the report."""
+    shown = symmetry_of_halves(setup, state.maps, state.resolution, params)
+    found = symmetry_that_holds(shown)
+    record = {"rotational_symmetry": symmetry_record(shown)}
+    if found is None:
+        return setup, state, {}
+    posed = in_frame(in_frame(state.particles, 1, found.motion), 2, found.motion)
+    bounds = setup.bounds.moved(posed.position - state.particles.position, found.motion.rotation)
+    state = _averaged(setup, replace(state, symmetry=found.group), posed)
+    return replace(setup, bounds=bounds), state, record
 
 
 def _exposure_curves(state: _State) -> dict:
@@ -289,10 +323,10 @@ def _exposure_curves(state: _State) -> dict:
     )
 
 
-def _record(setup: Setup, previous: _State, state: _State, *, iteration: int, removed: int, symmetry: str) -> dict:
+def _record(setup: Setup, previous: _State, state: _State, *, iteration: int, removed: int) -> dict:
     """What the iteration did, for the report."""
     alive = state.particles.half_set > 0
-    turned = geodesic_angle(previous.particles.rotation[alive], state.particles.rotation[alive], symmetry)
+    turned = geodesic_angle(previous.particles.rotation[alive], state.particles.rotation[alive], state.symmetry)
     moved = (state.particles.position - previous.particles.position)[alive].norm(dim=1)
     frequency = _frequency(setup, state)
     return {
@@ -305,6 +339,7 @@ def _record(setup: Setup, previous: _State, state: _State, *, iteration: int, re
         "halves_drifted_deg": state.drift.angle,
         "halves_drifted_A": state.drift.distance,
         "duplicates_removed": removed,
+        "symmetry": state.symmetry,
         "score": float(np.mean(state.score[alive])),
         "posterior_mass_median": float(np.median(state.mass[alive])),
         "ambiguous_poses": float(np.mean(state.mass[alive] < _SURE)),
@@ -327,13 +362,14 @@ def _frequency(setup: Setup, state: _State) -> torch.Tensor:
     return torch.arange(len(state.fsc), dtype=torch.float64) / (settings.box_size * settings.pixel_size)
 
 
-def _result(setup: Setup, state: _State, particles: Particles, history: dict, symmetry: str) -> RefineResult:
+def _result(setup: Setup, state: _State, particles: Particles, history: dict) -> RefineResult:
     alive = np.flatnonzero(state.particles.half_set > 0)
     quality = history | {
         "box_size_px": setup.source.settings.box_size,
+        "symmetry": state.symmetry,
         "fsc_frequency": _frequency(setup, state).tolist(),
         "fsc": state.fsc.tolist(),
-        "resolution_fsc_A": history["iterations"][-1]["resolution_fsc_A"],
+        "resolution_fsc_A": first_crossing(_frequency(setup, state), state.fsc, _THRESHOLD),
         "rotation_error_deg": float(np.nanmedian(state.uncertainty[alive, 0])),
         "shift_error_A": float(np.nanmedian(state.uncertainty[alive, 1])),
         "tilt_amplitude": {name: w.scale.tolist() for name, w in state.weights.items()},
@@ -341,7 +377,7 @@ def _result(setup: Setup, state: _State, particles: Particles, history: dict, sy
     }
     return RefineResult(
         particles=particles_at_rest(particles, state.particles, state.score),
-        half_maps=half_maps(state.maps, setup.source.settings.pixel_size, symmetry),
+        half_maps=half_maps(state.maps, setup.source.settings.pixel_size, state.symmetry),
         tilt_series=dict(state.source.tilt_series),
         quality=quality,
     )
