@@ -40,9 +40,10 @@ def species():
     posed = replace(posed_particles(made.particles), half_set=assign_half_sets(made.particles, 60.0, 0))
     weights, mask = initial_weights(source, posed), sphere_mask(BOX, PIXEL, DIAMETER / 2)
     maps, fsc = maps_and_fsc(accumulate_halves(source, posed, weights=weights), mask)
-    # of the other half: six particles would else meet their own noise, under the true CTF (`across` takes this back)
-    references = {3 - half: alignment_reference(one, mask, fsc, PIXEL) for half, one in maps.items()}
+    references = {half: alignment_reference(one, mask, fsc, PIXEL) for half, one in maps.items()}
     weights = measured_weights(source, posed, references, weights=weights, radius=settings.radius_of(9.0))
+    # of the other half: six particles would else meet their own noise, under the true CTF (`across` takes this back)
+    references = {3 - half: one for half, one in references.items()}
     return Species.of(source, posed, references, weights=weights, resolution=9.0)
 
 

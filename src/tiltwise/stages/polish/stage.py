@@ -23,6 +23,7 @@ from tiltwise.stages.polish.state import (
     cycle_record,
     final_record,
     first_state,
+    held_poses,
     reached_resolution,
     worth_variance,
 )
@@ -62,12 +63,12 @@ def polish(
     progress(0.0, "first average")
     setup = prepare(tilt_series, particles, params, device)
     states = {name: first_state(kind) for name, kind in setup.kinds.items()}
-    records = [_record(setup, None, states, 0) | {"gates": {}}]
+    records = [_record(setup, None, states, 0) | {"poses": {}, "gates": {}}]
     for cycle in range(1, params.cycles + 1):
         told = _part(progress, (cycle - 1) / params.cycles, cycle / params.cycles, f"cycle {cycle} of {params.cycles}")
         tried, gates = _cycle(setup, states, params, told)
         growth = _growth(setup, states, tried)
-        records.append(_record(setup, states, tried, cycle) | {"gates": gates, "kept": growth >= 1})
+        records.append(_record(setup, states, tried, cycle) | gates | {"kept": growth >= 1})
         states = tried if growth >= 1 else states
         if growth < _PAYS:
             break
@@ -79,9 +80,11 @@ def polish(
 def _cycle(
     setup: Setup, states: dict[str, State], params: PolishParams, progress: Progress
 ) -> tuple[dict[str, State], dict]:
-    """One round, and what the gates said, by series."""
+    """One round, and what the gates said: of the poses by kind, of all else by series."""
     progress(0.0, "poses")
-    aligned = {name: aligned_poses(kind, states[name]) for name, kind in setup.kinds.items()}
+    found = {name: aligned_poses(kind, states[name]) for name, kind in setup.kinds.items()}
+    held = {name: held_poses(kind, states[name], found[name]) for name, kind in setup.kinds.items()}
+    aligned, poses = ({name: own[part] for name, own in held.items()} for part in (0, 1))
     species = [as_species(kind, states[name], aligned[name]) for name, kind in setup.kinds.items()]
     gates: dict[str, dict] = {}
     series = sorted({name for kind in species for name in kind.series})
@@ -95,11 +98,11 @@ def _cycle(
         progress(0.8, "paths of single particles")
         species, gates = _refine_trajectories(setup, species, gates)
     progress(0.9, "average")
-    tried = {
-        name: changed(kind, states[name], aligned[name], own)
-        for (name, kind), own in zip(setup.kinds.items(), species, strict=True)
-    }
-    return tried, gates
+    tried = {}
+    for (name, kind), own in zip(setup.kinds.items(), species, strict=True):
+        tried[name], weights = changed(kind, states[name], aligned[name], own)
+        gates = {one: record | {"weights": record.get("weights", {}) | {name: weights.record(one)}} for one, record in gates.items()}
+    return tried, {"poses": poses, "gates": gates}
 
 
 def _refine_geometry(species: list[Species], name: str, params: PolishParams) -> tuple[list[Species], dict]:
@@ -174,13 +177,7 @@ def _first_and_all(found: dict[str, dict]) -> dict:
 def _result(
     setup: Setup, states: dict[str, State], given: Particles | Mapping[str, Particles], records: list[dict]
 ) -> PolishResult:
-    determined = sum(
-        found["parameters_determined"]
-        for record in records
-        for gates in record["gates"].values()
-        for found in gates["geometry"]
-        if found["accepted"]
-    )
+    determined = shared_parameters(records)
     seen = sum(observations(kind, reached_resolution(kind, states[n])) for n, kind in setup.kinds.items())
     quality = _first_and_all({name: final_record(kind, states[name]) for name, kind in setup.kinds.items()})
     quality |= {
@@ -205,6 +202,25 @@ def _result(
         tilt_series=dict(source.tilt_series),
         quality=quality,
     )
+
+
+def shared_parameters(records: list[dict]) -> float:
+    """How many numbers that the halves share the images determined, of what cycles that were kept have taken.
+
+    A block fitted again in a later cycle is the same numbers again, and counts once, with the most that was determined.
+    Paths of single particles are nobody else's, poses of one half only; noise spectra follow from powers, which change
+    no sign of any noise.
+    """
+    most: dict[tuple, float] = {}
+    for record in records:
+        for name, gates in record["gates"].items() if record.get("kept") else ():
+            founds = {"geometry": gates["geometry"], "defocus": [gates.get("defocus") or {}]}
+            founds["common"] = [gates.get("common_defocus") or {}]
+            founds |= {f"weights {kind}": [one] for kind, one in gates["weights"].items()}
+            for group, members in founds.items():
+                for block, number in [pair for one in members for pair in one.get("determined", {}).items()]:
+                    most[name, group, block] = max(most.get((name, group, block), 0.0), number)
+    return float(sum(most.values()))
 
 
 def _part(progress: Progress, start: float, end: float, prefix: str) -> Progress:

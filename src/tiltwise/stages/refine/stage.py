@@ -18,8 +18,8 @@ from tiltwise.ops.particles.chunks import ImageSource, PosedParticles
 from tiltwise.ops.particles.half_frames import average_halves
 from tiltwise.ops.particles.half_maps import (
     exposure_numbers,
+    gated_tilt_weights,
     half_maps,
-    measured_weights,
     particles_at_rest,
     weights_to_begin,
 )
@@ -120,9 +120,9 @@ def refine(
         state, aligned, shifts = _refine_shifts(state, aligned, params, first=iteration == 0)
         state, hand = _decide_handedness(state, aligned, first=iteration == 0)
         progress(done + 0.7 * share, f"{text}: average")
-        previous, state = state, _average(setup, state, aligned, params)
+        previous, (state, gates) = state, _average(setup, state, aligned, params)
         record = _record(setup, previous, state, iteration=iteration + 1, removed=removed, symmetry=params.symmetry)
-        records.append(record | {"weak_removed": weak} | shifts | hand)
+        records.append(record | {"weak_removed": weak} | shifts | hand | {"weights": gates})
         if _settled(records):
             break
     progress(0.99, "signal left by each exposure")
@@ -246,11 +246,12 @@ def _decide_handedness(state: _State, aligned: Alignment, *, first: bool) -> tup
     return replace(state, source=with_handedness(state.source, hand, tuple(evidence))), record | {"handedness": hand}
 
 
-def _average(setup: Setup, state: _State, aligned: Alignment, params: RefineParams) -> _State:
-    """Weights of the tilts against the references, then new half maps, their FSC, and the next references."""
+def _average(setup: Setup, state: _State, aligned: Alignment, params: RefineParams) -> tuple[_State, dict]:
+    """Weights of the tilts against the references, then new half maps, their FSC, and the next references; and what
+    the gates of the weights said, by series."""
     settings, particles = setup.source.settings, aligned.particles
     radius = settings.radius_of(state.resolution)
-    weights = measured_weights(
+    gated = gated_tilt_weights(
         state.source,
         particles,
         state.references,
@@ -258,12 +259,13 @@ def _average(setup: Setup, state: _State, aligned: Alignment, params: RefinePara
         radius=radius,
         exposure_weighting=params.exposure_weighting,
     )
+    weights = gated.weights
     found = average_halves(state.source, particles, weights=weights, mask=setup.mask, symmetry=params.symmetry)
     maps, fsc = found.maps, found.fsc
     if not all(bool(torch.isfinite(m).all()) and float(m.std()) > 0 for m in maps.values()):
         raise StageError("refine: the average of a half is empty; are the particles inside the images?")
     size = settings.box_size * settings.pixel_size
-    return _State(
+    averaged = _State(
         source=state.source,
         particles=found.particles,
         score=aligned.score,
@@ -275,6 +277,7 @@ def _average(setup: Setup, state: _State, aligned: Alignment, params: RefinePara
         fsc=fsc,
         drift=found.motion,
     )
+    return averaged, {name: gated.record(name) for name in gated.gates}
 
 
 def _exposure_curves(state: _State) -> dict:
