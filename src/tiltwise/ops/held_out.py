@@ -1,4 +1,4 @@
-"""Gates: what is fitted on one half of the evidence must raise the log likelihood of the other, and by more than chance.
+"""Gates: what is fitted on one half of the evidence must raise the log likelihood of the other by more than chance.
 
 A step d fitted to the noise of one half changes the log likelihood of the other by -q / 2 on average and ± sqrt(q), q =
 d·H·d with the information H of that other half. Both halves gain or lose together, for both gains hold the one product

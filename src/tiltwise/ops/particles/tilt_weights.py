@@ -75,9 +75,7 @@ def common_amplitude(sums: Sequence[AgreementSums], points: torch.Tensor, radius
     return cross / model if cross > 0 else 1.0
 
 
-def common_level(
-    sums: Sequence[AgreementSums], points: torch.Tensor, radius: float, box_size: int
-) -> torch.Tensor:
+def common_level(sums: Sequence[AgreementSums], points: torch.Tensor, radius: float, box_size: int) -> torch.Tensor:
     """(shell,) the factor of all models that fits images best, shell by shell; where a shell shows less than one
     standard deviation, that of all of them."""
     band = (points.norm(dim=-1) <= radius).double()
@@ -88,9 +86,7 @@ def common_level(
     return torch.where(cross > model.sqrt(), cross / model.clamp_min(1e-30), whole)
 
 
-def tilt_factors(
-    sums: AgreementSums, level: float, points: torch.Tensor, radius: float
-) -> tuple[torch.Tensor, float]:
+def tilt_factors(sums: AgreementSums, level: float, points: torch.Tensor, radius: float) -> tuple[torch.Tensor, float]:
     """(tilt,) factors of the models by regression within |k| <= radius, and how many of them the images determine.
 
     A factor is level times x with a prior of 1 ± 0.2 on x, which is the top of x level C - (x level)² M / 2.

@@ -117,9 +117,7 @@ def _published_curves(tilt_series: Mapping[str, TiltSeries], columns: Columns) -
         )
 
     def put(weights: Weights, factor: Factors) -> dict[str, TiltWeights]:
-        critical = {
-            name: critical_decay(tilt_series[name], columns.box_size, columns.points.device) for name in factor
-        }
+        critical = {name: critical_decay(tilt_series[name], columns.box_size, columns.points.device) for name in factor}
         decays = in_gauge({name: weights[name].decay * own for name, own in factor.items()}, critical)
         return {name: replace(weights[name], decay=decay) for name, decay in decays.items()}
 
@@ -144,7 +142,9 @@ def _measured_curves(tilt_series: Mapping[str, TiltSeries], columns: Columns) ->
         return AmplitudeFit(factor=factor, level=level, determined=determined)
 
     def put(weights: Weights, factor: Factors) -> dict[str, TiltWeights]:
-        expected = {name: expected_amplitude(tilt_series[name], columns.box_size).to(own) for name, own in factor.items()}
+        expected = {
+            name: expected_amplitude(tilt_series[name], columns.box_size).to(own) for name, own in factor.items()
+        }
         whole = {name: weights[name].scale[:, None] * weights[name].decay * own for name, own in factor.items()}
         return {
             name: replace(weights[name], scale=own[:, 0], decay=own / own[:, :1])

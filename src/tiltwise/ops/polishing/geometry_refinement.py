@@ -127,7 +127,9 @@ def fit_geometry(first: Reduced, second: Reduced, blocks: Sequence[Block]) -> Ge
         joint=both.fit(width),
         by_half={1: first.fit(width), 2: second.fit(width)},
         gates=tuple(gates),
-        determined={b.name: float(part[p].sum()) for b, p in zip(blocks, _places(blocks), strict=True) if width[p].any()},
+        determined={
+            b.name: float(part[p].sum()) for b, p in zip(blocks, _places(blocks), strict=True) if width[p].any()
+        },
     )
 
 

@@ -101,7 +101,10 @@ def _cycle(
     tried = {}
     for (name, kind), own in zip(setup.kinds.items(), species, strict=True):
         tried[name], weights = changed(kind, states[name], aligned[name], own)
-        gates = {one: record | {"weights": record.get("weights", {}) | {name: weights.record(one)}} for one, record in gates.items()}
+        gates = {
+            one: record | {"weights": record.get("weights", {}) | {name: weights.record(one)}}
+            for one, record in gates.items()
+        }
     return tried, {"poses": poses, "gates": gates}
 
 
