@@ -54,7 +54,7 @@ def fitted_to_noise(made, name):
     """Rms (Å) by which images would move if the shift of each tilt alone were fitted to the noise of its particles: H
     the information of a tilt's shift, 5 Å its prior, H / (H + 1 / 25)² the variance on each axis."""
     setup = prepare(made.tilt_series, made.particles, PARAMS, "cpu")
-    kind, state = setup.kinds[ONLY], first_state(setup.kinds[ONLY])
+    kind, state = setup.kinds[ONLY], first_state(setup.kinds[ONLY])[0]
     own = Species.of(
         state.source, state.particles, state.references, weights=state.weights, resolution=used_resolution(kind, state)
     ).within(name)
@@ -162,7 +162,7 @@ def test_what_couples_the_halves_is_small(made):
     found = []
     for tilts in (series, other):
         kind = prepare(tilts, particles, STILL, "cpu").kinds[ONLY]
-        state = first_state(kind)
+        state, _ = first_state(kind)
         found.append((kind, state, aligned_poses(kind, state)))
     (kind, state, one), (other_kind, other_state, two) = found
     mixed = replace(other_state, weights={**other_state.weights, "TS_1": state.weights["TS_1"]})

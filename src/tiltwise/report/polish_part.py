@@ -58,15 +58,16 @@ def _gates(entry: Entry) -> Html:
 
 def _gate_rows(quality: dict[str, Any]) -> Iterator[tuple]:
     for record in quality.get("cycles") or []:
+        cycle = record["cycle"] or "as given"
         for kind, gate in (record.get("poses") or {}).items():
-            yield _row(record["cycle"], "all", kind, "poses", gate, taken=gate["accepted"])
+            yield _row(cycle, "all", kind, "poses", gate, taken=gate["accepted"])
         for name, gates in (record.get("gates") or {}).items():
             for kind, found in _founds(gates, list(record.get("species") or ())):
-                yield from _block_rows(record["cycle"], name, kind, found)
+                yield from _block_rows(cycle, name, kind, found)
             if shared := gates.get("common_defocus"):
                 text = f"defocus of the series, {shared['change_A']:+.0f} Å"
                 gate = {"gain": [shared["gain"], "both"], "chance": [shared["chance"]]}
-                yield _row(record["cycle"], name, "", text, gate, taken=bool(shared["change_A"]))
+                yield _row(cycle, name, "", text, gate, taken=bool(shared["change_A"]))
 
 
 def _founds(gates: dict[str, Any], kinds: list[str]) -> Iterator[tuple[str, dict]]:

@@ -134,7 +134,9 @@ def explained_power(first: Accumulator, second: Accumulator, mask: torch.Tensor)
 
     Numerator N and denominator D of all would explain Σ |N|² / 2 D over half the frequencies; noise adds to |N|², not
     to N₁* N₂ of two independent halves, so it is 2 Σ Re(N₁* N₂) / D, within a mask (n, n, n) of the maps N / √D. Every
-    image stands in the sums once for each operation of the symmetry, and counts once.
+    image stands in the sums once for each operation of the symmetry, and counts once. On a grid of `step` nodes for each
+    1 / box a value is spread over step³ times as many nodes, each of which holds that part of N and D, so that N / √D
+    is less by √step³ in either map.
     """
     first, second = _whole_group(first), _whole_group(second)
     root = hermitian_complete(first.denominator + second.denominator)
@@ -144,7 +146,7 @@ def explained_power(first: Accumulator, second: Accumulator, mask: torch.Tensor)
         values = (hermitian_complete(part.numerator) / root).to(torch.complex64)
         maps.append(grid_to_volume(SpectralGrid(values=values, step=part.step, box_size=part.box_size)))
     total = first.box_size**3 * (maps[0] * maps[1] * mask**2).double().sum()
-    return float(total) / symmetry_order(first.symmetry)
+    return float(total) * first.step**3 / symmetry_order(first.symmetry)
 
 
 def shell_means(total: Accumulator) -> torch.Tensor:

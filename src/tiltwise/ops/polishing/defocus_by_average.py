@@ -66,13 +66,18 @@ class CommonDefocus:
     """(trial,) changes, Å."""
     explained: np.ndarray
     """(trial,) power of the images explained, log units."""
-    chance: np.ndarray
-    """(trial,) what its gain over none must exceed."""
+    variance: np.ndarray
+    """(trial,) v of its gain over none, of the halves' noise alone."""
 
     @property
     def gain(self) -> float:
         """Of the best change tried over none."""
         return float(self.explained.max() - self.explained[self.tried == 0][0])
+
+    @property
+    def chance(self) -> np.ndarray:
+        """(trial,) what its gain over none must exceed."""
+        return chance_of_best(self.variance)
 
     def record(self) -> dict:
         """For the report."""
@@ -171,14 +176,9 @@ def chance_of_best(variance: np.ndarray) -> np.ndarray:
 
 
 def _choose(explained: np.ndarray, variance: np.ndarray) -> CommonDefocus:
-    chance, best = chance_of_best(variance), int(np.argmax(explained))
-    accepted = explained[best] - explained[_STEPS == 0][0] > chance[best]
-    return CommonDefocus(
-        change=parabola_top(_STEPS, explained) if accepted else 0.0,
-        tried=_STEPS,
-        explained=explained,
-        chance=chance,
-    )
+    still = CommonDefocus(change=0.0, tried=_STEPS, explained=explained, variance=variance)
+    accepted = still.gain > still.chance[np.argmax(explained)]
+    return replace(still, change=parabola_top(_STEPS, explained)) if accepted else still
 
 
 def _bytes(total: Accumulator) -> int:

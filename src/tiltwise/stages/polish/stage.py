@@ -7,6 +7,7 @@ from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.particles.gated_weights import GatedWeights
 from tiltwise.ops.particles.half_maps import half_maps, particles_at_rest
 from tiltwise.ops.polishing.defocus_by_average import refine_common_defoci
 from tiltwise.ops.polishing.defocus_on_images import refine_defocus
@@ -62,8 +63,9 @@ def polish(
     """
     progress(0.0, "first average")
     setup = prepare(tilt_series, particles, params, device)
-    states = {name: first_state(kind) for name, kind in setup.kinds.items()}
-    records = [_record(setup, None, states, 0) | {"poses": {}, "gates": {}}]
+    first = {name: first_state(kind) for name, kind in setup.kinds.items()}
+    states, weights = ({name: own[part] for name, own in first.items()} for part in (0, 1))
+    records = [_record(setup, None, states, 0) | {"poses": {}, "gates": _with_weights({}, weights)}]
     for cycle in range(1, params.cycles + 1):
         told = _part(progress, (cycle - 1) / params.cycles, cycle / params.cycles, f"cycle {cycle} of {params.cycles}")
         tried, gates = _cycle(setup, states, params, told)
@@ -98,14 +100,22 @@ def _cycle(
         progress(0.8, "paths of single particles")
         species, gates = _refine_trajectories(setup, species, gates)
     progress(0.9, "average")
-    tried = {}
-    for (name, kind), own in zip(setup.kinds.items(), species, strict=True):
-        tried[name], weights = changed(kind, states[name], aligned[name], own)
-        gates = {
-            one: record | {"weights": record.get("weights", {}) | {name: weights.record(one)}}
-            for one, record in gates.items()
-        }
-    return tried, {"poses": poses, "gates": gates}
+    after = {
+        name: changed(kind, states[name], aligned[name], own)
+        for (name, kind), own in zip(setup.kinds.items(), species, strict=True)
+    }
+    tried, weights = ({name: own[part] for name, own in after.items()} for part in (0, 1))
+    return tried, {"poses": poses, "gates": _with_weights(gates, weights)}
+
+
+def _with_weights(gates: dict[str, dict], weights: dict[str, GatedWeights]) -> dict[str, dict]:
+    """Gates by series, with those of the weights by kind put beside the rest."""
+    told = {
+        name: dict(gates.get(name, {})) for name in sorted({*gates, *(n for w in weights.values() for n in w.gates)})
+    }
+    for name, record in told.items():
+        record["weights"] = {kind: own.record(name) for kind, own in weights.items() if name in own.gates}
+    return told
 
 
 def _refine_geometry(species: list[Species], name: str, params: PolishParams) -> tuple[list[Species], dict]:
@@ -208,7 +218,7 @@ def _result(
 
 
 def shared_parameters(records: list[dict]) -> float:
-    """How many numbers that the halves share the images determined, of what cycles that were kept have taken.
+    """How many numbers that the halves share the images determined, of what the cycles that were kept have taken.
 
     A block fitted again in a later cycle is the same numbers again, and counts once, with the most that was determined.
     Paths of single particles are nobody else's, poses of one half only; noise spectra follow from powers, which change
@@ -216,10 +226,10 @@ def shared_parameters(records: list[dict]) -> float:
     """
     most: dict[tuple, float] = {}
     for record in records:
-        for name, gates in record["gates"].items() if record.get("kept") else ():
-            founds = {"geometry": gates["geometry"], "defocus": [gates.get("defocus") or {}]}
+        for name, gates in record["gates"].items() if record.get("kept", True) else ():
+            founds = {"geometry": gates.get("geometry", []), "defocus": [gates.get("defocus") or {}]}
             founds["common"] = [gates.get("common_defocus") or {}]
-            founds |= {f"weights {kind}": [one] for kind, one in gates["weights"].items()}
+            founds |= {f"weights {kind}": [one] for kind, one in gates.get("weights", {}).items()}
             for group, members in founds.items():
                 for block, number in [pair for one in members for pair in one.get("determined", {}).items()]:
                     most[name, group, block] = max(most.get((name, group, block), 0.0), number)

@@ -54,12 +54,12 @@ class State:
         return float(self.fsc.clamp(0, 1).sum())
 
 
-def first_state(kind: Kind) -> State:
-    """The particles as they stand, averaged with weights measured on their own average."""
+def first_state(kind: Kind) -> tuple[State, GatedWeights]:
+    """The particles as they stand, averaged with weights measured on their own average, and the gates of these."""
     weights = weights_to_begin(kind.source, kind.particles, kind.exposure_weighting)
     number = len(kind.particles)
     blank = {"score": np.zeros(number), "uncertainty": np.full((number, 2), np.nan)}
-    return weighted(kind, _averaged(kind, kind.source, kind.particles, weights, blank))[0]
+    return weighted(kind, _averaged(kind, kind.source, kind.particles, weights, blank))
 
 
 def aligned_poses(kind: Kind, state: State) -> Alignment:
