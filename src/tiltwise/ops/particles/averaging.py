@@ -134,9 +134,9 @@ def explained_power(first: Accumulator, second: Accumulator, mask: torch.Tensor)
 
     Numerator N and denominator D of all would explain Σ |N|² / 2 D over half the frequencies; noise adds to |N|², not
     to N₁* N₂ of two independent halves, so it is 2 Σ Re(N₁* N₂) / D, within a mask (n, n, n) of the maps N / √D. Every
-    image stands in the sums once for each operation of the symmetry, and counts once. On a grid of `step` nodes for each
-    1 / box a value is spread over step³ times as many nodes, each of which holds that part of N and D, so that N / √D
-    is less by √step³ in either map.
+    image stands in the sums once for each operation of the symmetry, and counts once. On a grid of `step` nodes for
+    each 1 / box a value is spread over step³ times as many nodes, each of which holds that part of N and D, so that
+    N / √D is less by √step³ in either map.
     """
     first, second = _whole_group(first), _whole_group(second)
     root = hermitian_complete(first.denominator + second.denominator)
