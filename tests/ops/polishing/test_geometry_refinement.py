@@ -162,9 +162,10 @@ def test_noise_alone_passes_no_gate_or_does_next_to_no_harm():
 
 
 def test_five_particles_do_not_harm():
-    """A true error of nothing, five particles of poor images: the ladder must leave the series nearly as it is.
+    """A true error of nothing, five particles of poor images: the ladder leaves the series as it is, where the same
+    blocks without gates, fitted to the noise, move images by 4 Å.
 
-    The bound of what may be taken by chance: what the same blocks do where no gate holds them, fitted to the noise.
+    Chance passes a gate once in a thousand times at most: of six trials of five blocks at two widths 0.06.
     """
     moved, ungated = [], []
     for seed in range(6):
@@ -175,8 +176,7 @@ def test_five_particles_do_not_harm():
         reduced = reduce_over_poses(every, terms, geometry_blocks(tilts, every, LADDER))
         for found, change in ((moved, fit.joint), (ungated, reduced.fit(np.ones(len(fit.joint))))):
             found.append(places_apart(change_geometry(tilts, seen, blocks, change), tilts, terms.position))
-    print(moved, ungated)
-    assert np.median(moved) == 0 and max(moved) < 0.25 * np.mean(ungated)
+    assert max(moved) == 0 and min(ungated) > 3
 
 
 def test_held_out_gain_needs_both_halves():
