@@ -25,7 +25,7 @@ from tiltwise.project.layout import import_folder  # noqa: E402
 from tiltwise.project.records import read_record  # noqa: E402
 from tiltwise.stages.polish import polish  # noqa: E402
 
-PARAMS = PolishParams(box_size=32, particle_diameter=DIAMETER, cycles=1)
+PARAMS = PolishParams(box_size=32, particle_diameter=DIAMETER, cycles=1, refine_deformation=False)
 RECIPE = f"""
 [[step]]
 name = "align"
@@ -41,7 +41,7 @@ name = "refine"
 
 [[step]]
 name = "polish"
-params = {{ box_size = 32, particle_diameter = {DIAMETER}, cycles = 1 }}
+params = {{ box_size = 32, particle_diameter = {DIAMETER}, cycles = 1, refine_deformation = false }}
 """
 
 
