@@ -27,6 +27,9 @@ from tiltwise.stages.polish import polish  # noqa: E402
 
 PARAMS = PolishParams(box_size=32, particle_diameter=DIAMETER, cycles=1, refine_deformation=False)
 RECIPE = f"""
+[run]
+threads = 1
+
 [[step]]
 name = "align"
 
