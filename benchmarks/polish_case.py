@@ -1,9 +1,9 @@
 """Simulated sessions with geometry, CTF and poses spoiled as in practice: polished, and measured against the truth.
 
-The session is that of `tiltwise simulate` (sub-slabs, partial coherence, damage of every frame, ice, counting, a
-specimen that deforms). What polishing is given: a tilt axis 0.5° off, tilt angles off by 0.2° and shifts by 10 Å (sd,
-in length), no deformation, defoci off by 600 Å for the series and 300 Å (sd) for each tilt, poses off by 2° and 3 Å on
-each axis.
+The session is that of `tiltwise simulate` (sub-slabs, partial coherence, damage at the exposure of each image, ice,
+counting, a specimen that deforms). What polishing is given: a tilt axis 0.5° off, tilt angles off by 0.2° and shifts by
+10 Å (sd, in length), no deformation, defoci off by 600 Å for the series and 300 Å (sd) for each tilt, poses off by 2°
+and 3 Å on each axis.
 
 `before` are the poses alone, refined under that; each further row adds a block. `shift_rmse_A` is how far the images of
 particles lie from the true ones, in length, a shift of each particle free; `defocus_rmse_A` that of all used tilts.

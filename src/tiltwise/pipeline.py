@@ -106,6 +106,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles", "focus?"),
         ("particles", "class_maps"),
         "sort particles into classes of different structure",
+        version=2,
     ),
     _stage(
         "polish",
@@ -113,7 +114,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles+"),
         ("particles", "half_maps", "tilt_series"),
         "refine tilt geometry, deformation, defocus and poses on the particles",
-        version=2,
+        version=3,
     ),
     _stage(
         "postprocess",

@@ -16,6 +16,9 @@ _NAMES = {
     "own": "defocus of each tilt",
     "motion": "paths of single particles",
     "astigmatism": "astigmatism",
+    "scale": "amplitude of each tilt",
+    "exposure": "curve of the exposures",
+    "noise": "noise of each tilt",
 }
 
 
@@ -44,41 +47,53 @@ def _gates(entry: Entry) -> Html:
     rows = list(_gate_rows(entry.quality))
     text = (
         "Each block of parameters was fitted on the particles of one half set, and judged by the log likelihood that "
-        "the other half's images gain by it, both ways. Paths of single particles were fitted on one half of the tilts "
-        "and judged by the other. Blocks that do not gain in both are left as they were."
+        "the other half's images gain by it, both ways, which must be more than chance gives. Poses are fitted on the "
+        "reference of their own half and judged by that of the other; paths of single particles were fitted on one "
+        "half of the tilts and judged by the other; the defocus of a series is judged by what both halves explain "
+        "together. What does not gain is left as it was."
     )
-    head = ("Cycle", "Tilt series", "Block", "Half 1 gains", "Half 2 gains", "")
+    head = ("Cycle", "Tilt series", "Particles", "Block", "Half 1 gains", "Half 2 gains", "By chance", "")
     return join([tag("p", text), tag("details", tag("summary", "Every gate"), table(head, rows))])
 
 
 def _gate_rows(quality: dict[str, Any]) -> Iterator[tuple]:
     for record in quality.get("cycles") or []:
+        cycle = record["cycle"] or "as given"
+        for kind, gate in (record.get("poses") or {}).items():
+            yield _row(cycle, "all", kind, "poses", gate, taken=gate["accepted"])
         for name, gates in (record.get("gates") or {}).items():
-            shared = gates.get("common_defocus")
-            if shared:
+            for kind, found in _founds(gates, list(record.get("species") or ())):
+                yield from _block_rows(cycle, name, kind, found)
+            if shared := gates.get("common_defocus"):
                 text = f"defocus of the series, {shared['change_A']:+.0f} Å"
-                yield (
-                    record["cycle"],
-                    name,
-                    text,
-                    f"{shared['gain']:+.1f}",
-                    "both",
-                    "taken" if shared["change_A"] else "",
-                )
-            paths = (gates.get("motion") or {}).values()
-            for found in [*gates.get("geometry", []), gates.get("defocus") or {}, *paths]:
-                for block, gate in (found.get("blocks") or {}).items():
-                    first, second = gate["gain"]
-                    taken = gate["accepted"] and found.get("accepted")
-                    refused = "fitted, but refused by the images" if gate["accepted"] else ""
-                    yield (
-                        record["cycle"],
-                        name,
-                        _NAMES.get(block, block),
-                        f"{first:+.1f}",
-                        f"{second:+.1f}",
-                        "taken" if taken else refused,
-                    )
+                gate = {"gain": [shared["gain"], "both"], "chance": [shared["chance"]]}
+                yield _row(cycle, name, "", text, gate, taken=bool(shared["change_A"]))
+
+
+def _founds(gates: dict[str, Any], kinds: list[str]) -> Iterator[tuple[str, dict]]:
+    """What was found of a series, with the kinds of particles by which."""
+    for found in gates.get("geometry", []):
+        yield ", ".join(kinds[number] for number in found.get("species", ()) if number < len(kinds)), found
+    yield "", gates.get("defocus") or {}
+    for group in ("motion", "weights"):
+        yield from (gates.get(group) or {}).items()
+
+
+def _block_rows(cycle: Any, name: str, kind: str, found: dict) -> Iterator[tuple]:
+    """A row for each block, and one for what the images said to all that was fitted, where they were asked."""
+    for block, gate in (found.get("blocks") or {}).items():
+        taken = gate["accepted"] and bool(found.get("accepted"))
+        refused = "fitted, but refused by the images" if gate["accepted"] else ""
+        yield _row(cycle, name, kind, _NAMES.get(block, block), gate, taken=taken, refused=refused)
+    if any(found.get("held_out_gain") or ()):
+        gate = {"gain": found["held_out_gain"], "chance": [0.0]}
+        yield _row(cycle, name, kind, "together, on images cut anew", gate, taken=found["accepted"])
+
+
+def _row(cycle: Any, name: str, kind: str, text: str, gate: dict, *, taken: bool, refused: str = "") -> tuple:
+    first, second = (f"{gain:+.1f}" if isinstance(gain, int | float) else gain for gain in gate["gain"])
+    chance = " / ".join(f"{value:.1f}" for value in dict.fromkeys(gate.get("chance") or ()))
+    return (cycle, name, kind, text, first, second, chance, "taken" if taken else refused)
 
 
 def _shared(entry: Entry) -> Html:
@@ -86,9 +101,10 @@ def _shared(entry: Entry) -> Html:
     if not isinstance(part, int | float):
         return Html("")
     text = (
-        f"The halves share the geometry, as they share the images: {entry.quality['shared_parameters']:.0f} numbers "
-        f"that the images determine, {part:.1g} for each independent number in them. So much correlation of the "
-        "halves' noise they can cause at most, beside a threshold of 0.143."
+        f"The halves share the geometry, the defoci and the weights of the tilts, as they share the images: "
+        f"{entry.quality['shared_parameters']:.0f} numbers that the images determine, {part:.1g} for each independent "
+        "number in them. The correlation of the halves' noise that they cause is about as large as that, where all "
+        "numbers count alike, beside a threshold of 0.143; it is an estimate, no bound."
     )
     return tag("p", text, class_="soft")
 

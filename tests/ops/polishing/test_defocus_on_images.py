@@ -19,7 +19,7 @@ from tiltwise.ops.particles.chunks import CropSettings, ImageSource, initial_wei
 from tiltwise.ops.particles.half_maps import accumulate_halves, maps_and_fsc, measured_weights, posed_particles  # noqa: E402
 from tiltwise.ops.particles.half_sets import assign_half_sets  # noqa: E402
 from tiltwise.ops.particles.references import alignment_reference, sphere_mask  # noqa: E402
-from tiltwise.ops.polishing.defocus_by_average import refine_common_defoci  # noqa: E402
+from tiltwise.ops.polishing.defocus_by_average import chance_of_best, refine_common_defoci  # noqa: E402
 from tiltwise.ops.polishing.defocus_on_images import STEP, defocus_terms, profile_plain, refine_defocus  # noqa: E402
 from tiltwise.ops.polishing.species import Species  # noqa: E402
 from tiltwise.ops.poses.terms import collect_terms  # noqa: E402
@@ -40,9 +40,10 @@ def species():
     posed = replace(posed_particles(made.particles), half_set=assign_half_sets(made.particles, 60.0, 0))
     weights, mask = initial_weights(source, posed), sphere_mask(BOX, PIXEL, DIAMETER / 2)
     maps, fsc = maps_and_fsc(accumulate_halves(source, posed, weights=weights), mask)
-    # of the other half: six particles would else meet their own noise, under the true CTF (`across` takes this back)
-    references = {3 - half: alignment_reference(one, mask, fsc, PIXEL) for half, one in maps.items()}
+    references = {half: alignment_reference(one, mask, fsc, PIXEL) for half, one in maps.items()}
     weights = measured_weights(source, posed, references, weights=weights, radius=settings.radius_of(9.0))
+    # of the other half: six particles would else meet their own noise, under the true CTF (`across` takes this back)
+    references = {3 - half: one for half, one in references.items()}
     return Species.of(source, posed, references, weights=weights, resolution=9.0)
 
 
@@ -100,10 +101,36 @@ def test_what_all_tilts_share_is_found_by_averaging(species, error):
     """The half maps here know the true defocus; the search makes its own under each that is tried."""
     series = species.source.tilt_series[NAME]
     (kind,), found = refine_common_defoci([species.with_series(wrong_by(series, error))], ["C1"])
-    assert abs(found[NAME].change + error) < 150 and found[NAME].gain > 3
+    assert abs(found[NAME].change + error) < 150 and found[NAME].gain > found[NAME].chance.max()
     assert kind.source.tilt_series[NAME].ctf.mean_defocus[0] == pytest.approx(
         series.ctf.mean_defocus[0] + error + found[NAME].change
     )
+
+
+def test_what_noise_gains_is_what_is_said_of_it(species):
+    """Images of noise alone at 14 Å, two draws: squares of the gains over their variance have the mean 1. Some three of
+    the fourteen changes are independent, so that the mean of six squares is between 0.1 and 4 in 99 of 100 draws."""
+    series, ratio = species.source.tilt_series[NAME], []
+    for seed in (0, 1):
+        images = np.random.default_rng(seed).normal(size=series.images.shape).astype(np.float32)
+        noise = replace(series, images=images)
+        source = replace(species.source, tilt_series={NAME: noise}, ready={})
+        weights = initial_weights(source, species.particles)
+        kind = replace(species, source=source, weights=weights, resolution=14.0)
+        _, found = refine_common_defoci([kind], ["C1"])
+        gain = found[NAME].explained - found[NAME].explained[found[NAME].tried == 0]
+        variance = found[NAME].variance
+        assert found[NAME].change == 0
+        ratio.append(np.mean(gain[variance > 0] ** 2 / variance[variance > 0]))
+    assert 0.1 < np.mean(ratio) < 4
+
+
+def test_the_best_of_twelve_must_gain_more_than_one():
+    """By hand: without noise of the product z² / 2 with P(Z > z) = 0.00135 / 12, z = 3.69; where that noise rules, z
+    standard deviations of it."""
+    chance = chance_of_best(np.array([0.0, 10000.0] + 11 * [0.0]))
+    assert chance[0] == pytest.approx(3.69**2 / 2, rel=0.005)
+    assert chance[1] == pytest.approx(369, rel=0.005)
 
 
 def test_species_of_other_bands_add_what_they_know(species):

@@ -13,7 +13,7 @@ import torch
 from tiltwise.ops.kernels import averaging as kernels
 from tiltwise.ops.particles.images import ParticleImages
 from tiltwise.ops.particles.slices import SpectralGrid, empty_grid, grid_to_volume, hermitian_complete, insert_slices
-from tiltwise.ops.symmetry import axis_turns, inserted_operations
+from tiltwise.ops.symmetry import axis_turns, inserted_operations, symmetry_order
 
 _LEAST_PENALTY, _LARGEST_PENALTY = 0.02, 10.0  # of 1 / SSNR, relative to the mean of the denominator in its shell
 
@@ -133,7 +133,10 @@ def explained_power(first: Accumulator, second: Accumulator, mask: torch.Tensor)
     """What a map of all particles explains of their images, log units of likelihood, without the noise.
 
     Numerator N and denominator D of all would explain Σ |N|² / 2 D over half the frequencies; noise adds to |N|², not
-    to N₁* N₂ of two independent halves, so it is 2 Σ Re(N₁* N₂) / D, within a mask (n, n, n) of the maps N / √D.
+    to N₁* N₂ of two independent halves, so it is 2 Σ Re(N₁* N₂) / D, within a mask (n, n, n) of the maps N / √D. Every
+    image stands in the sums once for each operation of the symmetry, and counts once. On a grid of `step` nodes for
+    each 1 / box a value is spread over step³ times as many nodes, each of which holds that part of N and D, so that
+    N / √D is less by √step³ in either map.
     """
     first, second = _whole_group(first), _whole_group(second)
     root = hermitian_complete(first.denominator + second.denominator)
@@ -142,7 +145,8 @@ def explained_power(first: Accumulator, second: Accumulator, mask: torch.Tensor)
     for part in (first, second):
         values = (hermitian_complete(part.numerator) / root).to(torch.complex64)
         maps.append(grid_to_volume(SpectralGrid(values=values, step=part.step, box_size=part.box_size)))
-    return float(first.box_size**3 * (maps[0] * maps[1] * mask**2).double().sum())
+    total = first.box_size**3 * (maps[0] * maps[1] * mask**2).double().sum()
+    return float(total) * first.step**3 / symmetry_order(first.symmetry)
 
 
 def shell_means(total: Accumulator) -> torch.Tensor:

@@ -19,8 +19,8 @@ import torch
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.particles.exposure_fit import ExposureFit, MeasuredAmplitudes, fit_exposures
-from tiltwise.ops.particles.images import TiltWeights, critical_decay, spread_shells
-from tiltwise.ops.particles.tilt_weights import AgreementSums, noise_left
+from tiltwise.ops.particles.images import TiltWeights, critical_decay
+from tiltwise.ops.particles.tilt_weights import AgreementSums, over_shells
 
 ExposureWeighting = Literal["none", "critical", "published", "measured"]
 """What stands for the amplitude that exposure leaves."""
@@ -60,7 +60,7 @@ def published_weights(score: torch.Tensor, frequency: torch.Tensor) -> torch.Ten
 def equal_decays(tilt_series: Mapping[str, TiltSeries], box_size: int, device: str = "cpu") -> dict[str, torch.Tensor]:
     """(tilt, shell) amplitudes by series that are the same for all exposures, in the gauge."""
     critical = {name: critical_decay(series, box_size, device) for name, series in tilt_series.items()}
-    return _to_gauge({name: torch.ones_like(q) for name, q in critical.items()}, critical)
+    return in_gauge({name: torch.ones_like(q) for name, q in critical.items()}, critical)
 
 
 def published_decays(
@@ -79,7 +79,7 @@ def published_decays(
         norm = ((s.observed * seen).sum(1) * s.model.sum(1)).sqrt().clamp_min(1e-30)
         weight = published_weights(s.cross.sum(1) / norm, shells)
         decays[name] = weight.clamp_min(_LEAST * weight.max(0).values)
-    return _to_gauge(decays, critical)
+    return in_gauge(decays, critical)
 
 
 def fitted_exposures(
@@ -102,28 +102,6 @@ def fitted_exposures(
     return fit_exposures(measured, radius)
 
 
-def measured_exposure_weights(
-    fit: ExposureFit,
-    sums: Mapping[str, AgreementSums],
-    weights: Mapping[str, TiltWeights],
-    points: torch.Tensor,
-    box_size: int,
-) -> dict[str, TiltWeights]:
-    """Weights whose scale · decay is the fitted amplitude, and whose noise is what it leaves unexplained.
-
-    The scale is the amplitude at the origin; only the product counts.
-    """
-    result = {}
-    for (name, s), amplitude in zip(sums.items(), fit.amplitude, strict=True):
-        before = weights[name]
-        amplitude = amplitude.to(before.noise.device)
-        scale = amplitude[:, 0]
-        ratio = amplitude * fit.level.to(amplitude.device) / (before.scale[:, None] * before.decay)
-        noise = noise_left(s, spread_shells(ratio, points), before.noise, points, box_size)
-        result[name] = TiltWeights(scale=scale, decay=amplitude / scale[:, None], noise=noise)
-    return result
-
-
 def exposure_curves(
     fit: ExposureFit,
     sums: Mapping[str, AgreementSums],
@@ -137,7 +115,7 @@ def exposure_curves(
     curves = {}
     for (name, s), amplitude, error in zip(sums.items(), fit.amplitude, fit.error, strict=True):
         used = weights[name].scale[:, None] * weights[name].decay
-        power = _over_shells(s.model, points, box_size) / _over_shells(
+        power = over_shells(s.model, points, box_size) / over_shells(
             2 * s.number[:, None].expand_as(s.model), points, box_size
         ).clamp_min(1)
         curves[name] = ExposureCurves(
@@ -156,6 +134,17 @@ def exposure_of_images(tilt_series: TiltSeries) -> np.ndarray:
     return np.asarray(tilt_series.pre_exposure[used] + tilt_series.exposure[used] / 2, dtype=float)
 
 
+def expected_amplitude(series: TiltSeries, box_size: int) -> torch.Tensor:
+    """(tilt, shell) float64 before anything is measured: the cosine of the tilt times the critical curve."""
+    return _cosine(series)[:, None] * critical_decay(series, box_size)
+
+
+def in_gauge(amplitudes: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The amplitudes times one factor a shell: their sums over all tilts of all series become those of the wanted."""
+    total, found = (sum(table[name].sum(0) for name in amplitudes) for table in (wanted, amplitudes))
+    return {name: amplitude * total / found for name, amplitude in amplitudes.items()}
+
+
 def with_decays(weights: Mapping[str, TiltWeights], decays: Mapping[str, torch.Tensor]) -> dict[str, TiltWeights]:
     """The same scales and noise with other decays."""
     return {name: replace(w, decay=decays.get(name, w.decay)) for name, w in weights.items()}
@@ -166,13 +155,13 @@ def _measured(
 ) -> MeasuredAmplitudes:
     """Regressions shell by shell, in units of the reference."""
     band = (points.norm(dim=-1) <= radius).double()
-    cross, model = (_over_shells(v * band, points, box_size).cpu() for v in (sums.cross, sums.model))
+    cross, model = (over_shells(v * band, points, box_size).cpu() for v in (sums.cross, sums.model))
     used = (weights.scale[:, None] * weights.decay).cpu()
     cosine = _cosine(series)
     return MeasuredAmplitudes(
         amplitude=used * cross / model.clamp_min(1e-30),
         information=torch.where(model > 0, model / used**2, torch.zeros_like(model)),
-        expected=cosine[:, None] * critical_decay(series, box_size),
+        expected=expected_amplitude(series, box_size),
         exposure=torch.as_tensor(exposure_of_images(series)),
         path=1 / cosine,
     )
@@ -181,16 +170,3 @@ def _measured(
 def _cosine(series: TiltSeries) -> torch.Tensor:
     """(used tilt,) float64 of the angle between the specimen's normal and the beam."""
     return tilt_rotations(series.geometry)[np.flatnonzero(series.use), 2, 2].abs().clamp_min(0.05)
-
-
-def _over_shells(values: torch.Tensor, points: torch.Tensor, box_size: int) -> torch.Tensor:
-    """(tilt, shell) sums of values (tilt, point) over the points nearest to each shell."""
-    shells = points.norm(dim=-1).round().long()
-    size = (len(values), box_size // 2 + 1)
-    return torch.zeros(size, dtype=torch.float64, device=values.device).index_add_(1, shells, values)
-
-
-def _to_gauge(decays: Mapping[str, torch.Tensor], critical: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The decays times one factor a shell: their sums over all tilts of all series become those of the critical."""
-    wanted, found = (sum(table[name].sum(0) for name in decays) for table in (critical, decays))
-    return {name: decay * wanted / found for name, decay in decays.items()}

@@ -21,10 +21,9 @@ from tiltwise.ops.particles.exposure_weights import (
     equal_decays,
     exposure_curves,
     fitted_exposures,
-    measured_exposure_weights,
-    published_decays,
     with_decays,
 )
+from tiltwise.ops.particles.gated_weights import GatedWeights, both_halves, gated_weights
 from tiltwise.ops.particles.images import TiltWeights
 from tiltwise.ops.particles.references import (
     alignment_radius,
@@ -34,7 +33,11 @@ from tiltwise.ops.particles.references import (
     sphere_mask,
 )
 from tiltwise.ops.particles.slices import band_points, volume_spectrum
-from tiltwise.ops.particles.tilt_weights import AgreementSums, agreement_sums, updated_weights
+from tiltwise.ops.particles.tilt_weights import AgreementSums, agreement_sums
+from tiltwise.ops.particles.weight_blocks import Columns
+
+_ALL = 0.1
+"""Å, finer than any image."""
 
 
 def accumulate_halves(
@@ -47,7 +50,7 @@ def accumulate_halves(
 ) -> dict[int, Accumulator]:
     """The sums of half sets; a half is made of its own particles only."""
     settings = source.settings
-    totals = {half: empty_accumulator(settings.box_size, settings.radius_of(0.1), symmetry) for half in halves}
+    totals = {half: empty_accumulator(settings.box_size, settings.radius_of(_ALL), symmetry) for half in halves}
     own = replace(particles, half_set=np.where(np.isin(particles.half_set, halves), particles.half_set, 0))
     for _, half, index, images in particle_chunks(source, own, weights=weights):
         centred = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
@@ -63,6 +66,22 @@ def maps_and_fsc(totals: Mapping[int, Accumulator], mask: torch.Tensor) -> tuple
     return maps, half_map_fsc(maps[1], maps[2], mask)
 
 
+def gated_tilt_weights(
+    source: ImageSource,
+    particles: PosedParticles,
+    references: Mapping[int, torch.Tensor],
+    *,
+    weights: Mapping[str, TiltWeights],
+    radius: float,
+    exposure_weighting: ExposureWeighting = "critical",
+) -> GatedWeights:
+    """Amplitude and noise of every tilt against the reference (n, n, n) of the half to which a particle does not
+    belong, so that none meets its own noise; changed where that holds on the other half."""
+    columns = _columns(source, radius)
+    halves = _agreement(source, particles, references, weights, radius)
+    return gated_weights(halves, weights, source.tilt_series, columns, exposure_weighting)
+
+
 def measured_weights(
     source: ImageSource,
     particles: PosedParticles,
@@ -72,22 +91,9 @@ def measured_weights(
     radius: float,
     exposure_weighting: ExposureWeighting = "critical",
 ) -> dict[str, TiltWeights]:
-    """Amplitude and noise of every tilt against the reference (n, n, n) of each particle's own half.
-
-    With the published or the measured exposure weights, which follow from the agreement of images and reference shell
-    by shell, against that of the other half, so that no particle meets its own noise.
-    """
-    box_size = source.settings.box_size
-    points = band_points(box_size, source.settings.radius_of(0.1), source.settings.device)
-    if exposure_weighting in ("none", "critical"):
-        sums = _agreement(source, particles, references, weights, radius)
-        return {**weights, **updated_weights(weights, sums, points, box_size, radius)}
-    sums = _agreement(source, particles, {1: references[2], 2: references[1]}, weights, radius)
-    if exposure_weighting == "published":
-        found = updated_weights(weights, sums, points, box_size, radius)
-        return {**weights, **with_decays(found, published_decays(sums, source.tilt_series, points, box_size))}
-    fit = fitted_exposures(sums, weights, source.tilt_series, points, box_size=box_size, radius=radius)
-    return {**weights, **measured_exposure_weights(fit, sums, weights, points, box_size)}
+    """What `gated_tilt_weights` comes to."""
+    chosen = {"weights": weights, "radius": radius, "exposure_weighting": exposure_weighting}
+    return gated_tilt_weights(source, particles, references, **chosen).weights
 
 
 def measured_curves(
@@ -99,9 +105,9 @@ def measured_curves(
     radius: float,
 ) -> dict[str, ExposureCurves]:
     """Amplitude left by each exposure as measured, by the critical curve, and by the published formula; by series."""
-    box_size = source.settings.box_size
-    points = band_points(box_size, source.settings.radius_of(0.1), source.settings.device)
-    sums = _agreement(source, particles, {1: references[2], 2: references[1]}, weights, radius)
+    columns = _columns(source, radius)
+    sums = both_halves(_agreement(source, particles, references, weights, radius))
+    points, box_size = columns.points, columns.box_size
     fit = fitted_exposures(sums, weights, source.tilt_series, points, box_size=box_size, radius=radius)
     return exposure_curves(fit, sums, weights, source.tilt_series, points, box_size)
 
@@ -119,21 +125,44 @@ def exposure_numbers(
     return exposure_record(curves, source.tilt_series, source.settings, radius)
 
 
+def held_out_likelihood(
+    source: ImageSource,
+    particles: PosedParticles,
+    references: Mapping[int, torch.Tensor],
+    *,
+    weights: Mapping[str, TiltWeights],
+    resolution: float,
+) -> tuple[float, float]:
+    """Log likelihood of the particles of half 1 and of half 2 under the reference of the other half, Σ Re(X* m) -
+    |m|² / 2 down to a spacing, Å."""
+    radius = source.settings.radius_of(resolution)
+    halves = _agreement(source, particles, references, weights, radius, resolution)
+    return tuple(float(sum((s.cross - s.model / 2).sum() for s in halves[half].values())) for half in (1, 2))
+
+
+def _columns(source: ImageSource, radius: float) -> Columns:
+    settings = source.settings
+    points = band_points(settings.box_size, settings.radius_of(_ALL), settings.device)
+    return Columns(points=points, box_size=settings.box_size, radius=radius)
+
+
 def _agreement(
     source: ImageSource,
     particles: PosedParticles,
     references: Mapping[int, torch.Tensor],
     weights: Mapping[str, TiltWeights],
     radius: float,
-) -> dict[str, AgreementSums]:
-    """Sums by series of the particles of each half set against its entry of references."""
+    resolution: float = _ALL,
+) -> dict[int, dict[str, AgreementSums]]:
+    """By half set and series, sums of the particles against the reference of the other half, which holds shells up to
+    radius; resolution: finest spacing looked at, Å."""
     grids = {half: volume_spectrum(reference, radius + 1) for half, reference in references.items()}
-    sums: dict[str, AgreementSums] = {}
-    for name, half, index, images in particle_chunks(source, particles, weights=weights):
+    halves: dict[int, dict[str, AgreementSums]] = {1: {}, 2: {}}
+    for name, half, index, images in particle_chunks(source, particles, weights=weights, resolution=resolution):
         centred = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
-        part = agreement_sums(images, grids[half], particles.rotation[index], centred)
+        part, sums = agreement_sums(images, grids[3 - half], particles.rotation[index], centred), halves[half]
         sums[name] = sums[name] + part if name in sums else part
-    return sums
+    return halves
 
 
 def consensus_weights(

@@ -1,11 +1,11 @@
 """Signal amplitude and noise spectrum of each tilt, measured against a reference."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from tiltwise.ops.particles.images import ParticleImages, TiltWeights, shell_mean
+from tiltwise.ops.particles.images import ParticleImages, shell_mean
 from tiltwise.ops.particles.slices import SpectralGrid, extract_slices
 
 _PRIOR = 25.0  # information of the prior that a tilt's amplitude is what it was: a standard deviation of 0.2
@@ -68,39 +68,52 @@ def agreement_sums(
     )
 
 
-def updated_weights(
-    weights: Mapping[str, TiltWeights],
-    sums: Mapping[str, AgreementSums],
-    points: torch.Tensor,
-    box_size: int,
-    radius: float,
-) -> dict[str, TiltWeights]:
-    """Amplitudes by regression within |k| <= radius, then noise from what the model leaves unexplained.
+def common_amplitude(sums: Sequence[AgreementSums], points: torch.Tensor, radius: float) -> float:
+    """The one factor of all models that fits images best within |k| <= radius; 1 where they show nothing."""
+    band = points.norm(dim=-1) <= radius
+    cross, model = (float(sum(v[:, band].sum() for v in values)) for values in _cross_and_model(sums))
+    return cross / model if cross > 0 else 1.0
 
-    The mean amplitude over all tilts of all series is kept: it belongs to the reference.
+
+def common_level(sums: Sequence[AgreementSums], points: torch.Tensor, radius: float, box_size: int) -> torch.Tensor:
+    """(shell,) the factor of all models that fits images best, shell by shell; where a shell shows less than one
+    standard deviation, that of all of them."""
+    band = (points.norm(dim=-1) <= radius).double()
+    cross, model = (
+        sum(over_shells(v * band, points, box_size) for v in values).sum(0) for values in _cross_and_model(sums)
+    )
+    whole = torch.full_like(cross, common_amplitude(sums, points, radius))
+    return torch.where(cross > model.sqrt(), cross / model.clamp_min(1e-30), whole)
+
+
+def tilt_factors(sums: AgreementSums, level: float, points: torch.Tensor, radius: float) -> tuple[torch.Tensor, float]:
+    """(tilt,) factors of the models by regression within |k| <= radius, and how many of them the images determine.
+
+    A factor is level times x with a prior of 1 ± 0.2 on x, which is the top of x level C - (x level)² M / 2.
     """
     band = points.norm(dim=-1) <= radius
-    result, before, after = {}, [], []
-    for name, s in sums.items():
-        information = s.model[:, band].sum(1)
-        factor = (s.cross[:, band].sum(1) + _PRIOR) / (information + _PRIOR)
-        factor = factor.clamp(_LEAST, _LARGEST)
-        noise = noise_left(s, factor[:, None], weights[name].noise, points, box_size)
-        result[name] = replace(weights[name], scale=weights[name].scale * factor, noise=noise)
-        before.append(weights[name].scale)
-        after.append(result[name].scale)
-    gauge = torch.cat(before).mean() / torch.cat(after).mean()
-    return {n: replace(w, scale=w.scale * gauge) for n, w in result.items()}
+    information = level**2 * sums.model[:, band].sum(1)
+    relative = (level * sums.cross[:, band].sum(1) + _PRIOR) / (information + _PRIOR)
+    return level * relative.clamp(_LEAST, _LARGEST), float((information / (information + _PRIOR)).sum())
 
 
-def noise_left(
-    sums: AgreementSums, factor: torch.Tensor, noise: torch.Tensor, points: torch.Tensor, box_size: int
-) -> torch.Tensor:
-    """(tilt, shell) noise power that models times factor (tilt, point or 1) leave, from the noise assumed before."""
-    residual = sums.observed - 2 * factor * sums.cross + factor**2 * sums.model
+def noise_left(sums: AgreementSums, noise: torch.Tensor, points: torch.Tensor, box_size: int) -> torch.Tensor:
+    """(tilt, shell) noise power that the models leave, from the noise assumed before."""
+    residual = sums.observed - 2 * sums.cross + sums.model
     count = 2 * sums.number.clamp_min(1)[:, None].expand_as(residual)
     change = shell_mean(residual, count, points, box_size)
     return noise * torch.where(sums.number[:, None] > 0, change, torch.ones_like(change))
+
+
+def over_shells(values: torch.Tensor, points: torch.Tensor, box_size: int) -> torch.Tensor:
+    """(tilt, shell) sums of values (tilt, point) over the points nearest to each shell."""
+    shells = points.norm(dim=-1).round().long()
+    size = (len(values), box_size // 2 + 1)
+    return torch.zeros(size, dtype=torch.float64, device=values.device).index_add_(1, shells, values)
+
+
+def _cross_and_model(sums: Sequence[AgreementSums]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    return [s.cross for s in sums], [s.model for s in sums]
 
 
 def amplitude_ratio(sums: AgreementSums) -> float:

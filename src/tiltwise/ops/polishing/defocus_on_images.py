@@ -42,12 +42,13 @@ from tiltwise.data.optics import Ctf
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import astigmatic_defocus, ctf_phase, electron_wavelength
 from tiltwise.ops.deformation import specimen_in_images
+from tiltwise.ops.held_out import BlockGate, chance_gain
 from tiltwise.ops.kernels import defocus as kernels
 from tiltwise.ops.particles.chunks import particle_chunks
 from tiltwise.ops.particles.images import ParticleImages
 from tiltwise.ops.particles.tilt_weights import reference_images
 from tiltwise.ops.peaks import parabola_top
-from tiltwise.ops.polishing.geometry_refinement import BlockGate, Reduced, chance_gain
+from tiltwise.ops.polishing.geometry_refinement import Reduced
 from tiltwise.ops.polishing.species import Species
 
 STEP = 50.0
@@ -157,6 +158,8 @@ class DefocusRefinement:
     """(used tilt,) its standard error under the prior, Å; nan where nothing was fitted."""
     gates: tuple[BlockGate, ...]
     """own, astigmatism, as far as they were tried."""
+    determined: dict[str, float]
+    """By block that was taken, how many of its numbers the images determine."""
 
     @property
     def accepted(self) -> bool:
@@ -169,7 +172,8 @@ class DefocusRefinement:
             "accepted": self.accepted,
             "change_A": self.change.tolist(),
             "error_A": self.error.tolist(),
-            "blocks": {g.block: {"accepted": g.accepted, "gain": list(g.gain), "width": g.width} for g in self.gates},
+            "determined": self.determined,
+            "blocks": {gate.block: gate.record() for gate in self.gates},
         }
 
 
@@ -177,20 +181,25 @@ def refine_defocus(species: Sequence[Species], name: str) -> DefocusRefinement:
     """Refine the defoci of the series of this name on the particles of all species; without a CTF it stays as it is."""
     series = species[0].source.tilt_series[name]
     used = int(np.count_nonzero(series.use))
-    nothing = DefocusRefinement(tilt_series=series, change=np.zeros(used), error=np.full(used, np.nan), gates=())
+    nothing = DefocusRefinement(
+        tilt_series=series, change=np.zeros(used), error=np.full(used, np.nan), gates=(), determined={}
+    )
     species = [kind for kind in species if tells_defocus(kind, series)]
     if not species:
         return nothing
     halves = defocus_terms([kind.across() for kind in species], series, searched=True)
     own = _try_changes(halves)
     reached = own.joint if own.gate.accepted else np.zeros(used)
-    bent, gate = _try_astigmatism(species, _with_defocus(series, reached))
+    bent, gate, bending = _try_astigmatism(species, _with_defocus(series, reached))
     information = sum(half.information[:, 0, 0] for half in halves.values())
+    own_part = float((information / (information + 1 / OWN**2)).sum())
+    determined = {"own": own_part if own.gate.accepted else 0.0, "astigmatism": bending if gate.accepted else 0.0}
     return DefocusRefinement(
         tilt_series=bent if own.gate.accepted or gate.accepted else series,
         change=reached,
         error=1 / np.sqrt(information + 1 / OWN**2),
         gates=(own.gate, gate),
+        determined=determined,
     )
 
 
@@ -350,8 +359,9 @@ def _best_changes(terms: DefocusTerms) -> tuple[np.ndarray, float]:
     return np.array([parabola_top(steps, row) for row in reached[best]]) - shared, shared
 
 
-def _try_astigmatism(species: Sequence[Species], series: TiltSeries) -> tuple[TiltSeries, BlockGate]:
-    """A and B of the whole series, the tilts' own changes following as far as their prior lets them."""
+def _try_astigmatism(species: Sequence[Species], series: TiltSeries) -> tuple[TiltSeries, BlockGate, float]:
+    """A and B of the whole series, the tilts' own changes following as far as their prior lets them; and how many of
+    the two the images determine."""
     halves = defocus_terms(species, series, searched=False)
     reduced = {half: _reduced_astigmatism(terms) for half, terms in halves.items()}
     unit = np.ones(2)
@@ -366,8 +376,9 @@ def _try_astigmatism(species: Sequence[Species], series: TiltSeries) -> tuple[Ti
         gain.append(float(bent[half].profile.sum() - halves[half].profile.sum()))
         chance.append(chance_gain(float(fits[3 - half] @ reduced[half].information @ fits[3 - half])))
     gate = BlockGate(block="astigmatism", width=1.0, gain=tuple(gain), chance=tuple(chance))
-    joint = (reduced[1] + reduced[2]).fit(unit)
-    return (_with_astigmatism(series, joint) if gate.accepted else series), gate
+    both = reduced[1] + reduced[2]
+    bent = _with_astigmatism(series, both.fit(unit)) if gate.accepted else series
+    return bent, gate, float(both.determined(unit).sum())
 
 
 def _reduced_astigmatism(terms: DefocusTerms) -> Reduced:

@@ -55,11 +55,9 @@ class GeometryRefinement:
             "accepted": self.accepted,
             "held_out_gain": list(self.gain),
             "moved_rms_A": self.moved,
-            "parameters_determined": 0.0 if self.fit is None else self.fit.effective,
+            "determined": dict(self.fit.determined) if self.fit is not None and self.accepted else {},
             "species": list(self.telling),
-            "blocks": {
-                gate.block: {"accepted": gate.accepted, "gain": list(gate.gain), "width": gate.width} for gate in gates
-            },
+            "blocks": {gate.block: gate.record() for gate in gates},
         }
 
 

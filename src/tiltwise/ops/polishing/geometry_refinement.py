@@ -13,10 +13,7 @@ The gate: θ fitted on the particles of one half set must raise the likelihood o
 in the order of `LADDER`, each together with those already taken, its prior at full and at a third of its width. What is
 taken then has to prove itself on the images (`ops.polishing.geometry_on_images`).
 
-Where images tell next to nothing, gains are small and of either sign: a step d fitted to the noise of the other half
-changes the likelihood by -q / 2 on average and ± sqrt(q), q = d·H̃·d. And both halves gain or lose together, for both
-gains hold the one product of their gradients. So a gain must also be beyond what chance gives once in a thousand times,
-3 sqrt(q) - q / 2, which is nothing where the step is of any size (q > 36).
+Where images tell next to nothing, gains are small and of either sign; what a gain must exceed is `ops.held_out`.
 
 Several species add their quadratics, if they help each other: one whose reference is its own noise finds its images
 where they are, whatever is true, and would hold the geometry there. So the species that gains most by itself begins,
@@ -29,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from tiltwise.ops.held_out import BlockGate, chance_gain
 from tiltwise.ops.polishing.geometry_blocks import Block, Seen, pose_derivatives
 from tiltwise.ops.poses.terms import PoseTerms
 
@@ -36,8 +34,6 @@ LADDER = ("shift", "angles", "magnification", "sample", "warp")
 """Blocks from the fewest to the most numbers a tilt."""
 _WIDTHS = (1.0, 0.3)
 """Of a block's prior, relative to its standard deviations."""
-_SIGNIFICANT = 3.0
-"""Standard deviations of a gain by chance."""
 _TURN, _MOVE = np.radians(5.0), 20.0
 """Prior standard deviations of a pose, radians and Å: they only keep what no image tells from moving."""
 
@@ -62,36 +58,18 @@ class Reduced:
             change[free] = cho_solve(factor, self.gradient[free])
         return change
 
-    def determined(self, width: np.ndarray) -> float:
-        """Parameters that the images determine under these priors: the trace of (H̃ + P)⁻¹ H̃, P of the prior."""
-        free = np.flatnonzero(width)
-        if not len(free):
-            return 0.0
-        own = self.information[np.ix_(free, free)]
-        return float(np.trace(cho_solve(cho_factor(own + np.diag(1 / width[free] ** 2)), own)))
+    def determined(self, width: np.ndarray) -> np.ndarray:
+        """(parameter,) what part of each the images determine under these priors: the diagonal of (H̃ + P)⁻¹ H̃, P of
+        the prior; 0 for those left out."""
+        free, part = np.flatnonzero(width), np.zeros(len(width))
+        if len(free):
+            own = self.information[np.ix_(free, free)]
+            part[free] = np.diag(cho_solve(cho_factor(own + np.diag(1 / width[free] ** 2)), own))
+        return part
 
     def gain(self, change: np.ndarray) -> float:
         """What the log likelihood gains by a change (parameter,), without the prior."""
         return float(self.gradient @ change - 0.5 * change @ self.information @ change)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class BlockGate:
-    """Whether a block was taken, and why."""
-
-    block: str
-    """Its name."""
-    width: float
-    """Of its prior, relative to its standard deviations; the better one that was tried."""
-    gain: tuple[float, float]
-    """Held-out log likelihood that it adds to half 1 (fitted on half 2) and to half 2 (fitted on half 1)."""
-    chance: tuple[float, float]
-    """What each must exceed."""
-
-    @property
-    def accepted(self) -> bool:
-        """Both halves gain, and more than chance would give them."""
-        return all(gain > chance for gain, chance in zip(self.gain, self.chance, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -104,8 +82,8 @@ class GeometryFit:
     """(parameter,) fitted on each half alone."""
     gates: tuple[BlockGate, ...]
     """In the order in which blocks were tried."""
-    effective: float
-    """Parameters that the images determine."""
+    determined: Mapping[str, float]
+    """By block, how many of its parameters the images determine."""
 
     @property
     def predicted_gain(self) -> tuple[float, float]:
@@ -144,11 +122,14 @@ def fit_geometry(first: Reduced, second: Reduced, blocks: Sequence[Block]) -> Ge
         if gates[-1].accepted:
             width[place] = gates[-1].width
     both = first + second
+    part = both.determined(width)
     return GeometryFit(
         joint=both.fit(width),
         by_half={1: first.fit(width), 2: second.fit(width)},
         gates=tuple(gates),
-        effective=both.determined(width),
+        determined={
+            b.name: float(part[p].sum()) for b, p in zip(blocks, _places(blocks), strict=True) if width[p].any()
+        },
     )
 
 
@@ -178,11 +159,6 @@ def _together(kinds: Sequence[tuple[Reduced, Reduced]]) -> tuple[Reduced, Reduce
 def _held_out(halves: tuple[Reduced, Reduced], fit: GeometryFit) -> float:
     """What each half gains by what was fitted on the other."""
     return sum(own.gain(fit.by_half[3 - half]) for half, own in enumerate(halves, start=1))
-
-
-def chance_gain(square: float) -> float:
-    """What noise alone gives once in a thousand times to a step whose square d·H·d in the other half is so large."""
-    return max(0.0, _SIGNIFICANT * float(np.sqrt(square)) - square / 2)
 
 
 def _try_block(halves: tuple[Reduced, Reduced], width: np.ndarray, name: str, place: slice, factor: float) -> BlockGate:

@@ -23,9 +23,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.held_out import BlockGate, chance_gain
 from tiltwise.ops.particles.trajectories import MODES, mode_deviations, trajectory_basis
 from tiltwise.ops.polishing.geometry_blocks import Seen, pose_derivatives, see_particles
-from tiltwise.ops.polishing.geometry_refinement import BlockGate, chance_gain, pose_system
+from tiltwise.ops.polishing.geometry_refinement import pose_system
 from tiltwise.ops.polishing.species import Species, terms_of_species
 from tiltwise.ops.poses.terms import PoseTerms
 
@@ -148,13 +149,12 @@ class TrajectoryRefinement:
     def record(self) -> dict:
         """For the report."""
         gate = self.gate
-        blocks = {} if gate is None else {gate.block: {"accepted": gate.accepted, "gain": list(gate.gain)}}
         return {
             "accepted": self.accepted,
             "held_out_gain": list(self.gain),
             "width_A": 0.0 if gate is None else gate.width * MOTION,
             "moved_rms_A": self.moved,
-            "blocks": blocks,
+            "blocks": {} if gate is None else {gate.block: gate.record()},
         }
 
 

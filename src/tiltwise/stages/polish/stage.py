@@ -7,6 +7,7 @@ from tiltwise.data.maps import HalfMaps
 from tiltwise.data.particles import Particles
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.particles.gated_weights import GatedWeights
 from tiltwise.ops.particles.half_maps import half_maps, particles_at_rest
 from tiltwise.ops.polishing.defocus_by_average import refine_common_defoci
 from tiltwise.ops.polishing.defocus_on_images import refine_defocus
@@ -23,6 +24,7 @@ from tiltwise.stages.polish.state import (
     cycle_record,
     final_record,
     first_state,
+    held_poses,
     reached_resolution,
     worth_variance,
 )
@@ -61,13 +63,14 @@ def polish(
     """
     progress(0.0, "first average")
     setup = prepare(tilt_series, particles, params, device)
-    states = {name: first_state(kind) for name, kind in setup.kinds.items()}
-    records = [_record(setup, None, states, 0) | {"gates": {}}]
+    first = {name: first_state(kind) for name, kind in setup.kinds.items()}
+    states, weights = ({name: own[part] for name, own in first.items()} for part in (0, 1))
+    records = [_record(setup, None, states, 0) | {"poses": {}, "gates": _with_weights({}, weights)}]
     for cycle in range(1, params.cycles + 1):
         told = _part(progress, (cycle - 1) / params.cycles, cycle / params.cycles, f"cycle {cycle} of {params.cycles}")
         tried, gates = _cycle(setup, states, params, told)
         growth = _growth(setup, states, tried)
-        records.append(_record(setup, states, tried, cycle) | {"gates": gates, "kept": growth >= 1})
+        records.append(_record(setup, states, tried, cycle) | gates | {"kept": growth >= 1})
         states = tried if growth >= 1 else states
         if growth < _PAYS:
             break
@@ -79,9 +82,11 @@ def polish(
 def _cycle(
     setup: Setup, states: dict[str, State], params: PolishParams, progress: Progress
 ) -> tuple[dict[str, State], dict]:
-    """One round, and what the gates said, by series."""
+    """One round, and what the gates said: of the poses by kind, of all else by series."""
     progress(0.0, "poses")
-    aligned = {name: aligned_poses(kind, states[name]) for name, kind in setup.kinds.items()}
+    found = {name: aligned_poses(kind, states[name]) for name, kind in setup.kinds.items()}
+    held = {name: held_poses(kind, states[name], found[name]) for name, kind in setup.kinds.items()}
+    aligned, poses = ({name: own[part] for name, own in held.items()} for part in (0, 1))
     species = [as_species(kind, states[name], aligned[name]) for name, kind in setup.kinds.items()]
     gates: dict[str, dict] = {}
     series = sorted({name for kind in species for name in kind.series})
@@ -95,11 +100,22 @@ def _cycle(
         progress(0.8, "paths of single particles")
         species, gates = _refine_trajectories(setup, species, gates)
     progress(0.9, "average")
-    tried = {
+    after = {
         name: changed(kind, states[name], aligned[name], own)
         for (name, kind), own in zip(setup.kinds.items(), species, strict=True)
     }
-    return tried, gates
+    tried, weights = ({name: own[part] for name, own in after.items()} for part in (0, 1))
+    return tried, {"poses": poses, "gates": _with_weights(gates, weights)}
+
+
+def _with_weights(gates: dict[str, dict], weights: dict[str, GatedWeights]) -> dict[str, dict]:
+    """Gates by series, with those of the weights by kind put beside the rest."""
+    told = {
+        name: dict(gates.get(name, {})) for name in sorted({*gates, *(n for w in weights.values() for n in w.gates)})
+    }
+    for name, record in told.items():
+        record["weights"] = {kind: own.record(name) for kind, own in weights.items() if name in own.gates}
+    return told
 
 
 def _refine_geometry(species: list[Species], name: str, params: PolishParams) -> tuple[list[Species], dict]:
@@ -174,13 +190,7 @@ def _first_and_all(found: dict[str, dict]) -> dict:
 def _result(
     setup: Setup, states: dict[str, State], given: Particles | Mapping[str, Particles], records: list[dict]
 ) -> PolishResult:
-    determined = sum(
-        found["parameters_determined"]
-        for record in records
-        for gates in record["gates"].values()
-        for found in gates["geometry"]
-        if found["accepted"]
-    )
+    determined = shared_parameters(records)
     seen = sum(observations(kind, reached_resolution(kind, states[n])) for n, kind in setup.kinds.items())
     quality = _first_and_all({name: final_record(kind, states[name]) for name, kind in setup.kinds.items()})
     quality |= {
@@ -205,6 +215,25 @@ def _result(
         tilt_series=dict(source.tilt_series),
         quality=quality,
     )
+
+
+def shared_parameters(records: list[dict]) -> float:
+    """How many numbers that the halves share the images determined, of what the cycles that were kept have taken.
+
+    A block fitted again in a later cycle is the same numbers again, and counts once, with the most that was determined.
+    Paths of single particles are nobody else's, poses of one half only; noise spectra follow from powers, which change
+    no sign of any noise.
+    """
+    most: dict[tuple, float] = {}
+    for record in records:
+        for name, gates in record["gates"].items() if record.get("kept", True) else ():
+            founds = {"geometry": gates.get("geometry", []), "defocus": [gates.get("defocus") or {}]}
+            founds["common"] = [gates.get("common_defocus") or {}]
+            founds |= {f"weights {kind}": [one] for kind, one in gates.get("weights", {}).items()}
+            for group, members in founds.items():
+                for block, number in [pair for one in members for pair in one.get("determined", {}).items()]:
+                    most[name, group, block] = max(most.get((name, group, block), 0.0), number)
+    return float(sum(most.values()))
 
 
 def _part(progress: Progress, start: float, end: float, prefix: str) -> Progress:

@@ -9,10 +9,12 @@ from tiltwise.data.errors import StageError
 from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.particles.chunks import ImageSource, PosedParticles
+from tiltwise.ops.particles.gated_weights import GatedWeights
 from tiltwise.ops.particles.half_frames import average_halves
 from tiltwise.ops.particles.half_maps import (
     exposure_numbers,
-    measured_weights,
+    gated_tilt_weights,
+    held_out_likelihood,
     weights_to_begin,
 )
 from tiltwise.ops.particles.images import TiltWeights
@@ -52,8 +54,8 @@ class State:
         return float(self.fsc.clamp(0, 1).sum())
 
 
-def first_state(kind: Kind) -> State:
-    """The particles as they stand, averaged with weights measured on their own average."""
+def first_state(kind: Kind) -> tuple[State, GatedWeights]:
+    """The particles as they stand, averaged with weights measured on their own average, and the gates of these."""
     weights = weights_to_begin(kind.source, kind.particles, kind.exposure_weighting)
     number = len(kind.particles)
     blank = {"score": np.zeros(number), "uncertainty": np.full((number, 2), np.nan)}
@@ -70,6 +72,25 @@ def aligned_poses(kind: Kind, state: State) -> Alignment:
         resolution=used_resolution(kind, state),
         bounds=kind.bounds,
     )
+
+
+def held_poses(kind: Kind, state: State, aligned: Alignment) -> tuple[Alignment, dict]:
+    """The poses, or those before where the images of both halves are less likely for them under the reference of the
+    *other* half, by which they were not fitted; and the gate for the record.
+
+    A half whose own reference turns as a whole may lose by it though nothing is wrong: one that gains is enough.
+    """
+    likelihood = [
+        held_out_likelihood(
+            state.source, posed, state.references, weights=state.weights, resolution=used_resolution(kind, state)
+        )
+        for posed in (state.particles, aligned.particles)
+    ]
+    gain = [after - before for before, after in zip(*likelihood, strict=True)]
+    accepted = max(gain) >= 0
+    if not accepted:
+        aligned = replace(aligned, particles=state.particles, score=state.score, uncertainty=state.uncertainty)
+    return aligned, {"accepted": accepted, "gain": gain}
 
 
 def as_species(kind: Kind, state: State, aligned: Alignment) -> Species:
@@ -96,9 +117,9 @@ def used_resolution(kind: Kind, state: State) -> float:
     return kind.box_width / alignment_radius(state.fsc)
 
 
-def weighted(kind: Kind, state: State) -> State:
+def weighted(kind: Kind, state: State) -> tuple[State, GatedWeights]:
     """Weights of the tilts against the references, then new half maps, their FSC, and the next references."""
-    weights = measured_weights(
+    found = gated_tilt_weights(
         state.source,
         state.particles,
         state.references,
@@ -107,11 +128,12 @@ def weighted(kind: Kind, state: State) -> State:
         exposure_weighting=kind.exposure_weighting,
     )
     kept = {"score": state.score, "uncertainty": state.uncertainty}
-    return _averaged(kind, state.source, state.particles, weights, kept)
+    return _averaged(kind, state.source, state.particles, found.weights, kept), found
 
 
-def changed(kind: Kind, state: State, aligned: Alignment, species: Species) -> State:
-    """The state after a cycle that gave these poses and this geometry: weights and average anew."""
+def changed(kind: Kind, state: State, aligned: Alignment, species: Species) -> tuple[State, GatedWeights]:
+    """The state after a cycle that gave these poses and this geometry: weights, of which the gates are given too, and
+    average anew."""
     after = replace(
         state,
         source=species.source,

@@ -18,8 +18,8 @@ from tiltwise.ops.particles.chunks import ImageSource, PosedParticles
 from tiltwise.ops.particles.half_frames import average_halves, in_frame
 from tiltwise.ops.particles.half_maps import (
     exposure_numbers,
+    gated_tilt_weights,
     half_maps,
-    measured_weights,
     particles_at_rest,
     weights_to_begin,
 )
@@ -131,9 +131,9 @@ def refine(
         state, aligned, shifts = _refine_shifts(state, aligned, params, first=iteration == 0)
         state, hand = _decide_handedness(state, aligned, first=iteration == 0)
         progress(done + 0.7 * share, f"{text}: average")
-        previous, state = state, _average(setup, state, aligned, params)
+        previous, (state, gates) = state, _average(setup, state, aligned, params)
         record = _record(setup, previous, state, iteration=iteration + 1, removed=removed)
-        records.append(record | {"weak_removed": weak} | shifts | hand)
+        records.append(record | {"weak_removed": weak} | shifts | hand | {"weights": gates})
         if finding and iteration > 0 and state.symmetry == "C1":
             setup, state, shown = _find_symmetry(setup, state, params)
         if _settled([r for r in records if r["symmetry"] == state.symmetry]):
@@ -257,11 +257,12 @@ def _decide_handedness(state: _State, aligned: Alignment, *, first: bool) -> tup
     return replace(state, source=with_handedness(state.source, hand, tuple(evidence))), record | {"handedness": hand}
 
 
-def _average(setup: Setup, state: _State, aligned: Alignment, params: RefineParams) -> _State:
-    """Weights of the tilts against the references, then new half maps, their FSC, and the next references."""
+def _average(setup: Setup, state: _State, aligned: Alignment, params: RefineParams) -> tuple[_State, dict]:
+    """Weights of the tilts against the references, then new half maps, their FSC, and the next references; and what
+    the gates of the weights said, by series."""
     settings, particles = setup.source.settings, aligned.particles
     radius = settings.radius_of(state.resolution)
-    weights = measured_weights(
+    gated = gated_tilt_weights(
         state.source,
         particles,
         state.references,
@@ -271,12 +272,12 @@ def _average(setup: Setup, state: _State, aligned: Alignment, params: RefinePara
     )
     known = replace(
         state,
-        weights=weights,
+        weights=gated.weights,
         score=aligned.score,
         uncertainty=aligned.uncertainty,
         mass=np.where(np.isnan(aligned.mass), state.mass, aligned.mass),
     )
-    return _averaged(setup, known, particles)
+    return _averaged(setup, known, particles), {name: gated.record(name) for name in gated.gates}
 
 
 def _averaged(setup: Setup, state: _State, particles: PosedParticles) -> _State:
