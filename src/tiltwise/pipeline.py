@@ -98,7 +98,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles", "reference?"),
         ("particles", "half_maps", "tilt_series"),
         "align and average particles in two independent halves",
-        version=4,
+        version=5,
     ),
     _stage(
         "classify",
@@ -113,7 +113,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles+"),
         ("particles", "half_maps", "tilt_series"),
         "refine tilt geometry, deformation, defocus and poses on the particles",
-        version=2,
+        version=3,
     ),
     _stage(
         "postprocess",

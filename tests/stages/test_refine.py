@@ -77,6 +77,9 @@ def test_poses_are_recovered(made, refined):
     assert len(refined[1].particles) == len(made.particles)
     assert np.median(angle) < 3.0 and (angle < 10).mean() > 0.9  # the target of the whole pipeline
     assert np.median(distance) < 6.0  # the common movement that shaken tilts allow is not taken off
+    spread = refined[1].particles.uncertainty
+    medians = [refined[1].quality[key] for key in ("rotation_error_deg", "shift_error_A")]
+    assert spread.shape == (len(distance), 2) and np.allclose(np.median(spread, axis=0), medians)
 
 
 def test_the_map_is_as_good_as_with_true_poses(made, refined):
