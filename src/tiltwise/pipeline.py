@@ -106,6 +106,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles", "focus?"),
         ("particles", "class_maps"),
         "sort particles into classes of different structure",
+        version=2,
     ),
     _stage(
         "polish",

@@ -227,9 +227,7 @@ def posed_particles(particles: Particles, device: str = "cpu") -> PosedParticles
     )
 
 
-def particles_at_rest(
-    given: Particles, posed: PosedParticles, score: np.ndarray, uncertainty: np.ndarray
-) -> Particles:
+def particles_at_rest(given: Particles, posed: PosedParticles, score: np.ndarray, uncertainty: np.ndarray) -> Particles:
     """The given particles that are still in a half set, at the poses, scores (particle,) and uncertainties (particle,
     2) of those in flight. Where no uncertainty was found, no pose has changed, and what was known of them stays."""
     alive = np.flatnonzero(posed.half_set > 0)

@@ -14,6 +14,7 @@ import torch
 
 from tiltwise.ops.particles.images import ParticleImages
 from tiltwise.ops.particles.slices import SpectralGrid, empty_grid, extract_slices, insert_slices, volume_spectrum
+from tiltwise.ops.steady import phased, steady_product
 
 _BLOCK = 2**27  # bytes of the largest table held at once
 
@@ -156,11 +157,11 @@ def _correlate(
         real = torch.view_as_real(part).reshape(len(part), -1)
         power = part.abs().square()
         for p in range(0, particles, chunk):
-            shifted = data[p : p + chunk, None] * phase
+            shifted = phased(data[p : p + chunk, None], phase)
             rows = torch.view_as_real(shifted).reshape(shifted.shape[0] * number, -1)
-            product = (rows @ real.T).reshape(-1, number, len(part))
+            product = steady_product(rows, real.T).reshape(-1, number, len(part))
             value, index = product.max(dim=1)
-            norm = (weight[p : p + chunk] @ power.T).clamp_min(1e-20).sqrt()
+            norm = steady_product(weight[p : p + chunk], power.T).clamp_min(1e-20).sqrt()
             score[p : p + chunk, first : first + block] = value / norm
             best[p : p + chunk, first : first + block] = index
     return score, best
@@ -183,7 +184,7 @@ def _distinct_best(
     indices, values = [], []
     for _ in range(number):
         value, index = remaining.max(dim=1)
-        near = matrices[index] @ matrices.T > least_trace
+        near = steady_product(matrices[index], matrices.T) > least_trace
         remaining[near] = -torch.inf
         remaining.scatter_(1, index[:, None], -torch.inf)
         indices.append(index)
