@@ -18,6 +18,8 @@ from tiltwise.ops.particles.half_sets import assign_half_sets
 from tiltwise.ops.particles.references import half_map_fsc, size_notes, sphere_mask
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine import refine
+from tiltwise.stages.refine.reference import reference_shown
+from tiltwise.stages.refine.setup import prepare
 
 BOX = 32
 PARAMS = RefineParams(
@@ -185,6 +187,12 @@ def test_a_reference_of_another_size_is_noted(made):
     assert "box is 256 Å wide, less than the particle_diameter of 300 Å" in size_notes(given, 300.0)[0]
     assert "but particle_diameter is 60 Å" in size_notes(given, 60.0)[0]
     assert "Å across, but particle_diameter" in size_notes(replace(given, voxel_size=32.0), DIAMETER)[0]
+
+
+def test_halves_that_agree_nowhere_show_nothing_of_the_reference(made):
+    """Their average was once compared with it on a grid of no voxels."""
+    setup, given = prepare(made.tilt_series, made.particles, PARAMS, "cpu"), reference(made.centres)
+    assert reference_shown(setup, {}, given, float("inf"), PARAMS) == {"notes": []}
 
 
 def test_faults_of_the_input_are_named(made):
