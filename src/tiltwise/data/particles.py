@@ -27,8 +27,8 @@ class Particles:
     """(particle, mode, 3) x, y, z, Å: path over the exposure N, Σ_j cos(π j N / N_end) times the entry of mode j, from
     1, added to the position; None where no path is known."""
     uncertainty: np.ndarray | None = None
-    """(particle, 2) standard deviations of rotation (degrees) and position (Å) about and along any one axis (rms over the
-    three), as the likelihood's curvature gives them; nan for a particle, None for all, where unknown."""
+    """(particle, 2) standard deviations of rotation (degrees) and position (Å) for one axis, rms over the three, as the
+    curvature of the likelihood gives them; nan for a particle, None for all, where unknown."""
 
     def __len__(self) -> int:
         return len(self.position)
