@@ -72,6 +72,20 @@ def test_classes_of_particles(tmp_path):
     assert store.join("particles", {"A": back, "B": particles("B", 2)}).class_posterior is None
 
 
+def test_uncertainties_of_particles(tmp_path):
+    """They come back, go with the particles chosen, and are not known of particles joined that have none."""
+    known = replace(particles("A", 4), uncertainty=np.array([[0.5, 1.25], [np.nan, np.nan], [2.0, 0.75], [1.0, 1.0]]))
+    store.save("particles", known, tmp_path)
+    back = store.load("particles", tmp_path, tmp_path)
+    np.testing.assert_array_equal(back.uncertainty, known.uncertainty)
+    np.testing.assert_array_equal(back[[2, 0]].uncertainty, known.uncertainty[[2, 0]])
+    both = store.join("particles", {"A": back, "B": particles("B", 3)})
+    np.testing.assert_array_equal(both.uncertainty[:4], known.uncertainty)
+    assert np.isnan(both.uncertainty[4:]).all()
+    assert store.join("particles", {"B": particles("B", 3)}).uncertainty is None
+    assert "tiltwiseRotationErrorDeg" in (tmp_path / "particles.star").read_text()
+
+
 def test_class_maps(tmp_path):
     volumes = tuple(Volume(data=np.full((4, 4, 4), float(k), np.float32), voxel_size=2.0) for k in range(11))
     files = store.save("class_maps", ClassMaps(maps=volumes), tmp_path)

@@ -80,6 +80,11 @@ def test_the_halves_are_those_given(made, polished):
     assert np.array_equal(polished[1].particles.half_set, made.particles.half_set)
 
 
+def test_every_pose_has_its_uncertainty(polished):
+    found, quality = polished[1].particles.uncertainty, polished[1].quality
+    assert np.allclose(np.median(found, axis=0), [quality["rotation_error_deg"], quality["shift_error_A"]])
+
+
 def test_nothing_is_changed_where_nothing_is_asked_for(made):
     still = PARAMS.model_copy(update={"refine_tilts": False, "refine_deformation": False, "refine_defocus": False})
     result = polish(made.tilt_series, made.particles, still)

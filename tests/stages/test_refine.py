@@ -20,6 +20,8 @@ from tiltwise.ops.poses.alignment import PoseBounds, search_alignment, search_gr
 from tiltwise.ops.rotations import geodesic_angle
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine import refine
+from tiltwise.stages.refine.reference import reference_shown
+from tiltwise.stages.refine.setup import prepare
 
 BOX = 32
 PARAMS = RefineParams(
@@ -79,6 +81,9 @@ def test_poses_are_recovered(made, refined):
     assert len(refined[1].particles) == len(made.particles)
     assert np.median(angle) < 3.0 and (angle < 10).mean() > 0.9  # the target of the whole pipeline
     assert np.median(distance) < 6.0  # the common movement that shaken tilts allow is not taken off
+    spread = refined[1].particles.uncertainty
+    medians = [refined[1].quality[key] for key in ("rotation_error_deg", "shift_error_A")]
+    assert spread.shape == (len(distance), 2) and np.allclose(np.median(spread, axis=0), medians)
 
 
 def test_the_map_is_as_good_as_with_true_poses(made, refined):
@@ -214,6 +219,12 @@ def test_a_reference_of_another_size_is_noted(made):
     assert "box is 256 Å wide, less than the particle_diameter of 300 Å" in size_notes(given, 300.0)[0]
     assert "but particle_diameter is 60 Å" in size_notes(given, 60.0)[0]
     assert "Å across, but particle_diameter" in size_notes(replace(given, voxel_size=32.0), DIAMETER)[0]
+
+
+def test_halves_that_agree_nowhere_show_nothing_of_the_reference(made):
+    """Their average was once compared with it on a grid of no voxels."""
+    setup, given = prepare(made.tilt_series, made.particles, PARAMS, "cpu"), reference(made.centres)
+    assert reference_shown(setup, {}, given, float("inf"), PARAMS) == {"notes": []}
 
 
 def test_faults_of_the_input_are_named(made):

@@ -26,6 +26,9 @@ class Particles:
     trajectory: np.ndarray | None = None
     """(particle, mode, 3) x, y, z, Å: path over the exposure N, Σ_j cos(π j N / N_end) times the entry of mode j, from
     1, added to the position; None where no path is known."""
+    uncertainty: np.ndarray | None = None
+    """(particle, 2) standard deviations of rotation (degrees) and position (Å) for one axis, rms over the three, as the
+    curvature of the likelihood gives them; nan for a particle, None for all, where unknown."""
 
     def __len__(self) -> int:
         return len(self.position)
@@ -33,7 +36,7 @@ class Particles:
     def __getitem__(self, index: np.ndarray) -> "Particles":
         """The particles of an integer or boolean index array."""
         keep = np.arange(len(self))[index]
-        posterior, path = self.class_posterior, self.trajectory
+        posterior, path, uncertainty = self.class_posterior, self.trajectory, self.uncertainty
         return Particles(
             tilt_series=self.tilt_series[keep],
             position=self.position[keep],
@@ -43,6 +46,7 @@ class Particles:
             region=self.region[keep],
             class_posterior=None if posterior is None else posterior[keep],
             trajectory=None if path is None else path[keep],
+            uncertainty=None if uncertainty is None else uncertainty[keep],
         )
 
     @property

@@ -37,9 +37,11 @@ def fourier_shell_correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     shape, number = tuple(a.shape), a.shape[0] // 2 + 1
     fa, fb = torch.fft.rfftn(a.double()), torch.fft.rfftn(b.double())
     shells, weight = shell_index(shape, a.device), hermitian_weight(shape, a.device)
-    cross = shell_sums((fa * fb.conj()).real, shells, number, weight)
-    power = shell_sums(fa.abs() ** 2, shells, number, weight) * shell_sums(fb.abs() ** 2, shells, number, weight)
-    return cross / power.sqrt().clamp_min(1e-300)
+    cross, *power = (
+        shell_sums(first.real * second.real + first.imag * second.imag, shells, number, weight)
+        for first, second in ((fa, fb), (fa, fa), (fb, fb))
+    )
+    return cross / (power[0] * power[1]).sqrt().clamp_min(1e-300)
 
 
 def first_crossing(frequency: torch.Tensor, correlation: torch.Tensor, threshold: float) -> float:

@@ -193,6 +193,7 @@ def join(kind: str, values: dict[str, Any]) -> Any:
         rotation=Rotation.concatenate([part.rotation for part in parts]),
         class_posterior=np.concatenate(posteriors) if classified else None,
         trajectory=_joined_paths(parts),
+        uncertainty=_joined_uncertainties(parts),
         **{
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("tilt_series", "position", "score", "half_set", "region")
@@ -212,6 +213,16 @@ def _joined_paths(parts: Sequence[Particles]) -> np.ndarray | None:
             joined[first : first + len(part), : part.trajectory.shape[1]] = part.trajectory
         first += len(part)
     return joined
+
+
+def _joined_uncertainties(parts: Sequence[Particles]) -> np.ndarray | None:
+    """Those of all particles; nan for the particles of parts without any."""
+    if all(part.uncertainty is None for part in parts):
+        return None
+    unknown = [np.full((len(part), 2), np.nan) for part in parts]
+    return np.concatenate(
+        [blank if part.uncertainty is None else part.uncertainty for part, blank in zip(parts, unknown, strict=True)]
+    )
 
 
 def _write_images(series: TiltSeries, folder: Path) -> tuple[TiltSeries, list[Path]]:

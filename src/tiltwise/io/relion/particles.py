@@ -26,6 +26,7 @@ _ANGLE_DECIMALS = 9
 _SCORE = "rlnAutopickFigureOfMerit"
 _CLASS, _POSTERIOR = "rlnClassNumber", "tiltwiseClassPosterior"
 _PATH = "tiltwisePath"
+_UNCERTAINTY = ("tiltwiseRotationErrorDeg", "tiltwisePositionErrorAngst")
 _FILES = {
     "particles": "rlnTomoParticlesFile",
     "tomograms": "rlnTomoTomogramsFile",
@@ -77,6 +78,8 @@ def write_particles(
         table |= {f"{_POSTERIOR}{k}": values for k, values in enumerate(particles.class_posterior.T, start=1)}
     for mode in range(0 if particles.trajectory is None else particles.trajectory.shape[1]):
         table |= _spread(_path_columns(mode + 1), particles.trajectory[:, mode])
+    if particles.uncertainty is not None:
+        table |= _spread(_UNCERTAINTY, np.asarray(particles.uncertainty, dtype=np.float64))
     blocks: dict[str, dict[str, object]] = {"particles": table}
     if tilt_series is not None:
         optics, group = _optics_table(particles, tilt_series)
@@ -130,6 +133,7 @@ def read_particles(path: str | Path, *, tomograms: str | Path | None = None) -> 
         region=_integers_or(table, "tiltwiseRegion", -1, path),
         class_posterior=_class_posterior(table, path),
         trajectory=_trajectory(table, path),
+        uncertainty=_gathered(table, _UNCERTAINTY, path) if _UNCERTAINTY[0] in table else None,
     )
 
 

@@ -193,8 +193,10 @@ def expected_shrinkage(first: ClassReferences, second: ClassReferences) -> torch
     rows = []
     for one, other in zip(first.differences, second.differences, strict=True):
         sums = [
-            torch.zeros(number, dtype=torch.float64).index_add(0, shell[inside], product[inside].double())
-            for product in ((one.values * other.values.conj()).real, one.values.abs() ** 2, other.values.abs() ** 2)
+            torch.zeros(number, dtype=torch.float64).index_add(
+                0, shell[inside], (a.real * b.real + a.imag * b.imag)[inside].double()
+            )
+            for a, b in ((one.values, other.values), (one.values, one.values), (other.values, other.values))
         ]
         cross, left, right = _over_neighbours(torch.stack(sums))
         rows.append(_ratio(cross, (left * right).sqrt()).clamp(0, 1))

@@ -13,6 +13,7 @@ from tiltwise.ops.fsc import fourier_shell_correlation
 from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.maps.sharpening import shell_amplitude
 from tiltwise.ops.rotations import rotation_vector_to_matrix
+from tiltwise.ops.steady import steady_mean, steady_product
 
 _COARSE_RESOLUTION = 25.0  # Å, first round: motions up to about half of this are found
 _ROUNDS, _STEPS = 2, 5
@@ -96,15 +97,15 @@ def _gauss_newton(
     weight = mask[inside].double()
     points = centred_points(tuple(target.shape))[inside] * voxel
     gradient = torch.stack([g[inside] for g in _gradient(target, voxel)], dim=-1).double()
-    radius = float(points.norm(dim=1).mean())
+    radius = float(steady_mean(points.norm(dim=1)))
     turn = torch.linalg.cross(points, gradient) / radius  # d/dω of f(x + ω × x) is x × ∇f; ω in units of 1 / radius
     columns = torch.cat([target[inside].double()[:, None], turn, gradient, torch.ones(len(points), 1)], dim=1)
     design = columns * weight[:, None]
-    normal = design.T @ design
+    normal = steady_product(design.T, design)
     motion = start
     for _ in range(_STEPS):
         values = _sample_moved(source, source_voxel, motion, points).double()
-        solution = torch.linalg.solve(normal, design.T @ (values * weight))
+        solution = torch.linalg.solve(normal, steady_product(design.T, (values * weight)[:, None])[:, 0])
         step = solution[1:7] / solution[0]
         rotation = rotation_vector_to_matrix(torch.rad2deg(step[:3] / radius)).numpy()
         motion = RigidMotion(rotation=rotation, shift=step[3:].numpy()).after(motion)

@@ -13,6 +13,7 @@ import torch
 from tiltwise.ops.kernels import averaging as kernels
 from tiltwise.ops.particles.images import ParticleImages
 from tiltwise.ops.particles.slices import SpectralGrid, empty_grid, grid_to_volume, hermitian_complete, insert_slices
+from tiltwise.ops.steady import phased
 from tiltwise.ops.symmetry import axis_turns, inserted_operations, symmetry_order
 
 _LEAST_PENALTY, _LARGEST_PENALTY = 0.02, 10.0  # of 1 / SSNR, relative to the mean of the denominator in its shell
@@ -67,7 +68,7 @@ def _centred(images: ParticleImages, shift: torch.Tensor) -> torch.Tensor:
     plane = torch.einsum("tij,pj->pti", images.rotations[:, :2], shift).float()
     unit = 2 * torch.pi / (images.box_size * images.pixel_size) * images.points
     angle = torch.einsum("nc,ptc->ptn", unit, plane)
-    return images.transfer * images.data * torch.polar(torch.ones_like(angle), angle)
+    return phased(images.transfer * images.data, torch.polar(torch.ones_like(angle), angle))
 
 
 def merge(first: Accumulator, second: Accumulator) -> Accumulator:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from tiltwise.ops.steady import one_thread
+
 _KNOTS_EXPOSURE, _LENGTH_EXPOSURE = 5, 0.3  # of the whole exposure
 _KNOTS_PATH, _LENGTH_PATH = 3, 0.5  # of log path
 _SPACING_SHELL, _LENGTH_SHELL = 0.4, 0.5  # of the resolved band
@@ -110,6 +112,7 @@ class _Mode:
     """Log marginal likelihood."""
 
 
+@one_thread()
 def fit_exposures(measured: Sequence[MeasuredAmplitudes], radius: float) -> ExposureFit:
     """Smooth amplitudes of all series together; shells up to `radius` were measured, those beyond are extrapolated."""
     start = _level(measured)

@@ -256,9 +256,11 @@ def posed_particles(particles: Particles, device: str = "cpu") -> PosedParticles
     )
 
 
-def particles_at_rest(given: Particles, posed: PosedParticles, score: np.ndarray) -> Particles:
-    """The given particles that are still in a half set, at the poses and scores (particle,) of those in flight."""
+def particles_at_rest(given: Particles, posed: PosedParticles, score: np.ndarray, uncertainty: np.ndarray) -> Particles:
+    """The given particles that are still in a half set, at the poses, scores (particle,) and uncertainties (particle,
+    2) of those in flight. Where no uncertainty was found, no pose has changed, and what was known of them stays."""
     alive = np.flatnonzero(posed.half_set > 0)
+    found = bool(np.isfinite(uncertainty[alive]).any())
     return replace(
         given[alive],
         position=posed.position[alive].cpu().numpy(),
@@ -266,6 +268,7 @@ def particles_at_rest(given: Particles, posed: PosedParticles, score: np.ndarray
         score=score[alive],
         half_set=posed.half_set[alive],
         trajectory=None if posed.trajectory is None else posed.trajectory[alive].cpu().numpy(),
+        **({"uncertainty": uncertainty[alive]} if found else {}),
     )
 
 

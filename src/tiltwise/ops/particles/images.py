@@ -19,6 +19,7 @@ from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.kernels.crops import cut_windows_compiled, read_points_compiled
 from tiltwise.ops.particles.trajectories import trajectory_basis
+from tiltwise.ops.steady import steady_mean, steady_sum
 
 _OUTLIER = 5.0  # robust standard deviations beyond which a pixel (a gold bead, a hot pixel) is set to the local mean
 _MOST_OUTLIERS = 0.05  # if more pixels than this are beyond it, they are signal, and all are kept
@@ -94,9 +95,11 @@ def _normalise(image: torch.Tensor, width: int) -> torch.Tensor:
     flat = image - _running_mean(_running_mean(image, width).T, width).T
     deviation = 1.4826 * flat.abs().median()
     beyond = flat.abs() > _OUTLIER * deviation
-    if 0 < beyond.float().mean() < _MOST_OUTLIERS:
+    if 0 < beyond.count_nonzero() < _MOST_OUTLIERS * beyond.numel():
         flat = torch.where(beyond, torch.zeros_like(flat), flat)
-    return ((flat - flat.mean()) / flat.std().clamp_min(1e-12)).float()
+    flat = flat - steady_mean(flat).to(flat)
+    deviation = (steady_sum(flat.square()) / (flat.numel() - 1)).sqrt()
+    return (flat / deviation.to(flat).clamp_min(1e-12)).float()
 
 
 def _running_mean(image: torch.Tensor, width: int) -> torch.Tensor:
@@ -273,7 +276,7 @@ def noise_power(values: torch.Tensor, used: torch.Tensor, points: torch.Tensor, 
 
     used (particle, tilt) says which count; shells from 0 to box_size // 2, those without points take their neighbour's.
     """
-    power = torch.einsum("ptn,pt->tn", values.real**2 + values.imag**2, used.to(values.real.dtype)).double()
+    power = (values.real**2 + values.imag**2).mul_(used.to(values.real.dtype)[..., None]).sum(0, dtype=torch.float64)
     number = used.double().sum(0)
     return shell_mean(power, number[:, None].expand_as(power) * 2, points, box_size)
 

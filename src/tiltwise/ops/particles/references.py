@@ -8,6 +8,7 @@ from tiltwise.ops.filters import low_pass, radial_filter
 from tiltwise.ops.fsc import fourier_shell_correlation
 from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.masks import soft_sphere
+from tiltwise.ops.steady import steady_sum
 
 _SIGNIFICANT = 0.143
 _MOST = 0.95
@@ -63,7 +64,7 @@ def sphere_mask(box_size: int, pixel_size: float, radius: float) -> torch.Tensor
 def masked_reference(volume: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The volume less its mean along the mask's edge, within the mask: no step is left where the mask ends."""
     edge = (mask * (1 - mask)).double()
-    background = (volume.double() * edge).sum() / edge.sum().clamp_min(1e-30)
+    background = steady_sum(volume.double() * edge) / steady_sum(edge).clamp_min(1e-30)
     return ((volume - background) * mask).float()
 
 

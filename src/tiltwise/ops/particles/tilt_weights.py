@@ -7,6 +7,7 @@ import torch
 
 from tiltwise.ops.particles.images import ParticleImages, shell_mean
 from tiltwise.ops.particles.slices import SpectralGrid, extract_slices
+from tiltwise.ops.steady import phased, steady_sum
 
 _PRIOR = 25.0  # information of the prior that a tilt's amplitude is what it was: a standard deviation of 0.2
 _LEAST, _LARGEST = 0.2, 3.0  # change of an amplitude in one measurement
@@ -43,7 +44,7 @@ def reference_images(
     plane = torch.einsum("tij,pj->pti", images.rotations[:, :2], shift.double()).float()
     unit = -2 * torch.pi / (images.box_size * images.pixel_size) * images.points
     angle = torch.einsum("nc,ptc->ptn", unit, plane)
-    return slices * torch.polar(torch.ones_like(angle), angle)
+    return phased(slices, torch.polar(torch.ones_like(angle), angle))
 
 
 def model_images(
@@ -118,4 +119,4 @@ def _cross_and_model(sums: Sequence[AgreementSums]) -> tuple[list[torch.Tensor],
 
 def amplitude_ratio(sums: AgreementSums) -> float:
     """Factor by which the reference should be multiplied to fit the images best."""
-    return float(sums.cross.sum() / sums.model.sum().clamp_min(1e-30))
+    return float(steady_sum(sums.cross) / steady_sum(sums.model).clamp_min(1e-30))

@@ -22,6 +22,7 @@ import torch
 from tiltwise.ops.kernels import pose_search as kernels
 from tiltwise.ops.particles.images import ParticleImages
 from tiltwise.ops.particles.slices import SpectralGrid, empty_grid, extract_slices, insert_slices, volume_spectrum
+from tiltwise.ops.steady import phased, steady_product
 from tiltwise.ops.symmetry import symmetry_rotations
 
 _BLOCK = 2**27  # bytes of the largest table held at once
@@ -184,10 +185,10 @@ def _correlate(
         real = torch.view_as_real(part).reshape(len(part), -1)
         power = part.abs().square()
         for p in range(0, particles, chunk):
-            shifted = data[p : p + chunk, None] * phase
+            shifted = phased(data[p : p + chunk, None], phase)
             rows = torch.view_as_real(shifted).reshape(shifted.shape[0] * number, -1)
-            product = (rows @ real.T).reshape(-1, number, len(part))
-            norm = (weight[p : p + chunk] @ power.T).clamp_min(1e-20).sqrt()
+            product = steady_product(rows, real.T).reshape(-1, number, len(part))
+            norm = steady_product(weight[p : p + chunk], power.T).clamp_min(1e-20).sqrt()
             there = slice(p, p + chunk), slice(first, first + block)
             score[there], best[there], mass[there] = _gather_shifts(product, norm)
     return score, best, mass
@@ -270,6 +271,6 @@ def _near(
 
     def near(index: torch.Tensor) -> torch.Tensor:
         turned = matrices[index, None] @ group
-        return torch.stack([t.reshape(-1, 9) @ flat.T > least_trace for t in turned.unbind(1)]).any(0)
+        return torch.stack([steady_product(t.reshape(-1, 9), flat.T) > least_trace for t in turned.unbind(1)]).any(0)
 
     return near

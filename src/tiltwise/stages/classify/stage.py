@@ -118,6 +118,7 @@ def _posed(setup: Setup, state: Assignment, params: ClassifyParams) -> Particles
         known,
         position=position.cpu().numpy(),
         rotation=Rotation.from_matrix(state.poses.rotation[row, best].cpu().numpy()),
+        uncertainty=None,
     )
 
 

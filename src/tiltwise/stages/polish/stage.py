@@ -206,7 +206,7 @@ def _result(
     source = next(iter(states.values())).source
     started = {ONLY: given} if ONLY in setup.kinds else given
     posed = {
-        name: particles_at_rest(one, states[name].particles, states[name].score) if name in states else one
+        name: particles_at_rest(one, own.particles, own.score, own.uncertainty) if (own := states.get(name)) else one
         for name, one in started.items()
     }
     return PolishResult(

@@ -1,5 +1,6 @@
 """What the average says of the reference that it began with: its hand, its scale, its size."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -17,9 +18,14 @@ _PER_DIAMETER = 5.0  # spacings to a diameter at most: finer ones tell no more o
 def reference_shown(
     setup: Setup, maps: Mapping[int, torch.Tensor], reference: Volume | None, resolution: float, params: RefineParams
 ) -> dict:
-    """reference_check, its figures, and notes on what is wrong; nothing where none was given. resolution in Å."""
+    """reference_check, its figures, and notes on what is wrong; nothing where none was given. resolution in Å.
+
+    Halves that agree nowhere (resolution infinite) show nothing of it but its size.
+    """
     if reference is None:
         return {}
+    if math.isinf(resolution):
+        return {"notes": list(size_notes(reference, params.particle_diameter))}
     settings = setup.source.settings
     finest = max(_FINEST * resolution, setup.diameter / _PER_DIAMETER)
     given = resampled_reference(reference, settings.box_size, settings.pixel_size, finest)

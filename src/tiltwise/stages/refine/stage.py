@@ -377,7 +377,7 @@ def _result(setup: Setup, state: _State, particles: Particles, history: dict) ->
         "exposure_curves": _exposure_curves(state),
     }
     return RefineResult(
-        particles=particles_at_rest(particles, state.particles, state.score),
+        particles=particles_at_rest(particles, state.particles, state.score, state.uncertainty),
         half_maps=half_maps(state.maps, setup.source.settings.pixel_size, state.symmetry),
         tilt_series=dict(state.source.tilt_series),
         quality=quality,
