@@ -87,8 +87,8 @@ def test_the_sum_of_frames_transfers_as_the_track_does():
 
 
 def test_local_motion_follows_the_way_covered():
-    """All of a track's way lies in its first quarter: so does all of the local motion, of `local` at the edge. The way
-    of 6 Å begins at -2 Å, is at 0 after a sixteenth and at 4 Å after three: 3.75 of it on average in the first frame."""
+    """All of a track's way lies in its first quarter: so does all of the local motion, of `local` at the edge. The
+    way of 6 Å begins at -2 Å, is at 0 after a sixteenth and at 4 Å after three: 3.75 on average in the first frame."""
     track = np.array([[0.0, 0], [4, 0], [4, 0], [4, 0], [4, 0], [4, 0], [4, 0], [4, 0]])
     ends = []
     for seed in range(60):
