@@ -1,7 +1,8 @@
 """Motion of real movies, as it was measured: EMPIAR-10164, TS_03 and TS_43, every movie of both series.
 
 One tilt's movie lies within 0.3 to 1 Å (rms) of its mean up to some 40°, within 3.4 Å beyond, but for two at -54°
-and -57° of TS_03 that move by 27 and 65 Å from the first frame to the last. TILTWISE_SHARED names the folder of the data.
+and -57° of TS_03 that move by 27 and 65 Å from the first frame to the last. TILTWISE_SHARED names the folder of the
+data.
 """
 
 import csv
