@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
         "cpu_s": round(meter.cpu_seconds, 2),
         "peak_GB": round(meter.peak / 1e9, 3),
         "threads": os.cpu_count(),
-        "device": "cpu",
+        "device": figures.get("device", "cpu"),
     }
     print(json.dumps(figures))
     return 0

@@ -1,6 +1,5 @@
 """Motion of movies with known truth: K3-like at 0.4 e⁻/Å² a frame on measured tracks, and the bright movie."""
 
-import csv
 import math
 import resource
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measured_tracks import SHARED, measured_tracks
 from scipy.ndimage import map_coordinates, spline_filter
 
 from tiltwise.data.optics import Optics
@@ -21,10 +21,7 @@ from tiltwise.ops.motion.model import displacement
 from tiltwise.params.motion import MotionParams
 from tiltwise.stages.motion import motion
 
-SHARED = Path(__file__).parents[3] / "shared"
-TRACKS = "data/hiv_empiar10164/motion/frame_shifts.csv"
 BRIGHT = "cases/ctf_and_movie.py"
-TRACK_PIXEL = 0.675
 PIXEL, SHAPE = 1.35, (4092, 5760)
 """The camera, Å and (y, x) px; a pixel of the figures is one of these."""
 FRAME_EXPOSURE, LOCAL = 0.4, 4.0
@@ -39,7 +36,7 @@ def prepare() -> Path | None:
     if not SHARED.is_dir():
         return None
     folder = Path(tempfile.mkdtemp(prefix="tiltwise-motion-"))
-    tracks = measured_tracks(SHARED / TRACKS)
+    tracks = measured_tracks()
     for number, (name, strength) in enumerate([*((name, 1.0) for name in MOVIES), (MOVIES[1], WEAK)]):
         rng = np.random.default_rng(number)
         shape = rng.normal(0, LOCAL / math.sqrt(5), (5, 2))
@@ -136,15 +133,6 @@ def texture(shape: tuple[int, int], pixel_size: float, strength: float, rng: np.
     power = strength * (40 * np.exp(-3500 * square) + 0.1 * np.exp(-30 * square)) / (3 * pixel_size**2)
     noise = torch.fft.rfft2(torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)))
     return torch.fft.irfft2(noise * torch.from_numpy(np.sqrt(power)), s=shape).numpy()
-
-
-def measured_tracks(path: Path) -> dict[str, np.ndarray]:
-    """Movie -> (frame, 2) Å."""
-    tracks: dict[str, list] = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            tracks.setdefault(row["movie"], []).append((float(row["shift_x_px"]), float(row["shift_y_px"])))
-    return {name: np.array(track) * TRACK_PIXEL for name, track in tracks.items()}
 
 
 def true_displacement(track: np.ndarray, shape: np.ndarray, x: np.ndarray, y: np.ndarray, frame: int) -> np.ndarray:

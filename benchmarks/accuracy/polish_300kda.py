@@ -5,20 +5,22 @@ with 130 particles each. What is wrong, and what the figures are, stands at the 
 those of polish-70s.
 """
 
-from polish_case import chosen_rows, climb, make_case, setting, small_session
+from polish_case import Case, climb_all, make_case, missing, setting, small_session
 
 from tiltwise.params.polish import PolishParams
 
 SIDE, SERIES, PARTICLES = setting("SIDE", 1024), setting("SERIES", 2), setting("PARTICLES", 130)
 
 
-def prepare():
-    session = small_session(
-        "small-300kda", particles=PARTICLES, side=SIDE, pixel_size=2.0, thickness=700.0, seed=setting("SEED", 0)
-    )
+def make(seed: int) -> Case:
+    session = small_session("small-300kda", particles=PARTICLES, side=SIDE, pixel_size=2.0, thickness=700.0, seed=seed)
     return make_case(session, SERIES, None, "D3")
 
 
-def run(case) -> dict:
+def params(case: Case) -> PolishParams:
     box, diameter = case.known.map.data.shape[0], case.known.particle_diameter
-    return climb(case, PolishParams(box_size=box, particle_diameter=diameter, symmetry=case.symmetry), chosen_rows())
+    return PolishParams(box_size=box, particle_diameter=diameter, symmetry=case.symmetry)
+
+
+def run() -> dict:
+    return climb_all(make, params, missing())

@@ -3,21 +3,20 @@
 TS_03 and TS_43 as the shared RELION-5 project has them after polishing: tilt angles, axes, exposure, defocus and hand;
 the poses of its refined particles, of the virions with most of them; at every pose a hexamer of CA-SP1 from the model
 that was built into that map. These answers ARE the truth put into the simulator (depth of field, damage, ice, counting,
-a specimen that deforms by 15 Å); what is then spoiled and measured stands at the head of polish_case.py. By default two
-virions of each series, images of 2.7 Å/px cut to 1024 × 1024 px about them; no membrane.
-TILTWISE_POLISH_VIRIONS and _SIDE make it larger. TILTWISE_SHARED names the folder of the data.
+each image on the track of its own movie, a specimen that deforms by 15 Å and beyond); what is then spoiled and measured
+stands at the head of polish_case.py. By default two virions of each series, images of 2.7 Å/px cut to 1024 × 1024 px
+about them; no membrane. TILTWISE_POLISH_VIRIONS and _SIDE make it larger, _SEED another; TILTWISE_SHARED names the
+folder of the data.
 """
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from polish_case import chosen_rows, climb, setting, spoil_case
+from measured_tracks import SHARED
+from polish_case import BEYOND, LOCAL, Case, climb_all, imaged, missing, setting, spoil_case
 from scipy.spatial.transform import Rotation
 
-from tiltwise.data.deformation import Deformation
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
@@ -32,16 +31,15 @@ from tiltwise.params.polish import PolishParams
 from tiltwise.params.presets import MICROSCOPES
 from tiltwise.project.store import join
 from tiltwise.project.threads import keep_freed_memory
-from tiltwise.simulate.disturbances import Disturbances, draw_deformation
-from tiltwise.simulate.image_scene import image_scene
+from tiltwise.simulate.disturbances import Disturbances, draw_deformation, draw_warp
 from tiltwise.simulate.potential import Scatterer, potential_map, scatterer_from_atoms
 from tiltwise.simulate.scene import IceSlab, Population, Scene
+from tiltwise.simulate.scene_session import SceneSeries
 from tiltwise.workflows.simulation import Truth
 
-SHARED = Path(os.environ.get("TILTWISE_SHARED", Path(__file__).parents[3] / "shared")) / "data"
-RELION = SHARED / "hiv_empiar10164" / "relion5"
-MODEL = SHARED / "models" / "ca_sp1_from_empiar10164.cif"
-PIXEL, BOX, DIAMETER, RADIUS, SEED = 2.7, 96, 150.0, 65.0, 0
+RELION = SHARED / "data" / "hiv_empiar10164" / "relion5"
+MODEL = SHARED / "data" / "models" / "ca_sp1_from_empiar10164.cif"
+PIXEL, BOX, DIAMETER, RADIUS = 2.7, 96, 150.0, 65.0
 """Å, px, Å, Å: of the sphere that is compared, within which the lattice is the same for all particles."""
 SIDE, VIRIONS = setting("SIDE", 1024), setting("VIRIONS", 2)
 HEXAMER = ("Af", "Ag", "Ah", "Ai", "Ak", "Al")
@@ -51,15 +49,12 @@ _AVERAGED = 60  # particles, whose neighbours make the surroundings in the truth
 _LINK = 110.0  # Å: neighbours in the lattice, 75 Å apart, hang together, virions do not
 
 
-def prepare():
-    """The spoiled case; None without the data."""
-    if not (RELION.exists() and MODEL.exists()):
-        return None
+def make(seed: int) -> Case:
     keep_freed_memory()
-    return spoil_case(make_truth(), "C6", SEED)
+    return spoil_case(make_truth(seed), "C6", seed)
 
 
-def make_truth() -> Truth:
+def make_truth(seed: int) -> Truth:
     """Both series imaged, and all that was put into them."""
     scatterer = hexamer()
     everyone = read_particles(RELION / "Refine3D" / "job074" / "run_data.star")
@@ -68,11 +63,11 @@ def make_truth() -> Truth:
     made, parts = {}, []
     for number, (name, found) in enumerate(read_tilt_series_set(sets, root=RELION, images=blank).items()):
         series, particles = cut_out(found, everyone[everyone.tilt_series == name])
-        rng = np.random.default_rng([SEED, 9, number])
-        made[name] = imaged(series, particles, scatterer, rng)
+        rng = np.random.default_rng([seed, 9, number])
+        made[name] = imaged(in_ice(series, particles, scatterer, rng, seed), name, seed)
         parts.append(particles)
     particles = joined(parts)
-    density = lattice_map(potential_map(scatterer, PIXEL, BOX), particles)
+    density = lattice_map(potential_map(scatterer, PIXEL, BOX), particles, seed)
     return Truth(
         tilt_series=made,
         particles=particles,
@@ -89,9 +84,9 @@ def hexamer() -> Scatterer:
     return scatterer_from_atoms(replace(atoms, position=atoms.position - atoms.position.mean(axis=0)))
 
 
-def lattice_map(hexamer_map: Volume, particles: Particles) -> Volume:
+def lattice_map(hexamer_map: Volume, particles: Particles, seed: int) -> Volume:
     """What a perfect average shows: the hexamer, and its neighbours as they lie about a particle on average, in C6."""
-    rng, data = np.random.default_rng(SEED), torch.as_tensor(np.array(hexamer_map.data, np.float32))
+    rng, data = np.random.default_rng(seed), torch.as_tensor(np.array(hexamer_map.data, np.float32))
     grid = centred_points((BOX,) * 3).double()
     near = grid.norm(dim=-1) < (RADIUS + 20.0) / PIXEL
     around = torch.zeros(int(near.sum()), dtype=torch.float64)
@@ -128,9 +123,11 @@ def cut_out(series: TiltSeries, particles: Particles) -> tuple[TiltSeries, Parti
     return replace(series, geometry=geometry, ctf=ctf, images=images, pixel_size=PIXEL), ours
 
 
-def imaged(series: TiltSeries, particles: Particles, scatterer: Scatterer, rng: np.random.Generator) -> TiltSeries:
-    """The series with images of the particles in ice, and with the deformation that these were imaged under."""
-    motion = MotionParams(deformation=15.0)
+def in_ice(
+    series: TiltSeries, particles: Particles, scatterer: Scatterer, rng: np.random.Generator, seed: int
+) -> SceneSeries:
+    """The particles in ice as the series is to see them, which deforms meanwhile."""
+    motion = MotionParams(deformation=15.0, local=LOCAL, **BEYOND)
     preset: MicroscopeParams = MICROSCOPES["hiv-lattice"]
     camera = preset.camera.model_copy(update={"image_size": SIDE, "pixel_size": PIXEL})
     microscope = preset.model_copy(update={"camera": camera, "motion": motion})
@@ -145,10 +142,9 @@ def imaged(series: TiltSeries, particles: Particles, scatterer: Scatterer, rng: 
     scene = Scene(
         populations=(target,), ice=IceSlab(thickness=_THICKNESS, incline=(0.0, 0.0), curvature=0.0), film=None
     )
-    disturbed = Disturbances(deformation=deformation)
-    seed = (SEED, 11, int(rng.integers(1 << 30)))
-    images = np.stack(list(image_scene(scene, series, microscope, seed, disturbances=disturbed)))
-    return replace(series, images=images, deformation=Deformation(sample=deformation))
+    numbers = (seed, 11, int(rng.integers(1 << 30)))
+    disturbed = Disturbances(deformation=deformation, warp=draw_warp(motion, series, rng))
+    return SceneSeries(scene=scene, series=series, disturbances=disturbed, params=microscope, seed=numbers)
 
 
 def joined(parts: list[Particles]) -> Particles:
@@ -157,7 +153,6 @@ def joined(parts: list[Particles]) -> Particles:
     return replace(whole, half_set=np.zeros(len(whole), dtype=int))
 
 
-def run(case) -> dict:
-    if case is None:
-        return {"skipped": f"no data at {RELION}; set TILTWISE_SHARED"}
-    return climb(case, PolishParams(box_size=BOX, particle_diameter=DIAMETER, symmetry="C6"), chosen_rows())
+def run() -> dict:
+    params = PolishParams(box_size=BOX, particle_diameter=DIAMETER, symmetry="C6")
+    return climb_all(make, lambda case: params, missing(RELION, MODEL))

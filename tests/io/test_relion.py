@@ -71,8 +71,9 @@ def test_a_deformation_is_kept_bit_by_bit_and_a_torn_one_is_named(tmp_path, make
         magnification=rng.normal(1, 1e-3, series.number),
     )
     image = ImageWarp(coefficient=rng.normal(0, 5, (series.number, 4, 5, 2)), extent=(4000.0, 3900.0))
+    cubic = dataclasses.replace(sample, coefficient=rng.normal(0, 10, (3, 20, 3)))
     path = tmp_path / "tilts.star"
-    for parts in ((sample, None), (None, image), (sample, image)):
+    for parts in ((sample, None), (None, image), (cubic, None), (sample, image)):
         write_tilt_series(path, dataclasses.replace(series, deformation=Deformation(sample=parts[0], image=parts[1])))
         found = read_tilt_series(path).deformation
         for ours, theirs in zip((found.sample, found.image), parts, strict=True):
@@ -83,6 +84,10 @@ def test_a_deformation_is_kept_bit_by_bit_and_a_torn_one_is_named(tmp_path, make
     blocks["image_warp"] = {column: values[:-1] for column, values in blocks["image_warp"].items()}
     write_star(path, blocks)
     with pytest.raises(InputError, match="tilts.star: data_image_warp does not list every tilt"):
+        read_tilt_series(path)
+    blocks["sample_deformation"] = {column: values[:-1] for column, values in blocks["sample_deformation"].items()}
+    write_star(path, blocks)
+    with pytest.raises(InputError, match="data_sample_deformation has 29 rows, which is not 10, nor 20, for each knot"):
         read_tilt_series(path)
 
 

@@ -8,7 +8,7 @@ import torch
 from optical_bench import clean_microscope, exact_series
 from scipy.spatial.transform import Rotation
 
-from tiltwise.data.deformation import SampleDeformation
+from tiltwise.data.deformation import ImageWarp, SampleDeformation
 from tiltwise.data.motion import FrameMotion
 from tiltwise.data.particles import Particles
 from tiltwise.ops.exposure import exposure_amplitude
@@ -106,7 +106,8 @@ def test_metal_is_not_damaged(ball):
 
 
 def test_deformation_and_magnification_move_bodies(ball):
-    """u = 12 Å along x everywhere, and a magnification of 1.1, put the centroid of amplitude contrast at 1.1 · 62."""
+    """u = 12 Å along x everywhere, and a magnification of 1.1, put the centroid of amplitude contrast at 1.1 · 62; a
+    warp of 9 Å along y everywhere, of control values all alike, moves it by that."""
     coefficient = np.zeros((2, 10, 3))
     coefficient[:, 0, 0] = 12.0
     deformation = SampleDeformation(
@@ -119,6 +120,10 @@ def test_deformation_and_magnification_move_bodies(ball):
     image = contrast(population, series, 1, Disturbances(deformation=deformation))[0].double()
     axis = (torch.arange(SIZE) - SIZE // 2) * PIXEL
     assert float((image.sum(0) * axis).sum() / image.sum()) == pytest.approx(1.1 * 62.0, abs=0.5)
+    warp = ImageWarp(coefficient=np.full((3, 5, 5, 2), 9.0) * [0, 1], extent=(SIZE * PIXEL,) * 2)
+    warped = contrast(population, series, 1, Disturbances(deformation=deformation, warp=warp))[0].double()
+    rows = [float((one.sum(1) * axis).sum() / one.sum()) for one in (image, warped)]
+    assert rows[1] - rows[0] == pytest.approx(9.0, abs=0.1)
 
 
 def test_weak_metal_is_linear_and_strong_metal_is_not(ball):

@@ -13,6 +13,7 @@ from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.particles.half_sets import assign_half_sets
 from tiltwise.params.polish import PolishParams
 from tiltwise.stages.polish import polish
+from tiltwise.stages.polish.setup import block_names
 
 PARAMS = PolishParams(box_size=32, particle_diameter=DIAMETER, cycles=3)
 
@@ -89,6 +90,14 @@ def test_nothing_is_changed_where_nothing_is_asked_for(made):
     still = PARAMS.model_copy(update={"refine_tilts": False, "refine_deformation": False, "refine_defocus": False})
     result = polish(made.tilt_series, made.particles, still)
     assert all(result.tilt_series[name] is series for name, series in made.tilt_series.items())
+
+
+def test_blocks_are_those_that_the_switches_and_the_list_leave():
+    whole = PARAMS.model_copy(update={"blocks": ("warp", "shift")})
+    assert block_names(PARAMS) == ("shift", "angles", "magnification", "sample", "warp")
+    assert block_names(whole) == ("shift", "warp")  # from the fewest to the most numbers, whatever the list's order
+    assert block_names(whole.model_copy(update={"refine_tilts": False})) == ("warp",)
+    assert block_names(whole.model_copy(update={"refine_deformation": False})) == ("shift",)
 
 
 def test_faults_are_one_line(made):

@@ -7,12 +7,15 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SampleDeformation:
-    """Displacement Σ_j c_j(N) p_j(X / scale) of a specimen point X after exposure N: quadratic in x, y, z."""
+    """Displacement Σ_j c_j(N) p_j(X / scale) of a specimen point X after exposure N: quadratic in x, y, z, or cubic.
+
+    What is fitted is quadratic; the cubic part is that of simulated specimens, which do more than any fit allows."""
 
     exposure: np.ndarray
     """(knot,) accumulated exposure at which the coefficients are given, rising, e⁻/Å²; cubic splines between."""
     coefficient: np.ndarray
-    """(knot, 10, 3) Å along x, y, z, of the monomials 1, x, y, z, x², y², z², xy, xz, yz."""
+    """(knot, 10 or 20, 3) Å along x, y, z, of the monomials 1, x, y, z, x², y², z², xy, xz, yz; where there are 20,
+    then of x³, y³, z³, x²y, x²z, xy², y²z, xz², yz², xyz."""
     scale: float
     """Length by which x, y, z are divided, Å."""
     magnification: np.ndarray

@@ -8,11 +8,18 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.motion.model import bspline_basis
 
+QUADRATIC, CUBIC = 10, 20
+"""Monomials of x, y, z up to the second and up to the third order."""
 
-def sample_monomials(position: np.ndarray, scale: float) -> np.ndarray:
-    """(point, 10) 1, x, y, z, x², y², z², xy, xz, yz of positions (point, 3) in Å over scale (Å)."""
+
+def sample_monomials(position: np.ndarray, scale: float, number: int = QUADRATIC) -> np.ndarray:
+    """(point, number) the first monomials, in the order of data/deformation.py, of positions (point, 3) in Å over scale
+    (Å): QUADRATIC or CUBIC of them."""
     x, y, z = (np.asarray(position, dtype=float) / scale).T
-    return np.stack([np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], axis=-1)
+    values = [np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z]
+    if number == CUBIC:
+        values += [x**3, y**3, z**3, x * x * y, x * x * z, x * y * y, y * y * z, x * z * z, y * z * z, x * y * z]
+    return np.stack(values, axis=-1)
 
 
 def sample_displacement(deformation: SampleDeformation, position: np.ndarray, exposure: float) -> np.ndarray:
@@ -22,7 +29,7 @@ def sample_displacement(deformation: SampleDeformation, position: np.ndarray, ex
     """
     within = np.clip(exposure, deformation.exposure[0], deformation.exposure[-1])
     coefficient = CubicSpline(deformation.exposure, deformation.coefficient)(within)
-    return sample_monomials(position, deformation.scale) @ coefficient
+    return sample_monomials(position, deformation.scale, len(coefficient)) @ coefficient
 
 
 def warp_basis(position: np.ndarray, extent: tuple[float, float], controls: tuple[int, int]) -> np.ndarray:

@@ -69,12 +69,12 @@ def symmetry_operations(symmetry: str, device: torch.device | str = "cpu") -> tu
     return turns, shifts
 
 
-def inserted_operations(symmetry: str) -> tuple[torch.Tensor, torch.Tensor]:
+def inserted_operations(symmetry: str, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     """Turns (a, 3, 3) and shifts (a, 3), Å, as of symmetry_operations, of which `axis_turns` makes all the others."""
     if _helix(symmetry) is not None:
-        return symmetry_operations(symmetry)
-    turns = axis_turns(symmetry)[0]
-    return turns, torch.zeros(len(turns), 3, dtype=torch.float64)
+        return symmetry_operations(symmetry, device)
+    turns = axis_turns(symmetry)[0].to(device)
+    return turns, torch.zeros(len(turns), 3, dtype=torch.float64, device=device)
 
 
 def symmetrise_volume(volume: torch.Tensor, symmetry: str, voxel_size: float = 1.0) -> torch.Tensor:

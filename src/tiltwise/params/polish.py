@@ -1,10 +1,15 @@
 """Parameters of the refinement of geometry, CTF and poses on particles."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from tiltwise.data.units import Angstrom
 from tiltwise.params.base import Params
 from tiltwise.params.weighting import ExposureWeighting
+
+GeometryBlock = Literal["shift", "angles", "magnification", "sample", "warp"]
+"""What of the geometry is fitted at once: see docs/explanation/polish.md."""
 
 
 class SpeciesParams(Params):
@@ -34,6 +39,10 @@ class PolishParams(Params):
     refine_deformation: bool = Field(
         True,
         description="Refine a smooth deformation of the specimen over the exposure, and a smooth warp of each image.",
+    )
+    blocks: tuple[GeometryBlock, ...] = Field(
+        ("shift", "angles", "magnification", "sample", "warp"),
+        description="Parts of the geometry to try, of those that the two switches above ask for.",
     )
     refine_defocus: bool = Field(True, description="Refine the defocus of every tilt, and the astigmatism.")
     refine_trajectories: bool = Field(

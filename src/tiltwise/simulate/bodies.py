@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.optics import Optics
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.ctf import electron_wavelength
-from tiltwise.ops.deformation import sample_displacement
+from tiltwise.ops.deformation import sample_displacement, warp_displacement
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.fourier import crop_spectrum, frequency_grid_2d
 from tiltwise.ops.geometry import project_points, tilt_rotations
@@ -157,8 +157,11 @@ def _lie(
     shift = torch.as_tensor(series.geometry.shift[tilt : tilt + 1])
     place, depth = project_points(torch.as_tensor(position), matrices, shift)
     scale = 1.0 if disturbances.deformation is None else float(disturbances.deformation.magnification[tilt])
+    seen = place[0].numpy() * scale
+    if disturbances.warp is not None:
+        seen = seen + warp_displacement(disturbances.warp, tilt, seen)
     turn = (Rotation.from_matrix(matrices[0].numpy()) * population.rotation).as_matrix()
-    return place[0].numpy() * scale, depth[0].numpy(), turn
+    return seen, depth[0].numpy(), turn
 
 
 def pad_to_box(grids: BodyGrids, slabs: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from tiltwise.params.session import SessionParams
 from tiltwise.params.simulate import SimulateParams
 from tiltwise.simulate.acquisition import Scheme, acquire
 from tiltwise.simulate.build_scene import build_scene
-from tiltwise.simulate.disturbances import Disturbances, draw_deformation, draw_faults, draw_frame_motion
+from tiltwise.simulate.disturbances import Disturbances, draw_deformation, draw_faults, draw_frame_motion, draw_warp
 from tiltwise.simulate.scene import Field, Scene
 from tiltwise.simulate.session import series_name
 
@@ -58,6 +58,7 @@ def prepare_series(
     disturbances = Disturbances(
         deformation=draw_deformation(microscope.motion, series, disturbing),
         frames=draw_frame_motion(microscope.motion, series, microscope.scheme.frames, disturbing) if frames else None,
+        warp=draw_warp(microscope.motion, series, disturbing),
         beam=beam if faults.dark else None,
         hidden=hidden if faults.blocked else None,
     )
@@ -95,7 +96,7 @@ def keep_tilts(whole: SceneSeries, kept: np.ndarray) -> SceneSeries:
     def cut_fields(value, names):
         return replace(value, **{name: cut(getattr(value, name)) for name in names})
 
-    frames, deformation = disturbed.frames, disturbed.deformation
+    frames, deformation, warp = disturbed.frames, disturbed.deformation, disturbed.warp
     return replace(
         whole,
         series=replace(
@@ -108,6 +109,7 @@ def keep_tilts(whole: SceneSeries, kept: np.ndarray) -> SceneSeries:
             cut_fields(disturbed, ("beam", "hidden")),
             frames=frames and cut_fields(frames, ("exposure", "coefficient", "blur")),
             deformation=deformation and cut_fields(deformation, ("magnification",)),
+            warp=warp and cut_fields(warp, ("coefficient",)),
         ),
     )
 

@@ -49,6 +49,7 @@ from tiltwise.workflows.simulation import (
     TRUTH_PARTICLES,
     TRUTH_SETTINGS,
     Recording,
+    particle_diameter,
     series_mdoc,
     write_molecule,
     write_recording,
@@ -103,7 +104,7 @@ def write_session(
         for folder in ("data", "truth", "work"):
             (part / folder).mkdir(parents=True)
         target = scatterer_from_atoms(target_atoms(params.scene.target) if model is None else model)
-        diameter = round(2 * float(np.percentile(np.linalg.norm(target.position, axis=1), 99)), 1)
+        diameter = particle_diameter(target)
         _write_session_truth(part, params, target, diameter)
         if movies:
             _write_gain(part, params)
@@ -306,7 +307,7 @@ def _write_truth(part: Path, whole: SceneSeries) -> Particles:
     """Write geometry, CTF, motion, deformation and the poses of every body; gives the targets of the field."""
     name, truth = whole.series.name, part / "truth"
     stack = part / "data" / f"{name}.mrc"
-    bent = Deformation(sample=whole.disturbances.deformation)
+    bent = Deformation(sample=whole.disturbances.deformation, image=whole.disturbances.warp)
     names = stack_image_names(stack, whole.series.number)
     series = replace(whole.series, image_names=names, deformation=bent)
     write_tilt_series(truth / f"{name}.star", series, root=part)

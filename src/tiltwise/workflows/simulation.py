@@ -94,7 +94,7 @@ def write_simulation(
         folder.mkdir(parents=True, exist_ok=True)
     molecule = procedural_molecule(params.specimen, params.seed) if atoms is None else atoms
     scatterer = scatterer_from_atoms(molecule)
-    diameter = round(2 * float(np.percentile(np.linalg.norm(scatterer.position, axis=1), 99)), 1)
+    diameter = particle_diameter(scatterer)
     settings = {
         "particle_diameter_A": diameter,
         "reference_lowpass_A": REFERENCE_LOWPASS,
@@ -168,17 +168,27 @@ def read_truth(folder: Path) -> Truth:
     )
 
 
-def write_molecule(scatterer: Scatterer, voxel_size: float, reference: Path, truth: Path) -> None:
-    """Write the molecule low-passed to `reference`, and into `truth` its potential and a mask about it."""
+def particle_diameter(scatterer: Scatterer) -> float:
+    """Å, of the sphere that holds 99 of 100 of the molecule's points."""
+    return round(2 * float(np.percentile(np.linalg.norm(scatterer.position, axis=1), 99)), 1)
+
+
+def molecule_and_mask(scatterer: Scatterer, voxel_size: float) -> tuple[Volume, Volume]:
+    """The molecule's potential less that of ice, V, in a box about it, and a soft mask about it, 0 to 1."""
     box = 2 * next_fast_len(int(np.ceil(_BOX_PER_DIAMETER * scatterer.radius / voxel_size)))
     potential = potential_map(scatterer, voxel_size, box)
-    density = torch.from_numpy(potential.data)
-    filtered = low_pass(density, _MASK_RESOLUTION, voxel_size)
+    filtered = low_pass(torch.from_numpy(potential.data), _MASK_RESOLUTION, voxel_size)
     threshold = _MASK_THRESHOLD * float(np.percentile(filtered.numpy(), 99.9))
     mask = soft_mask_from_map(filtered, threshold, _MASK_GROW / voxel_size, _MASK_EDGE / voxel_size)
+    return potential, Volume(data=mask.numpy(), voxel_size=voxel_size)
+
+
+def write_molecule(scatterer: Scatterer, voxel_size: float, reference: Path, truth: Path) -> None:
+    """Write the molecule low-passed to `reference`, and into `truth` its potential and a mask about it."""
+    potential, mask = molecule_and_mask(scatterer, voxel_size)
     write_volume(truth / _MAP, potential)
-    write_volume(truth / _MASK, Volume(data=mask.numpy(), voxel_size=voxel_size))
-    given = low_pass(density, REFERENCE_LOWPASS, voxel_size).numpy()
+    write_volume(truth / _MASK, mask)
+    given = low_pass(torch.from_numpy(potential.data), REFERENCE_LOWPASS, voxel_size).numpy()
     write_volume(reference, Volume(data=given, voxel_size=voxel_size))
 
 

@@ -7,10 +7,11 @@ import pytest
 from made_series import geometry, series
 from scipy.spatial.transform import Rotation
 
+from tiltwise.data.deformation import Deformation
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.deformation import specimen_in_images
 from tiltwise.ops.geometry import tilt_rotations
-from tiltwise.ops.polishing.geometry_blocks import pose_derivatives, see_particles
+from tiltwise.ops.polishing.geometry_blocks import KNOTS, pose_derivatives, see_particles
 from tiltwise.ops.polishing.geometry_change import change_geometry, geometry_blocks
 from tiltwise.ops.polishing.geometry_refinement import (
     LADDER,
@@ -84,6 +85,22 @@ def test_derivatives_are_those_of_the_projection(name):
         assert np.allclose((place[0] - place[1])[i] / (2 * step), expected[:, 3:], atol=2e-3)
         omega = Rotation.from_matrix(turn[0][i] @ turn[1][i].T).as_rotvec() / (2 * step)
         assert np.allclose(omega @ (seen.rotations[i] @ terms.rotation), expected[:, :3], atol=1e-7)
+
+
+def test_a_part_of_third_order_stays_as_it_is():
+    rng, tilts = np.random.default_rng(5), field()
+    bent, _ = changed(tilts, rng, ["sample"])
+    sample = bent.deformation.sample
+    cubic = replace(sample, coefficient=np.concatenate([sample.coefficient, np.ones((KNOTS, 10, 3))], axis=1))
+    seen = see_particles(tilts, terms_of(tilts, tilts, rng))
+    block = geometry_blocks(tilts, seen, ["sample"])
+    change = rng.normal(size=block[0].number)
+    without, beside = (
+        change_geometry(replace(bent, deformation=Deformation(sample=one)), seen, block, change).deformation.sample
+        for one in (sample, cubic)
+    )
+    assert np.array_equal(beside.coefficient[:, :10], without.coefficient)
+    assert np.array_equal(beside.coefficient[:, 10:], cubic.coefficient[:, 10:])
 
 
 def test_poses_are_eliminated_exactly():

@@ -14,7 +14,7 @@ _SCALE, _MAGNIFICATION, _KNOT = "tiltwiseDeformationScale", "tiltwiseMagnificati
 _EXTENT = ("tiltwiseWarpExtentX", "tiltwiseWarpExtentY")
 _PLACE = ("tiltwiseTilt", "tiltwiseControlRow", "tiltwiseControlColumn")
 _MOVE = ("tiltwiseXAngst", "tiltwiseYAngst", "tiltwiseZAngst")
-_MONOMIALS = 10
+_MONOMIALS = (10, 20)  # for each knot: of a quadratic, of a cubic deformation
 
 
 def deformation_columns(
@@ -28,7 +28,7 @@ def deformation_columns(
     if sample is not None:
         series[_SCALE] = float(sample.scale)
         tilts[_MAGNIFICATION] = sample.magnification.astype(np.float64)
-        blocks[_SAMPLE] = {_KNOT: np.repeat(sample.exposure.astype(np.float64), _MONOMIALS)}
+        blocks[_SAMPLE] = {_KNOT: np.repeat(sample.exposure.astype(np.float64), sample.coefficient.shape[1])}
         blocks[_SAMPLE] |= dict(zip(_MOVE, sample.coefficient.astype(np.float64).reshape(-1, 3).T, strict=True))
     if warp is not None:
         series |= dict(zip(_EXTENT, map(float, warp.extent), strict=True))
@@ -43,12 +43,13 @@ def read_deformation(blocks: Mapping[str, Block], series: Block, tilts: Block, p
     sample = warp = None
     if _SAMPLE in blocks:
         table = blocks[_SAMPLE]
-        rows = _columns(table, _MOVE, path)
-        if len(rows) % _MONOMIALS or not len(rows):
-            raise InputError(f"{path}: data_{_SAMPLE} has {len(rows)} rows, which is not {_MONOMIALS} for each knot")
+        rows, knots = _columns(table, _MOVE, path), numbers(table, _KNOT, path)
+        own = next((n for n in _MONOMIALS if len(rows) == n * len(np.unique(knots)) > 0), None)
+        if own is None:
+            raise InputError(f"{path}: data_{_SAMPLE} has {len(rows)} rows, which is not 10, nor 20, for each knot")
         sample = SampleDeformation(
-            exposure=numbers(table, _KNOT, path)[::_MONOMIALS],
-            coefficient=rows.reshape(-1, _MONOMIALS, 3),
+            exposure=knots[::own],
+            coefficient=rows.reshape(-1, own, 3),
             scale=single_number(series, _SCALE, path),
             magnification=numbers(tilts, _MAGNIFICATION, path),
         )

@@ -35,9 +35,16 @@ class Accumulator:
     """Symmetry imposed. The turns that only swap the grid's axes are added when the map is made."""
 
 
-def empty_accumulator(box_size: int, radius: float, symmetry: str = "C1", oversampling: int = 2) -> Accumulator:
-    """Zero sums for |k| <= radius, in 1 / (box · pixel)."""
-    zeros = empty_grid(box_size, radius, torch.complex128, oversampling)
+def empty_accumulator(
+    box_size: int,
+    radius: float,
+    symmetry: str = "C1",
+    oversampling: int = 2,
+    *,
+    device: torch.device | str = "cpu",
+) -> Accumulator:
+    """Zero sums for |k| <= radius, in 1 / (box · pixel), where the images are that will be added."""
+    zeros = empty_grid(box_size, radius, torch.complex128, oversampling, device)
     return Accumulator(
         numerator=zeros,
         denominator=zeros.real.clone(),
@@ -52,7 +59,7 @@ def accumulate(total: Accumulator, images: ParticleImages, rotation: torch.Tenso
     values, placed = _centred(images, shift), None
     weights = images.transfer**2
     layout = SpectralGrid(values=total.numerator, step=total.step, box_size=total.box_size)
-    for element, offset in zip(*inserted_operations(total.symmetry), strict=True):
+    for element, offset in zip(*inserted_operations(total.symmetry, rotation.device), strict=True):
         turned = torch.einsum("tij,pjk->ptik", images.rotations, rotation.double() @ element)
         if placed is None or offset.any():
             placed = values if not offset.any() else _centred(images, shift + rotation.double() @ offset)

@@ -50,7 +50,8 @@ def accumulate_halves(
 ) -> dict[int, Accumulator]:
     """The sums of half sets; a half is made of its own particles only."""
     settings = source.settings
-    totals = {half: empty_accumulator(settings.box_size, settings.radius_of(_ALL), symmetry) for half in halves}
+    radius, device = settings.radius_of(_ALL), settings.device
+    totals = {half: empty_accumulator(settings.box_size, radius, symmetry, device=device) for half in halves}
     own = replace(particles, half_set=np.where(np.isin(particles.half_set, halves), particles.half_set, 0))
     for _, half, index, images in particle_chunks(source, own, weights=weights):
         centred = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)

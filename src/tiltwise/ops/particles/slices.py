@@ -50,10 +50,16 @@ def band_points(box_size: int, radius: float, device: torch.device | str = "cpu"
     return torch.as_tensor(points, device=device)
 
 
-def empty_grid(box_size: int, radius: float, dtype: torch.dtype, oversampling: float = OVERSAMPLING) -> torch.Tensor:
+def empty_grid(
+    box_size: int,
+    radius: float,
+    dtype: torch.dtype,
+    oversampling: float = OVERSAMPLING,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
     """Zeros of the shape of a grid that holds |k| <= radius (in 1 / box) with the given oversampling."""
     r = int(np.ceil(radius * oversampling))
-    return torch.zeros(2 * r + 3, 2 * r + 3, r + 2, dtype=dtype)
+    return torch.zeros(2 * r + 3, 2 * r + 3, r + 2, dtype=dtype, device=device)
 
 
 def volume_spectrum(volume: torch.Tensor, radius: float, oversampling: int = OVERSAMPLING) -> SpectralGrid:

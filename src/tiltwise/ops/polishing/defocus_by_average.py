@@ -198,12 +198,14 @@ def _box(kind: Species) -> int:
 
 def _mask(kind: Species) -> torch.Tensor:
     settings, box = kind.source.settings, _box(kind)
-    return sphere_mask(box, settings.box_size * settings.pixel_size / box, settings.particle_radius)
+    mask = sphere_mask(box, settings.box_size * settings.pixel_size / box, settings.particle_radius)
+    return mask.to(settings.device)
 
 
 def _empty(kind: Species, symmetry: str) -> dict[int, Accumulator]:
     radius = kind.source.settings.radius_of(kind.resolution)
-    return {half: empty_accumulator(_box(kind), radius, symmetry) for half in (1, 2)}
+    device = kind.source.settings.device
+    return {half: empty_accumulator(_box(kind), radius, symmetry, device=device) for half in (1, 2)}
 
 
 def _sums(kind: Species, variants: Sequence[TiltSeries], symmetry: str) -> list[dict[int, Accumulator]]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from tiltwise.data.deformation import Deformation, ImageWarp, SampleDeformation
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.deformation import QUADRATIC
 from tiltwise.ops.polishing.geometry_blocks import (
     ANGLE,
     CONTROLS,
@@ -75,7 +76,7 @@ def _sample_change(tilt_series: TiltSeries, seen: Seen, change: np.ndarray) -> T
     walk = sample_walk(sample.exposure, seen.exposure)
     added = np.einsum("mdj,kj->kmd", change.reshape(9, 3, -1), walk)
     coefficient = sample.coefficient.astype(float)
-    coefficient[:, 1:] += added
+    coefficient[:, 1:QUADRATIC] += added
     return _with(tilt_series, sample=replace(sample, coefficient=coefficient))
 
 
@@ -109,7 +110,7 @@ def _sample(tilt_series: TiltSeries) -> SampleDeformation:
     end = float((tilt_series.pre_exposure + tilt_series.exposure).max())
     return SampleDeformation(
         exposure=np.linspace(0, end, KNOTS),
-        coefficient=np.zeros((KNOTS, 10, 3)),
+        coefficient=np.zeros((KNOTS, QUADRATIC, 3)),
         scale=max(tilt_series.image_shape) * tilt_series.pixel_size / 2,
         magnification=np.ones(tilt_series.number),
     )
