@@ -129,7 +129,8 @@ def refine(
     resolution = records[-1]["resolution_fsc_A"]
     shown = symmetry_shown(setup, state.maps, resolution, params)
     shown |= reference_shown(setup, state.maps, reference, resolution, params)
-    progress(1.0, "; ".join([f"{resolution:.1f} Å between the halves", *shown.get("notes", ())]))
+    shown["notes"] = [*setup.notes, *shown.get("notes", ())]
+    progress(1.0, "; ".join([f"{resolution:.1f} Å between the halves", *shown["notes"]]))
     history = {"iterations": records, "first_reference": origin} | shown
     return _result(setup, state, particles, history, params.symmetry)
 
