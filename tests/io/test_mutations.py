@@ -20,6 +20,7 @@ from tiltwise.io.images import ImageFile, read_image
 from tiltwise.io.imod import read_tlt, read_xf
 from tiltwise.io.imod_com import read_newst_com, read_tilt_com
 from tiltwise.io.imod_model import ImodObject, contour_at, model_indices, read_model, write_model
+from tiltwise.io.m_source import MSource, read_m_source
 from tiltwise.io.mdoc import acquisition_order, read_mdoc, tilt_axis_angle
 from tiltwise.io.model import read_atoms
 from tiltwise.io.mrc import read_mrc, read_volume
@@ -177,15 +178,17 @@ def write_made_particles(folder):
         region=np.array([0, 0, 0, 0, 1, 1, 1, 1]),
     )
     grids = {"TS_1": GRID, "TS_2": GRID}
-    for form in ("warp", "dynamo", "stopgap", "em", "copick", "peet"):
+    source = MSource(path=folder, hashes={"TS_1.tomostar": "a", "TS_2.tomostar": "b"}, grid=GRID)
+    for form in ("warp", "m", "dynamo", "stopgap", "em", "copick", "peet"):
         (folder / form).mkdir()
-        write_particle_files(folder / form, particles, form, grids, {"TS_1": 2.0, "TS_2": 2.0})
+        write_particle_files(folder / form, particles, form, grids, {"TS_1": 2.0, "TS_2": 2.0}, source)
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "warp/particles.star",
+        "m/particles.star",
         "dynamo/particles.tbl",
         "dynamo/particles.doc",
         "stopgap/particles.star",
@@ -225,6 +228,11 @@ def write_made_files(folder):
     header = "# RawSize = 4096 4096 4\n# NumPatches = 2\n# DarkFrame = 3 4 9.0\n"
     clicks = "".join(f"TS_03 mt{n % 2} {n}.5 {2 * n} -{n}\n" for n in range(20))
     (folder / "clicks.txt").write_text(clicks)
+    sizes = "".join(f'<Param Name="{name}" Value="1400" />\n' for name in ("DimensionsX", "DimensionsY", "DimensionsZ"))
+    files = '<Files>\n<File Hash="zwJUr_iwZ" Name="TS_1.tomostar" Weight="1" />\n</Files>'
+    (folder / "a.source").write_text(
+        f'<DataSource>\n<Param Name="PixelSize" Value="1.35" />\n{sizes}{files}</DataSource>'
+    )
     (folder / "local.aln").write_text(header + global_rows + local)
 
 
@@ -236,6 +244,7 @@ def write_made_files(folder):
         ("clicks.txt", lambda path: read_shapes(path, "TS_03"), 150),
         ("portal.json", as_an_alignment, 150),
         ("a.tomostar", read_tomostar, 150),
+        ("a.source", read_m_source, 150),
         ("relion4.star", lambda path: read_relion_alignment(path, "TS_03", **SIZES), 200),
         ("local.aln", as_an_alignment, 300),
     ],

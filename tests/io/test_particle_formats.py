@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from tiltwise.data.volume import TomogramGrid
 from tiltwise.io.dynamo import read_dynamo
 from tiltwise.io.em import read_em
 from tiltwise.io.imod_model import ImodObject, contour_at, write_model
+from tiltwise.io.m_source import read_m_source
 from tiltwise.io.particle_files import FORMATS, read_particle_files, tell_format, write_particle_files
 from tiltwise.io.particle_list import match_series, read_tomogram_map
 from tiltwise.io.peet import read_peet
-from tiltwise.io.relion import write_particles
+from tiltwise.io.relion import read_particles, write_particles
+from tiltwise.io.star import read_star, write_star
 from tiltwise.io.stopgap import read_stopgap
 from tiltwise.io.warp_particles import read_warp_particles
 
@@ -25,6 +28,8 @@ GRIDS = {
     "TS_1": TomogramGrid(shape=(1000, 4001, 4000), voxel_size=1.35),
 }
 PIXELS = {"TS_03": 1.35, "TS_1": 2.1}
+M_VOLUME = TomogramGrid(shape=(1001, 3710, 3838), voxel_size=1.35)
+"""Of M's source: one volume for all series, odd along z."""
 ONE = {"S": TomogramGrid(shape=(10, 20, 31), voxel_size=2.0)}
 """Its centre n // 2 is voxel x 15, y 10, z 5."""
 TURN = (20.0, 40.0, 70.0)
@@ -68,18 +73,33 @@ def shared_regions(particles):
     return same_series & (region[:, None] == region)
 
 
+def write_source(path, names=("TS_03", "TS_1", "TS_10"), grid=M_VOLUME):
+    """As M writes it (WarpLib/Sociology/DataSource.cs), the parameters that are read and one that is not."""
+    values = {"Name": "data", "PixelSize": grid.voxel_size}
+    values |= {f"Dimensions{axis}": size for axis, size in zip("ZYX", grid.shape, strict=True)}
+    lines = [f'<Param Name="{name}" Value="{value}"/>' for name, value in values.items()]
+    files = [f'<File Hash="hash_of_{name}" Name="{name}.tomostar" Weight="1"/>' for name in names]
+    path.write_text(f"<DataSource>{''.join(lines)}<Files>{''.join(files)}</Files></DataSource>")
+    return path
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_round_trip(tmp_path, form):
     """To 1e-3 Å and 1e-4 degrees. Float32 holds a voxel's part to 3e-8, 180 degrees to 8e-6; ten digits do better."""
     before = make_particles()
-    if form == "relion":
+    if form == "m":  # whose particles all belong to a half, and count on its own volume
+        before = replace(before, half_set=1 + before.half_set % 2)
+        source = read_m_source(write_source(tmp_path / "data.source"))
+        files = write_particle_files(tmp_path, before, form, {}, PIXELS, source)
+    elif form == "relion":
         write_particles(tmp_path / "particles.star", before)
         files = [tmp_path / "particles.star"]
     else:
         files = write_particle_files(tmp_path, before, form, GRIDS, PIXELS)
     source = tmp_path if form in ("copick", "peet") else files[0]
     assert tell_format(source) == form
-    after, notes = read_particle_files(source, form, ["TS_03", "TS_1", "TS_10"], GRIDS.__getitem__)
+    grid_of = GRIDS.__getitem__ if form != "m" else lambda name: M_VOLUME
+    after, notes = read_particle_files(source, form, ["TS_03", "TS_1", "TS_10"], grid_of)
     assert notes == () and len(after) == len(before)
     # copick and PEET have a file for each tomogram, PEET a contour for each region
     columns = [before.region] * (form == "peet") + [before.tilt_series] * (form in ("peet", "copick"))
@@ -89,7 +109,7 @@ def test_round_trip(tmp_path, form):
     assert after.tilt_series.tolist() == before.tilt_series.tolist()
     assert np.allclose(after.score, before.score, atol=1e-6, equal_nan=True)
     assert np.array_equal(shared_regions(after), shared_regions(before))
-    keeps_halves = form in ("relion", "warp", "stopgap", "em")
+    keeps_halves = form in ("relion", "warp", "m", "stopgap", "em")
     assert np.array_equal(after.half_set, before.half_set if keeps_halves else np.zeros(len(before)))
 
 
@@ -171,6 +191,99 @@ def test_warp_counts_from_the_corner_to_half_the_size(tmp_path):
     (tmp_path / "m.star").write_text("\n".join(["data_", "", "loop_", *(f"_{c}" for c in columns), row]) + "\n")
     one = read_one(tmp_path / "m.star", "warp")
     assert np.allclose(one.position, [[1, 0, -2]]) and one.half_set.tolist() == [2] and is_turned(one)
+
+
+def test_m_counts_from_the_corner_of_its_sources_volume_and_knows_series_by_hash(tmp_path):
+    """A particle 1, -2, 3 Å from the centre of 3838 × 3710 × 1001 px of 1.35 Å, which M has at 1919, 1855, 500.5 px.
+    All that M asks of a table is there (MTools/Commands/CreateSpecies.cs)."""
+    one = replace(make_particles()[:1], position=np.array([[1.0, -2, 3]]), half_set=np.array([2]))
+    one = replace(one, rotation=Rotation.concatenate([TURNED]))
+    source = read_m_source(write_source(tmp_path / "data.source"))
+    (path,) = write_particle_files(tmp_path, one, "m", {}, PIXELS, source)
+    table = read_star(path)[""]
+    place = [float(table[f"wrpCoordinate{axis}1"][0]) for axis in "XYZ"]
+    assert np.allclose(place, [1919 * 1.35 + 1, 1855 * 1.35 - 2, 500.5 * 1.35 + 3], atol=1e-9)
+    angles = [float(table[f"wrpAngle{end}1"][0]) for end in ("Rot", "Tilt", "Psi")]
+    assert np.allclose(angles, TURNED.inv().as_euler("ZYZ", degrees=True), atol=1e-9)
+    said = {key: table[key] for key in ("wrpRandomSubset", "wrpSourceName", "wrpSourceHash")}
+    assert said == {key: [value] for key, value in zip(said, ["2", "TS_03.tomostar", "hash_of_TS_03"], strict=True)}
+
+
+def test_m_refuses_in_one_line(tmp_path):
+    halves = replace(make_particles(), half_set=np.arange(60) % 2 + 1)
+    source = read_m_source(write_source(tmp_path / "data.source", names=("TS_03", "TS_10")))
+    for particles, given, fault in (
+        (halves, None, "name its .source file"),
+        (halves, source, "data.source: 0 of its files are called after the series TS_1"),
+        (replace(halves, half_set=np.arange(60) % 2), source, "30 belong to none; run refine first"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            write_particle_files(tmp_path, particles, "m", {}, PIXELS, given)
+    assert not (tmp_path / "particles.star").exists()
+    (tmp_path / "other.source").write_text("<DataSource/>")
+    with pytest.raises(InputError, match=r"other\.source: is no \.source of M"):
+        read_m_source(tmp_path / "other.source")
+
+
+def test_of_a_particle_that_m_lets_move_the_mean_is_taken(tmp_path):
+    """Three samples in time, moved by -3, 0, 3 Å along x and turned by -2, 0, 2 degrees about their common axis."""
+    columns = {"wrpSourceName": ["S.tomostar"], "wrpRandomSubset": [1]}
+    for number, step in enumerate((-1, 0, 1), start=1):
+        turn = TURNED * Rotation.from_rotvec([0, 2.0 * step, 0], degrees=True)
+        angles = turn.inv().as_euler("ZYZ", degrees=True)
+        columns |= {
+            f"wrpCoordinate{axis}{number}": [x] for axis, x in zip("XYZ", (32.0 + 3 * step, 20, 8), strict=True)
+        }
+        columns |= {f"wrpAngle{end}{number}": [a] for end, a in zip(("Rot", "Tilt", "Psi"), angles, strict=True)}
+    write_star(tmp_path / "m.star", {"": columns})
+    one = read_one(tmp_path / "m.star", "m")
+    assert np.allclose(one.position, [[1, 0, -2]]) and is_turned(one)
+
+
+ONE_A_ROW = {"rlnHelicalTubeID": ([1, 1, 2], [0, 0, 1]), "rlnTomoManifoldIndex": ([0, 0, 1], [0, 0, 1])}
+
+
+@pytest.mark.parametrize("kind", ["relion", "warp"])
+@pytest.mark.parametrize("column", ONE_A_ROW)
+def test_filaments_of_relion_are_regions(tmp_path, kind, column):
+    """rlnHelicalTubeID counts from 1, rlnTomoManifoldIndex from 0; a list of ones says that there is no surface."""
+    written, regions = ONE_A_ROW[column]
+    stem = "rlnCenteredCoordinate{}Angst" if kind == "relion" else "rlnCoordinate{}"
+    places = {stem.format(axis): [1.0, 2.0, 3.0] for axis in "XYZ"}
+
+    def read(**columns):
+        write_star(tmp_path / "p.star", {"particles": {"rlnTomoName": ["S"] * 3, **places, **columns}})
+        if kind == "relion":
+            return read_particles(tmp_path / "p.star").region.tolist()
+        return read_warp_particles(tmp_path / "p.star").region.tolist()
+
+    assert read(**{column: written}) == regions
+    assert read(**{column: written, "tiltwiseRegion": [4, -1, 4]}) == [4, -1, 4]
+    assert read(rlnHelicalTubeID=[3, 0, 3], rlnTomoManifoldIndex=[0, 1, 2]) == [2, -1, 2]
+    assert read(rlnTomoManifoldIndex=[1, 1, 1]) == read() == [-1, -1, -1]
+    assert read(rlnTomoManifoldIndex=[-1, 0, 0]) == [-1, 0, 0]
+    with pytest.raises(InputError, match=f"_{column} in row 2 is 0.5, not a whole number"):
+        read(**{column: [1, 0.5, 1]})
+
+
+@pytest.mark.parametrize("form", ["relion", "warp", "m"])
+def test_regions_are_tubes_to_relion_and_come_back_from_those_alone(tmp_path, form):
+    """Every number is 1 or more, below which RELION's helical refinement stops; particles share one exactly where they
+    share a region, and a program that drops our own column loses none of that."""
+    before = replace(make_particles(), half_set=np.arange(60) % 2 + 1)
+    path, block = tmp_path / "particles.star", "" if form == "m" else "particles"
+    if form == "relion":
+        write_particles(path, before)
+    else:
+        write_particle_files(tmp_path, before, form, GRIDS, PIXELS, read_m_source(write_source(tmp_path / "a.source")))
+    table = read_star(path)[block]
+    tubes = np.array(table["rlnHelicalTubeID"], dtype=int)
+    assert tubes.min() >= 1 and np.array_equal(tubes[before.region >= 0], before.region[before.region >= 0] + 1)
+    write_star(path, {block: {name: column for name, column in table.items() if name != "tiltwiseRegion"}})
+    after, _ = read_particle_files(path, form, ["TS_03", "TS_1"], lambda name: GRIDS[name])
+    assert np.array_equal(shared_regions(after), shared_regions(before))
+    write_particles(path, replace(before, region=np.full(60, -1)))
+    assert "rlnHelicalTubeID" not in read_star(path)["particles"]
 
 
 def test_real_files(shared_data):

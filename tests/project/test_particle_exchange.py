@@ -12,7 +12,7 @@ from tiltwise.cli import main
 from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.data.volume import TomogramGrid
-from tiltwise.io.particle_files import write_particle_files
+from tiltwise.io.particle_files import read_particle_files, write_particle_files
 from tiltwise.project import store
 from tiltwise.project.create import new_project
 from tiltwise.project.history import history_script
@@ -125,6 +125,16 @@ def test_command_line(project, tmp_path, capsys):
     assert run_project(project, executor="serial").complete
     code, said = tiltwise("export", project, "--particles", "dynamo", "--output", out, *sizes)
     assert code == 0 and said.split() == [f"{out}/particles.tbl", f"{out}/particles.doc"]
+    volume = zip(("PixelSize", "DimensionsX", "DimensionsY", "DimensionsZ"), (5, 6, 8, 4), strict=True)
+    params = "".join(f'<Param Name="{name}" Value="{value}"/>' for name, value in volume)
+    files = "".join(f'<File Hash="hash{name}" Name="{name}.tomostar"/>' for name in "ABC")
+    (tmp_path / "a.source").write_text(f"<DataSource>{params}<Files>{files}</Files></DataSource>")
+    code, said = tiltwise("export", project, "--particles", "m", "--output", out)
+    assert code == 2 and "name its .source file (--m-source)" in said
+    code, said = tiltwise("export", project, "--particles", "m", "--m-source", tmp_path / "a.source", "--output", out)
+    assert code == 0 and said.split() == [f"{out}/particles.star"]
+    back, _ = read_particle_files(out / "particles.star", "m", ["A", "B", "C"], lambda name: GRID)
+    assert np.abs(back.position - make_particles().position).max() < 1e-3
     code, said = tiltwise("import", project)
     assert code == 2 and "nothing to import" in said
     code, said = tiltwise("export", project, "--output", out)

@@ -211,6 +211,9 @@ def test_few_particles_one_series_and_tilts_of_one_side(made):
     one_side = replace(made.tilt_series[name], use=made.tilt_series[name].stage_tilt_angle >= 0)
     result = refine({name: one_side}, own, reference(made.centres), PARAMS.model_copy(update={"iterations": 2}))
     assert len(result.particles) >= 10 and result.quality["resolution_fsc_A"] < 40
+    one_series, one_sided = result.quality["notes"]
+    assert one_series.startswith(f"all particles come from one tilt series ({name}): both halves share")
+    assert one_sided.startswith(f"all used tilts are on one side in {name} (0° to 60°): a wedge of 120° or more")
 
 
 def test_a_reference_of_another_size_is_noted(made):

@@ -1,5 +1,7 @@
 """RELION's 2D stacks: what RELION reconstructs of them is what we average, everything read back from the files."""
 
+import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from tiltwise.cli import main
 from tiltwise.data.errors import InputError
 from tiltwise.io.images import stack_image_names
 from tiltwise.io.mrc import read_mrc, write_mrc
@@ -19,6 +22,10 @@ from tiltwise.ops.ctf import ctf_phase
 from tiltwise.ops.fsc import fourier_shell_correlation
 from tiltwise.ops.particles.half_maps import average_particles
 from tiltwise.ops.particles.stacks import relion_stack
+from tiltwise.project import store
+from tiltwise.project.create import new_project
+from tiltwise.project.importing import import_tilt_series
+from tiltwise.project.layout import given_folder
 from tiltwise.workflows import particle_stacks
 from tiltwise.workflows.particle_stacks import export_relion
 
@@ -39,7 +46,9 @@ def exported(tmp_path_factory):
         use = np.arange(one.number) != 3  # a tilt left out has no row in RELION's file
         series[name] = replace(one, use=use, image_names=stack_image_names(folder / f"{name}.mrc", one.number))
     rng = np.random.default_rng(0)
-    particles = replace(scene.particles, half_set=1 + rng.permutation(len(scene.particles)) % 2)
+    number = len(scene.particles)
+    region = rng.integers(-1, 4, number)
+    particles = replace(scene.particles, half_set=1 + rng.permutation(number) % 2, region=region)
     tomogram = TomogramFile(path=folder / "t.mrc", shape=(30, 64, 64), voxel_size=16.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(particle_stacks, "ProjectState", lambda folder: SimpleNamespace(save_digests=lambda: None))
@@ -72,6 +81,27 @@ def test_columns_and_stacks(exported):
     assert np.abs(back.position - exported.particles.position).max() < 1e-9
     assert np.degrees((back.rotation.inv() * exported.particles.rotation).magnitude()).max() < 1e-6
     assert np.array_equal(back.half_set, exported.particles.half_set)
+
+
+def test_the_set_with_stacks_comes_back_as_particles(exported, tmp_path, capsys):
+    """`import --particles optimisation_set.star` of a project of the same series, which the set names; to 1e-3 Å and
+    1e-4 degrees, far above the rounding of what is written."""
+    for name, one in exported.series.items():
+        shutil.copy(exported.folder.parent / f"{name}.mrc", tmp_path)
+        (tmp_path / f"{name}.rawtlt").write_text("".join(f"{angle}\n" for angle in one.stage_tilt_angle))
+    project = new_project(tmp_path / "project")
+    import_tilt_series(project, [tmp_path])
+    with pytest.raises(SystemExit) as left:
+        main(["import", str(project), "--particles", str(exported.folder / "optimisation_set.star"), "--json"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert not left.value.code and [row["form"] for row in rows] == ["relion"] * len(exported.series)
+    for name in exported.series:
+        own = exported.particles[exported.particles.tilt_series == name]
+        back = store.load("given_particles", given_folder(project, name), project, series=name)
+        assert np.abs(back.position - own.position).max() < 1e-3
+        assert np.degrees((back.rotation.inv() * own.rotation).magnitude()).max() < 1e-4
+        for field in ("half_set", "region", "score"):
+            assert np.array_equal(getattr(back, field), getattr(own, field)), field
 
 
 def test_binned_stack_is_the_stack_cut_in_fourier_space(exported):

@@ -183,8 +183,9 @@ def status(project: str, as_json: bool) -> None:
 @click.command()
 @click.option("--format", "form", metavar="FORMAT", help="Of the alignment: imod, aretomo, warp, relion or portal.")
 @click.option(
-    "--particles", metavar="FORMAT", help="Particles: relion, warp, dynamo, stopgap, em, copick or peet (with .mod)."
+    "--particles", metavar="FORMAT", help="Particles: relion, warp, m, dynamo, stopgap, em, copick or peet (with .mod)."
 )
+@click.option("--m-source", metavar="FILE", help="M's .source, which names its tilt series (--particles m).")
 @click.option("--box", type=click.IntRange(min=8), metavar="px", help="Side of the 2D stacks (--particles relion).")
 @click.option("--binning", type=click.IntRange(1, 16), default=1, show_default=True, help="Binning of the 2D stacks.")
 @click.option("--output", required=True, metavar="FOLDER", help="Where to write the files.")
@@ -196,7 +197,8 @@ def export(
     """Write the alignment, or the particles, as files of another program.
 
     Lists of particles count on the tomograms of the project; --particle-voxel-size-A and --particle-tomogram-size name
-    another. RELION's particles are an optimisation set, with 2D stacks of --box pixels if that is given.
+    another, and M's on the volume of its source. RELION's particles are an optimisation set, with 2D stacks of --box
+    pixels if that is given.
     """
     from tiltwise.cli.exporting import export_and_show
 
@@ -210,7 +212,7 @@ def export(
         stacks=(rest["box"], rest["binning"]),
         only=only or None,
         kind=rest["kind"],
-        grid=given_grid(rest["particle_voxel_size"], rest["particle_tomogram_size"]),
+        counted_on=(given_grid(rest["particle_voxel_size"], rest["particle_tomogram_size"]), rest["m_source"]),
     )
 
 

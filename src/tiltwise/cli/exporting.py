@@ -17,10 +17,10 @@ def export_and_show(
     stacks: tuple[int | None, int],
     only: Sequence[str] | None,
     kind: str,
-    grid: TomogramGrid | None,
+    counted_on: tuple[TomogramGrid | None, str | None],
 ) -> int:
     """Write the alignment or the particles in a format and print the new files; stacks: box px and binning of RELION's
-    2D stacks; kind: which of several kinds of particles."""
+    2D stacks; kind: which of several kinds of particles; counted_on: the tomogram of a list, and M's .source."""
     if alignment is not None:
         from tiltwise.project.exporting import export_alignments
 
@@ -32,7 +32,9 @@ def export_and_show(
     else:
         from tiltwise.project.particle_exchange import export_particles
 
-        files = export_particles(project, str(particles), output, only=only, kind=kind, grid=grid)
+        grid, source = counted_on
+        given = {"grid": grid, "m_source": Path(source) if source else None}
+        files = export_particles(project, str(particles), output, only=only, kind=kind, **given)
     for file in files:
         click.echo(file)
     return 0

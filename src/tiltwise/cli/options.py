@@ -70,7 +70,7 @@ PARTICLES: tuple[Callable[[], click.Option], ...] = (
     lambda: click.Option(
         ["--particle-format"],
         metavar="FORMAT",
-        help="relion, warp, dynamo, stopgap, em, copick or peet; told from the file if not given.",
+        help="relion, warp, m, dynamo, stopgap, em, copick or peet; told from the file if not given.",
     ),
     lambda: click.Option(
         ["--particle-tomograms"],

@@ -25,9 +25,8 @@ from tiltwise.io.imod import read_tlt
 from tiltwise.io.mdoc import Mdoc, MdocSection, read_mdoc
 from tiltwise.io.movies import MOVIE_SUFFIXES, open_movies, unmoved_images
 from tiltwise.io.mrc import read_header
+from tiltwise.ops.tilt_schemes import on_one_side
 
-_ONE_SIDED = 0.1
-"""The lesser of the two sides, of the larger, below which a series counts as of one side."""
 _STACK_SUFFIXES = (".mrc", ".st", ".mrcs", ".ali")
 _SAME_ANGLE = 0.1
 _ANGLE_AGREEMENT = 0.5
@@ -120,12 +119,11 @@ def series_name(path: str | Path) -> str:
 
 def _one_sided(angles: np.ndarray) -> list[str]:
     """A note where all tilts lie on one side of the untilted image, or nearly."""
-    low, high = float(angles.min()), float(angles.max())
-    if len(angles) < 2 or min(-low, high) > _ONE_SIDED * max(-low, high):
+    if not on_one_side(angles):
         return []
     return [
-        f"all tilts are on one side ({low:.0f}° to {high:.0f}°): the missing wedge is larger, tilt axis and hand of "
-        "the defocus are less certain"
+        f"all tilts are on one side ({angles.min():.0f}° to {angles.max():.0f}°): the missing wedge is larger, tilt "
+        "axis and hand of the defocus are less certain"
     ]
 
 

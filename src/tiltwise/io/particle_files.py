@@ -11,6 +11,7 @@ from tiltwise.data.volume import TomogramGrid
 from tiltwise.io.copick import read_copick, write_copick, write_copick_config
 from tiltwise.io.dynamo import read_dynamo, write_dynamo
 from tiltwise.io.em import read_em, write_em
+from tiltwise.io.m_source import MSource
 from tiltwise.io.particle_list import (
     ParticleList,
     join_lists,
@@ -26,15 +27,16 @@ from tiltwise.io.relion.tilt_series import relion_root
 from tiltwise.io.star import read_star
 from tiltwise.io.stopgap import BLOCK as STOPGAP_BLOCK
 from tiltwise.io.stopgap import read_stopgap, write_stopgap
-from tiltwise.io.warp_particles import read_warp_particles, write_warp_particles
+from tiltwise.io.warp_particles import read_warp_particles, write_m_particles, write_warp_particles
 
-FORMATS = ("relion", "warp", "dynamo", "stopgap", "em", "copick", "peet")
+FORMATS = ("relion", "warp", "m", "dynamo", "stopgap", "em", "copick", "peet")
 """What is read; `write_particle_files` writes all but relion, whose sets the project writes."""
 _BY_SUFFIX = {".tbl": "dynamo", ".em": "em", ".json": "copick", ".mod": "peet"}
 _MAPS = (".doc", ".vll")
-_CENTRED, _SET = "rlnCenteredCoordinateXAngst", "rlnTomoParticlesFile"
+_CENTRED, _SET, _OF_M = "rlnCenteredCoordinateXAngst", "rlnTomoParticlesFile", "wrpCoordinateX1"
 _READERS: dict[str, Callable[[Path], ParticleList]] = {
     "warp": read_warp_particles,
+    "m": read_warp_particles,
     "dynamo": read_dynamo,
     "stopgap": read_stopgap,
     "em": read_em,
@@ -55,7 +57,9 @@ def tell_format(path: Path) -> str:
     blocks = read_star(path)
     if STOPGAP_BLOCK in blocks:
         return "stopgap"
-    return "relion" if any(_CENTRED in one or _SET in one for one in blocks.values()) else "warp"
+    if any(_CENTRED in one or _SET in one for one in blocks.values()):
+        return "relion"
+    return "m" if any(_OF_M in one for one in blocks.values()) else "warp"
 
 
 def read_particle_files(
@@ -92,9 +96,15 @@ def read_particle_files(
 
 
 def write_particle_files(
-    folder: Path, particles: Particles, form: str, grids: Mapping[str, TomogramGrid], pixel_sizes: Mapping[str, float]
+    folder: Path,
+    particles: Particles,
+    form: str,
+    grids: Mapping[str, TomogramGrid],
+    pixel_sizes: Mapping[str, float],
+    m_source: MSource | None = None,
 ) -> list[Path]:
-    """Write particles as files of another program into a folder; the new files. Grids and pixel sizes (Å) by series."""
+    """Write particles as files of another program into a folder; the new files. Grids and pixel sizes (Å) by series;
+    the source of M, on whose volume its list counts. InputError in one line for any fault."""
     names = sorted(set(particles.tilt_series.tolist()))
     if form in ("dynamo", "stopgap", "em"):
         suffix, write = {
@@ -112,6 +122,12 @@ def write_particle_files(
         path = folder / "particles.star"
         listed = list_particles(particles, same, grids, unit="Å", middle="n / 2")
         write_warp_particles(path, listed, pixel_size=dict(pixel_sizes))
+        return [path]
+    if form == "m":
+        if m_source is None:
+            raise InputError("M finds tilt series by the hashes of its source: name its .source file (--m-source)")
+        path, grids = folder / "particles.star", dict.fromkeys(names, m_source.grid)
+        write_m_particles(path, list_particles(particles, same, grids, unit="Å", middle="n / 2"), m_source)
         return [path]
     if form == "copick":
         own = {name: list_particles(particles[particles.tilt_series == name], same, grids, unit="Å") for name in names}

@@ -15,7 +15,6 @@ at each exposure; what differs over the volume is not, since the file does not s
 Decimal commas, which Warp has written, are understood.
 """
 
-import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +28,9 @@ from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.io.alignment import Alignment
 from tiltwise.io.local_warp import fit_warp
 from tiltwise.io.star import numbers, read_star, texts, write_star
-from tiltwise.io.text_tables import LARGEST_NUMBER, decode, read_bytes
+from tiltwise.io.text_tables import LARGEST_NUMBER
 from tiltwise.io.warp_grids import NO_GRID, WarpGrid, exposure_means, grid_at, grid_rows, warp_to_grids
+from tiltwise.io.warp_xml import read_xml, xml_number
 
 _MOVEMENT = ("GridMovementX", "GridMovementY")
 _VOLUME_WARP = ("GridVolumeWarpX", "GridVolumeWarpY", "GridVolumeWarpZ")
@@ -86,7 +86,7 @@ class Tomostar:
 def read_warp(path: str | Path) -> WarpSeries:
     """Read the XML of a tilt series. InputError for a file that is not well formed, no tilt series, or whose lists
     differ in length."""
-    root = _root(path)
+    root = read_xml(path)
     if root.tag != "TiltSeries":
         raise InputError(f"{path}: this is not a tilt series of Warp (its XML begins with <{root.tag[:40]}>)")
     angle = _list(path, root, "Angles", None)
@@ -103,7 +103,7 @@ def read_warp(path: str | Path) -> WarpSeries:
         dose=_list(path, root, "Dose", count),
         movie_paths=None if movies is None else tuple(movies),
         angles_inverted=_flag(path, root.get("AreAnglesInverted", "False")),
-        level_angle=tuple(_number(path, f"LevelAngle{axis}", root.get(f"LevelAngle{axis}", "0")) for axis in "XY"),
+        level_angle=tuple(xml_number(path, f"LevelAngle{axis}", root.get(f"LevelAngle{axis}", "0")) for axis in "XY"),
         volume_warp=tuple(_grid(path, root, name) for name in _VOLUME_WARP),
         image_size=_image_size(path, root),
     )
@@ -276,22 +276,6 @@ def _turned(geometry: TiltGeometry, vector: np.ndarray) -> np.ndarray:
     )
 
 
-def _root(path: str | Path) -> ElementTree.Element:
-    raw = read_bytes(path)
-    if b"<!DOCTYPE" in raw[:4096] or "<!DOCTYPE".encode("utf-16-le") in raw[:8192]:
-        raise InputError(f"{path}: has a document type, which no file of Warp has")
-    wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-    if not wide and b"\0" in raw[:4096]:
-        raise InputError(f"{path}: this is not an XML file")
-    text = decode(path, raw, encoding="utf-16" if wide else "utf-8-sig")
-    try:
-        return ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text, count=1))
-    except ElementTree.ParseError as error:
-        raise InputError(f"{path}: this is not a well-formed XML file ({error})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: this is not a well-formed XML file ({' '.join(str(error).split())})") from None
-
-
 def _lines(root: ElementTree.Element, name: str) -> list[str] | None:
     element = root.find(name)
     text = "" if element is None else (element.text or "").strip()
@@ -307,7 +291,7 @@ def _list(path: str | Path, root: ElementTree.Element, name: str, count: int | N
         return np.zeros(count)
     if count is not None and len(lines) != count:
         raise InputError(f"{path}: <{name}> has {len(lines)} values, but <Angles> has {count}")
-    return np.array([_number(path, name, line) for line in lines])
+    return np.array([xml_number(path, name, line) for line in lines])
 
 
 def _flags(path: str | Path, root: ElementTree.Element, count: int) -> np.ndarray:
@@ -325,29 +309,19 @@ def _flag(path: str | Path, text: str) -> bool:
     return _FLAGS[text.strip().lower()]
 
 
-def _number(path: str | Path, name: str, text: str) -> float:
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        value = np.nan
-    if not abs(value) < LARGEST_NUMBER:
-        raise InputError(f"{path}: {name}: {text[:40]!r} is not a finite number")
-    return value
-
-
 def _grid(path: str | Path, root: ElementTree.Element, name: str) -> WarpGrid:
     element = root.find(name)
     nodes = [] if element is None else element.findall("Node")
     if not nodes:
         return NO_GRID
-    size = [int(_number(path, name, element.get(key, "1"))) for key in ("Duration", "Depth", "Height", "Width")]
+    size = [int(xml_number(path, name, element.get(key, "1"))) for key in ("Duration", "Depth", "Height", "Width")]
     if min(size) < 1 or float(np.prod(np.array(size, dtype=float))) != len(nodes):
         raise InputError(f"{path}: <{name}> has {len(nodes)} nodes, but its size is {' × '.join(map(str, size[::-1]))}")
-    margin = tuple(_number(path, name, element.get(f"Margin{axis}", "0")) for axis in "XYZ")
+    margin = tuple(xml_number(path, name, element.get(f"Margin{axis}", "0")) for axis in "XYZ")
     if min(margin) < 0 or max(margin) >= 0.5:
         raise InputError(f"{path}: <{name}> has margins of {', '.join(map(str, margin))}, which are parts below a half")
-    places = np.array([[_number(path, name, node.get(key, "0")) for key in ("W", "Z", "Y", "X")] for node in nodes])
-    values = np.array([_number(path, name, node.get("Value", "")) for node in nodes])
+    places = np.array([[xml_number(path, name, node.get(key, "0")) for key in ("W", "Z", "Y", "X")] for node in nodes])
+    values = np.array([xml_number(path, name, node.get("Value", "")) for node in nodes])
     return WarpGrid(values=values[np.lexsort(places.T[::-1])].reshape(size), margin=margin)
 
 
@@ -366,7 +340,7 @@ def _write_grid(element: ElementTree.Element, grid: WarpGrid) -> None:
 
 def _image_size(path: str | Path, root: ElementTree.Element) -> tuple[float, float] | None:
     words = root.get("ImageDimensionsAngstrom", "").split(", ")
-    sizes = tuple(_number(path, "ImageDimensionsAngstrom", word) for word in words) if len(words) == 2 else ()
+    sizes = tuple(xml_number(path, "ImageDimensionsAngstrom", word) for word in words) if len(words) == 2 else ()
     return sizes if sizes and min(sizes) > 0 else None
 
 

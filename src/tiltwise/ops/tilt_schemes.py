@@ -1,4 +1,4 @@
-"""The orders in which the angles of a tilt series are taken: which is damaged first is a choice of the operator.
+"""The angles of tilt series and the orders in which they are taken: what is damaged first is the operator's choice.
 
 Angles are start + j · step. A scheme is the sequence of the whole numbers j: from -below to +above, each once.
 """
@@ -6,6 +6,8 @@ Angles are start + j · step. A scheme is the sequence of the whole numbers j: f
 import numpy as np
 
 SCHEMES = ("unidirectional", "bidirectional", "dose_symmetric", "continuous")
+_ONE_SIDED = 0.1
+"""The lesser of the two sides, of the larger, below which a series counts as of one side."""
 
 
 def steps_of_range(tilt_min: float, tilt_max: float, tilt_step: float, start_tilt: float) -> tuple[int, int]:
@@ -51,6 +53,12 @@ def dose_symmetric_sequence(
         sequence += [side * j for j in range(done[side] + 1, stop + 1)]
         done[side], side = stop, -side
     return np.array(sequence)
+
+
+def on_one_side(angles: np.ndarray) -> bool:
+    """Whether two tilts or more (tilt,), degrees, all lie on one side of the untilted image, or nearly."""
+    low, high = float(angles.min()), float(angles.max())
+    return len(angles) > 1 and min(-low, high) <= _ONE_SIDED * max(-low, high)
 
 
 def order_of_range(scheme: str, tilt_max: float, tilt_step: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import TomogramGrid
+from tiltwise.io.m_source import read_m_source
 from tiltwise.io.mrc import read_header
 from tiltwise.io.particle_files import FORMATS, read_particle_files, tell_format, write_particle_files
 from tiltwise.project import store
@@ -91,20 +92,22 @@ def export_particles(
     only: Sequence[str] | None = None,
     kind: str = "",
     grid: TomogramGrid | None = None,
+    m_source: Path | None = None,
 ) -> list[Path]:
     """Write the newest particles as files of another program and return these; of several kinds, those of one. Lists
-    that count in voxels count on the tomograms of the project, or on `grid`. InputError for a format that is not
-    written, or where no particles are."""
+    that count in voxels count on the tomograms of the project, or on `grid`; M's on the volume of its .source.
+    InputError for a format that is not written, or where no particles are."""
     if form not in FORMATS:
         raise InputError(f"no particle format {form!r}; there are {', '.join(FORMATS)}")
     state = ProjectState(folder)
     particles, series = newest_particles(state, only, kind)
-    grids = {name: grid or tomogram_grid(state, name, output) for name in series}
+    source = None if m_source is None else read_m_source(m_source)
+    grids = {} if form == "m" else {name: grid or tomogram_grid(state, name, output) for name in series}
     state.save_digests()
     try:
         output.mkdir(parents=True, exist_ok=True)
         sizes = {name: one.pixel_size for name, one in series.items()}
-        return write_particle_files(output, particles, form, grids, sizes)
+        return write_particle_files(output, particles, form, grids, sizes, source)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror or error})") from None
 

@@ -16,6 +16,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.io.euler import euler_to_rotation, rotation_to_euler
+from tiltwise.io.region_columns import read_regions, region_columns
 from tiltwise.io.star import Block, block, integers, numbers, read_star, row_count, single_text, texts, write_star
 
 _COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
@@ -59,7 +60,7 @@ def write_particles(
 
     The whole orientation goes into rlnAngle*, the whole position into the centred coordinate. With `tilt_series` the
     optics table is written too, one group for each different setting; RELION's own picks go without. With `stacks`,
-    which need it, also the columns of RELION's subtomo job.
+    which need it, also the columns of RELION's subtomo job. Regions are tubes of a helix to RELION (io/region_columns).
     """
     count = len(particles)
     angles = _to_relion_angles(particles.rotation) if count else np.empty((0, 3))
@@ -69,7 +70,7 @@ def write_particles(
         **_spread(_COORDINATES, np.asarray(particles.position, dtype=np.float64)),
         **_spread(_ANGLES, angles),
         _SCORE: np.asarray(particles.score, dtype=np.float64),
-        "tiltwiseRegion": np.asarray(particles.region, dtype=np.int64),
+        **region_columns(particles.region),
     }
     if np.any(particles.half_set):
         table["rlnRandomSubset"] = np.asarray(particles.half_set, dtype=np.int64)
@@ -130,7 +131,7 @@ def read_particles(path: str | Path, *, tomograms: str | Path | None = None) -> 
         rotation=_compose(subtomogram, _rotation(table, _ANGLES, path), len(names)),
         score=_score(table, path),
         half_set=_integers_or(table, "rlnRandomSubset", 0, path),
-        region=_integers_or(table, "tiltwiseRegion", -1, path),
+        region=read_regions(table, path),
         class_posterior=_class_posterior(table, path),
         trajectory=_trajectory(table, path),
         uncertainty=_gathered(table, _UNCERTAINTY, path) if _UNCERTAINTY[0] in table else None,

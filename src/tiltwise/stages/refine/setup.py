@@ -15,6 +15,7 @@ from tiltwise.ops.particles.half_sets import assign_half_sets
 from tiltwise.ops.particles.references import sphere_mask
 from tiltwise.ops.particles.setup import check_particles, good_box_size
 from tiltwise.ops.poses.alignment import PoseBounds
+from tiltwise.ops.tilt_schemes import on_one_side
 from tiltwise.params.refine import RefineParams
 
 _FEWEST = 4  # particles of a half
@@ -36,6 +37,8 @@ class Setup:
     """Å."""
     duplicate_distance: float
     """Å."""
+    notes: tuple[str, ...]
+    """What to know of the data, however well they are refined."""
 
 
 def prepare(tilt_series: Mapping[str, TiltSeries], particles: Particles, params: RefineParams, device: str) -> Setup:
@@ -60,6 +63,7 @@ def prepare(tilt_series: Mapping[str, TiltSeries], particles: Particles, params:
         mask=sphere_mask(box_size, pixel_size, params.particle_diameter / 2).to(device),
         diameter=params.particle_diameter,
         duplicate_distance=distance,
+        notes=_data_notes({name: tilt_series[name] for name in sorted(set(particles.tilt_series.tolist()))}),
     )
 
 
@@ -70,3 +74,24 @@ def _bounds(start: PosedParticles, params: RefineParams, least: float) -> PoseBo
     return PoseBounds(
         position=start.position, radius=radius, rotation=start.rotation, cone=max(params.search_cone, float(lean))
     )
+
+
+def _data_notes(tilt_series: Mapping[str, TiltSeries]) -> tuple[str, ...]:
+    """What neither the halves nor their FSC can tell of the series that hold particles."""
+    notes = []
+    if len(tilt_series) == 1:
+        notes.append(
+            f"all particles come from one tilt series ({next(iter(tilt_series))}): both halves share the errors of its "
+            "alignment and its defocus, and their FSC cannot see these"
+        )
+    ranges = {name: series.geometry.tilt_angle[series.use] for name, series in tilt_series.items()}
+    one_sided = {name: angles for name, angles in ranges.items() if on_one_side(angles)}
+    if one_sided:
+        wedge = 180 - max(float(np.ptp(angles)) for angles in one_sided.values())
+        named = [f"{name} ({angles.min():.0f}° to {angles.max():.0f}°)" for name, angles in one_sided.items()]
+        notes.append(
+            f"all used tilts are on one side in {', '.join(named[:3])}{' ...' if len(named) > 3 else ''}: a wedge of "
+            f"{wedge:.0f}° or more is missing from each particle there, and the map is smeared along it unless they "
+            "lie turned every way"
+        )
+    return tuple(notes)

@@ -142,7 +142,8 @@ def refine(
     resolution = first_crossing(_frequency(setup, state), state.fsc, _THRESHOLD)
     shown = shown or symmetry_shown(setup, state.maps, resolution, params, state.symmetry)
     shown |= reference_shown(setup, state.maps, reference, resolution, params)
-    progress(1.0, "; ".join([f"{resolution:.1f} Å between the halves", *shown.get("notes", ())]))
+    shown["notes"] = [*setup.notes, *shown.get("notes", ())]
+    progress(1.0, "; ".join([f"{resolution:.1f} Å between the halves", *shown["notes"]]))
     history = {"iterations": records, "first_reference": origin} | shown
     return _result(setup, state, particles, history)
 
