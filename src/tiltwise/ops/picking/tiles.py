@@ -16,8 +16,8 @@ from scipy.fft import next_fast_len
 
 WORK_BYTES = 256e6
 """Bytes of work beside the volumes: of a tile, its transforms and those of kernels; of samples at places."""
-_WORK_ARRAYS = 6
-"""Of the size of a tile: itself, its transform, a product, two steps of its way back, and comparisons."""
+_WORK_ARRAYS = 10
+"""Of the size of a tile: itself, its transform, a product, its way back with what the transforms copy, two scores."""
 _KERNELS = (8, 16)
 """Least and most kernels whose transforms are kept for all tiles: a tile's own costs little beside theirs."""
 
@@ -91,11 +91,13 @@ def cut_tile(volume: torch.Tensor, tiling: Tiling, start: tuple[int, int, int]) 
 
 def kernel_spectra(kernels: torch.Tensor, tiling: Tiling) -> torch.Tensor:
     """Conjugate transforms of kernels (kernel, z, y, x) in the corner of a tile: axis by axis, so that rows of zeros
-    are not transformed."""
-    spectrum = torch.fft.rfft(kernels, n=tiling.lengths[2], dim=3)
-    for axis in (1, 0):
-        spectrum = torch.fft.fft(spectrum, n=tiling.lengths[axis], dim=axis + 1)
-    return spectrum.conj_physical_()
+    are not transformed; one by one, since each is padded on the way."""
+    nz, ny, nx = tiling.lengths
+    result = torch.empty(len(kernels), nz, ny, nx // 2 + 1, dtype=torch.complex64, device=kernels.device)
+    for kernel, spectrum in zip(kernels, result, strict=True):
+        rows = torch.fft.fft(torch.fft.rfft(kernel, n=nx, dim=2), n=ny, dim=1)
+        torch.conj_physical(torch.fft.fft(rows, n=nz, dim=0), out=spectrum)
+    return result
 
 
 def correlate_tile(spectrum: torch.Tensor, kernel: torch.Tensor, tiling: Tiling) -> torch.Tensor:
