@@ -5,7 +5,7 @@ Noise and turned blobs stand for a filtered tomogram and its templates, the time
 its time over ours) transforms the whole volume, and for every rotation the padded template, multiplies, transforms back
 and compares, as is usual. `same_score_max` is the largest difference of their scores, which have sd 1. The memory of
 each is the highest resident memory above that with the volume alone, best scores and their numbers included;
-`planned_GB` is what is said of the tiles beforehand. `peak_GB` is that of the whole benchmark, the alternative included.
+`planned_GB` is what is said of the tiles beforehand. `peak_GB` is of the whole benchmark, the alternative included.
 """
 
 import resource

@@ -15,7 +15,7 @@ def test_kurtosis_of_known_numbers():
 
 @pytest.mark.parametrize("number", [1, 2, 999, 1000])
 def test_median_of_parts_is_the_lower_median_of_all(number):
-    """To the bit, as numpy sorts them: of either sign, of very different sizes, with equals, infinite or not a number."""
+    """To the bit, as numpy sorts them: of either sign, of very different sizes, with equals, infinite, or no number."""
     rng = np.random.default_rng(number)
     values = (rng.normal(size=number) * 10.0 ** rng.integers(-30, 30, number)).astype(np.float32)
     values[::5] = values[0]

@@ -55,8 +55,8 @@ class PickResult:
     """Best first; half_set is 0. Template: rotation of the best template, region -1. Spheres, tubes, membranes: the
     reference's z on the outward normal; filaments: along their direction; region the number of each."""
     quality: dict
-    """particles, scores; of a template margins, their threshold, decoys, decoy_margins and contest,
-    score and margin of every place that the template won and that it lost; spheres [{x_A, y_A, z_A,
+    """particles, scores; of a template margins, their threshold, decoys, decoy_margins, planned_memory_GB
+    and contest, score and margin of every place that the template won and that it lost; spheres [{x_A, y_A, z_A,
     radius_A, score, coverage}]; on_shape, the points on each filament, tube or membrane."""
 
 

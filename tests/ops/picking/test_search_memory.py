@@ -34,7 +34,7 @@ def search(shape, voxel, diameter, step):
 
 
 def test_a_search_holds_no_more_than_it_says():
-    """Of tomograms that neither level shrinks: tomogram, levels and maps are eleven volumes, as said; the rest of what is
+    """Of tomograms that no level shrinks: tomogram, levels and maps are eleven volumes, as said; the rest of what is
     said is the program and work, which is bounded."""
     sizes = ", ".join(f"search({shape}, {VOXEL}, {DIAMETER}, {STEP})" for shape in (SMALL, LARGE))
     code = MEASURED + f"torch.set_num_threads(1)\nprint(json.dumps([{sizes}]))"

@@ -1,4 +1,4 @@
-"""Samples and scores of templates at voxels of a periodic volume, compiled; plain twins are in ops/picking/places.py."""
+"""Samples and scores of templates at voxels of a periodic volume, compiled; plain twins in ops/picking/places.py."""
 
 import numba
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a template search will hold at once, said before it starts: whole volumes, and work of a size that is bounded."""
+"""What a template search will hold at once, said before it starts: whole volumes, and work of bounded size."""
 
 import math
 

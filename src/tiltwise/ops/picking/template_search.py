@@ -173,7 +173,10 @@ class Scouted:
 
 def match_everywhere(level: Level, reference: torch.Tensor, voxel_size: float, symmetry: str) -> CoarseMap:
     """Match a reference (cube of voxel_size Å, density positive) in all turns at every voxel."""
-    turns, oversampled = rotation_grid(level.step, symmetry, reference.device), _oversampled(level, reference, voxel_size)
+    turns, oversampled = (
+        rotation_grid(level.step, symmetry, reference.device),
+        _oversampled(level, reference, voxel_size),
+    )
     tiling = plan_tiles(tuple(level.filtered.shape), level.side)
     blocks = (_scaled_templates(level, oversampled, some) for some in turns.split(tiling.kernels))
     score, which = matching.correlate_everywhere(level.filtered, blocks, tiling)
@@ -347,13 +350,9 @@ def _inside(level: Level) -> torch.Tensor:
     return soft_sphere(box, level.diameter / 2 / level.voxel_size, 1.5, level.filtered.device) > 0
 
 
-def _scaled_templates(
-    level: Level, reference: tuple[torch.Tensor, float], rotations: torch.Tensor
-) -> torch.Tensor:
+def _scaled_templates(level: Level, reference: tuple[torch.Tensor, float], rotations: torch.Tensor) -> torch.Tensor:
     """(rotation, side, side, side) templates over their norms."""
-    templates = matching.rotated_templates(
-        *reference, rotations, level.side, level.diameter / 2 / level.voxel_size
-    )
+    templates = matching.rotated_templates(*reference, rotations, level.side, level.diameter / 2 / level.voxel_size)
     return templates / matching.template_norms(templates, level.weight)[:, None, None, None]
 
 
