@@ -22,6 +22,15 @@ def test_local_maxima_come_best_first_and_apart():
     assert [2, 3, 6] not in index.tolist()  # within 2 voxels of a higher one
 
 
+def test_maxima_do_not_depend_on_the_planes_looked_at_together(monkeypatch):
+    score = torch.randn(30, 12, 13, generator=torch.Generator().manual_seed(2))
+    score[:, :2] = score[5, 5, 5]  # equals keep the order of the voxels
+    whole = local_maxima(score, 2, 50)
+    for planes in (1, 2, 7):
+        monkeypatch.setattr("tiltwise.ops.moments._SLAB_VOXELS", planes * 12 * 13)
+        assert all(torch.equal(one, other) for one, other in zip(whole, local_maxima(score, 2, 50), strict=True))
+
+
 def test_parabola_finds_its_own_vertex():
     x = torch.tensor([-1.0, 0.0, 1.0])
     for vertex in (-0.4, 0.0, 0.3):

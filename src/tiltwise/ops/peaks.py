@@ -4,18 +4,30 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from tiltwise.ops.moments import slabs
+
 
 def local_maxima(score: torch.Tensor, radius: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Voxels of score (z, y, x) that are the highest of the cube of half-side radius about them, best first.
 
     Gives (peak, 3) indices z, y, x and (peak,) scores, at most `number`; voxels of -inf are never peaks.
     """
-    side = 2 * radius + 1
-    highest = torch.nn.functional.max_pool3d(score[None, None], side, stride=1, padding=radius)[0, 0]
-    index = torch.nonzero((score == highest) & torch.isfinite(score))
-    value = score[tuple(index.T)]
+    found = [_maxima_of(score, radius, planes) for planes in slabs(score.shape)]
+    index, value = (torch.cat(parts) for parts in zip(*found, strict=True))
     order = torch.argsort(value, descending=True, stable=True)[:number]
     return index[order], value[order]
+
+
+def _maxima_of(score: torch.Tensor, radius: int, planes: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices and scores of the maxima in some planes, in the order of the voxels."""
+    first = max(planes.start - radius, 0)
+    part = score[first : planes.stop + radius]
+    highest = torch.nn.functional.max_pool3d(part[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]
+    own = slice(planes.start - first, planes.stop - first)
+    index = torch.nonzero((part[own] == highest[own]) & torch.isfinite(part[own]))
+    value = part[own][tuple(index.T)]
+    index[:, 0] += planes.start
+    return index, value
 
 
 def parabola_offset(before: torch.Tensor, at: torch.Tensor, after: torch.Tensor) -> torch.Tensor:

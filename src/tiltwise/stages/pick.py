@@ -1,5 +1,6 @@
 """Find particles: by template matching with the missing wedge in the score, or on spheres, filaments, membranes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,14 @@ from tiltwise.data.shapes import Shapes
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
 from tiltwise.ops.geometry import tilt_rotations
+from tiltwise.ops.moments import median, slabs
 from tiltwise.ops.particles.references import size_notes
 from tiltwise.ops.peaks import expected_above, keep_separate, noise_tail
 from tiltwise.ops.picking import shape_particles
 from tiltwise.ops.picking import spheres as sphere_ops
 from tiltwise.ops.picking.decoys import Competition, compete, margin_threshold, twisted_decoy
 from tiltwise.ops.picking.matching import TiltTransfer, tilt_amplitudes
+from tiltwise.ops.picking.search_memory import search_bytes
 from tiltwise.ops.picking.template_search import (
     Hits,
     Level,
@@ -52,8 +55,8 @@ class PickResult:
     """Best first; half_set is 0. Template: rotation of the best template, region -1. Spheres, tubes, membranes: the
     reference's z on the outward normal; filaments: along their direction; region the number of each."""
     quality: dict
-    """particles, scores; of a template margins, their threshold, decoys, decoy_margins and contest,
-    score and margin of every place that the template won and that it lost; spheres [{x_A, y_A, z_A,
+    """particles, scores; of a template margins, their threshold, decoys, decoy_margins, planned_memory_GB
+    and contest, score and margin of every place that the template won and that it lost; spheres [{x_A, y_A, z_A,
     radius_A, score, coverage}]; on_shape, the points on each filament, tube or membrane."""
 
 
@@ -76,17 +79,29 @@ def pick(
     """
     if params.method in ("filaments", "tubes", "membranes"):
         return _pick_on_shapes(tomogram, tilt_series, shapes, params, progress)
-    volume = torch.as_tensor(np.asarray(tomogram.data, dtype=np.float32), device=device)
-    median = volume.median()
-    spread = 1.4826 * (volume - median).abs().median()
-    if not spread > 0:
-        raise StageError(f"{tilt_series.name}: the tomogram is constant; there is nothing to find")
-    ready = Volume(data=((volume - median) / spread).clamp(-_CLIP, _CLIP), voxel_size=tomogram.voxel_size)
+    ready = _clipped(tomogram, tilt_series.name, device)
     if params.method == "spheres":
         return _pick_on_spheres(ready, tilt_series, centres, params, progress)
     if reference is None:
         raise InputError(f"{tilt_series.name}: template matching needs a reference map; give one, or pick on spheres")
     return _pick_by_template(ready, tilt_series, reference, params, progress)
+
+
+def _clipped(tomogram: Volume, name: str, device: str) -> Volume:
+    """In robust standard deviations from the median, clipped; a few planes are read and worked on at a time."""
+    parts = slabs(np.shape(tomogram.data))
+
+    def planes() -> Iterator[torch.Tensor]:
+        return (torch.as_tensor(np.array(tomogram.data[part], dtype=np.float32), device=device) for part in parts)
+
+    middle = median(planes)
+    spread = 1.4826 * median(lambda: ((part - middle).abs_() for part in planes()))
+    if not spread > 0:
+        raise StageError(f"{name}: the tomogram is constant; there is nothing to find")
+    ready = torch.empty(np.shape(tomogram.data), device=device)
+    for part, values in zip(parts, planes(), strict=True):
+        ready[part] = ((values - middle) / spread).clamp_(-_CLIP, _CLIP)
+    return Volume(data=ready, voxel_size=tomogram.voxel_size)
 
 
 def _pick_by_template(
@@ -96,6 +111,8 @@ def _pick_by_template(
     template = torch.as_tensor(np.array(reference.data, dtype=np.float32), device=tomogram.data.device)
     if len(set(template.shape)) > 1:
         raise InputError(f"the reference is {tuple(template.shape)}; a template must be a cube")
+    planned = _planned_bytes(tomogram, reference, params) / 1e9
+    progress(0.0, f"planned {planned:.2f} GB")
     transfer = _transfer(tilt_series, tomogram.data.device)
     levels = tuple(
         prepare_level(tomogram.data, tomogram.voxel_size, transfer, params.particle_diameter, step)
@@ -135,10 +152,22 @@ def _pick_by_template(
         "decoys": contest.decoys,
         "decoy_margins": contest.margin[decoy_won].tolist(),
         "contest": {"won": _places(contest, ~decoy_won), "lost": _places(contest, decoy_won)},
+        "planned_memory_GB": round(planned, 3),
         "notes": list(size_notes(reference, params.particle_diameter)),
         "spheres": [],
     }
     return PickResult(particles=particles, quality=quality)
+
+
+def _planned_bytes(tomogram: Volume, reference: Volume, params: PickParams) -> float:
+    return search_bytes(
+        tuple(tomogram.data.shape),
+        tomogram.voxel_size,
+        params.particle_diameter,
+        params.angular_step,
+        1 + _DECOYS,
+        reference.data.shape[0],
+    )
 
 
 def _places(contest: Competition, chosen: np.ndarray) -> list[list[float]]:

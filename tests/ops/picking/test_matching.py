@@ -9,6 +9,7 @@ from tiltwise.data.tilt_series import TiltGeometry
 from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.picking import matching
 from tiltwise.ops.picking.template_search import shrink_volume
+from tiltwise.ops.picking.tiles import plan_tiles
 from tiltwise.ops.projection import tilt_widths
 
 ANGLES = np.arange(-60, 61, 3.0)
@@ -61,13 +62,14 @@ def test_scores_are_the_defining_sums_and_noise_has_unit_spread():
     templates[:, 3:9, 3:9, 3:9] = torch.randn(2, 6, 6, 6)
     norms = matching.template_norms(templates, weight)
     assert torch.allclose(norms, templates.flatten(1).norm(dim=1), rtol=1e-5)
-    score, which = matching.correlate_everywhere(volume, templates, norms)
+    scaled, tiling = templates / norms[:, None, None, None], plan_tiles(tuple(volume.shape), side)
+    score, which = matching.correlate_everywhere(volume, [scaled], tiling)
     z, y, x = 15, 20, 17
     patch = volume[z - 6 : z + 6, y - 6 : y + 6, x - 6 : x + 6]
     sums = (templates * patch).flatten(1).sum(1) / norms
     assert float(score[z, y, x]) == pytest.approx(float(sums.max()), abs=1e-4)
     assert int(which[z, y, x]) == int(sums.argmax())
-    single, _ = matching.correlate_everywhere(volume, templates[:1], norms[:1])
+    single, _ = matching.correlate_everywhere(volume, [scaled[:1]], tiling)
     assert float(single.std()) == pytest.approx(1, abs=0.03)
 
 

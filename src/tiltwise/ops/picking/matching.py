@@ -6,7 +6,9 @@ exposure leave of a density in this tomogram. Y is computed once and V_R stays c
 <Y, V_R> / sqrt(<W, |V_R|²>), normal with sd 1 where there is only noise: the matched filter, missing wedge included.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -16,6 +18,16 @@ from tiltwise.ops.ctf import ctf
 from tiltwise.ops.exposure import exposure_amplitude
 from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.masks import soft_sphere
+from tiltwise.ops.moments import median, slabs
+from tiltwise.ops.picking.tiles import Tiling, correlate_tile, cut_tile, kernel_spectra, plan_tiles, settled
+
+_BLOCK_VOXELS = 2_000_000
+"""Voxels of the boxes that are worked on at once."""
+
+
+def boxes_at_once(side: int) -> int:
+    """Boxes of a side that are worked on at once, so that large ones are not held by the dozen; 64 at most."""
+    return min(max(1, _BLOCK_VOXELS // side**3), 64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -86,12 +98,13 @@ def box_power(volume: torch.Tensor, side: int) -> torch.Tensor:
     window = window[:, None, None] * window[:, None] * window
     window = window / window.square().sum().sqrt()
     total, number = torch.zeros(side, side, side // 2 + 1, device=volume.device), 0
-    for z in _starts(volume.shape[0], side):
-        for y in _starts(volume.shape[1], side):
-            slab = volume[z : z + side, y : y + side]
-            boxes = torch.stack([slab[:, :, x : x + side] for x in _starts(volume.shape[2], side)])
-            total += torch.fft.rfftn(boxes * window, dim=(1, 2, 3)).abs().square().sum(0)
-            number += len(boxes)
+    z, y, x = (_starts(n, side) for n in volume.shape)
+    rows, some = product(z, y), boxes_at_once(side)
+    for (top, left), first in product(rows, range(0, len(x), some)):
+        slab = volume[top : top + side, left : left + side]
+        boxes = torch.stack([slab[:, :, start : start + side] for start in x[first : first + some]])
+        total += torch.fft.rfftn(boxes * window, dim=(1, 2, 3)).abs().square().sum(0)
+        number += len(boxes)
     return total / number
 
 
@@ -101,14 +114,25 @@ def _starts(size: int, side: int) -> list[int]:
 
 
 def filter_by_box_response(volume: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
-    """Volume filtered by a real response on the half grid of a small cube: its real-space kernel is padded out."""
-    side = response.shape[0]
-    kernel = torch.fft.fftshift(torch.fft.irfftn(response, s=(side,) * 3))
-    padded = torch.zeros_like(volume)
-    padded[:side, :side, :side] = kernel
-    padded = torch.roll(padded, (-(side // 2),) * 3, dims=(0, 1, 2))
-    spectrum = torch.fft.rfftn(volume) * torch.fft.rfftn(padded).real
-    return torch.fft.irfftn(spectrum, s=tuple(volume.shape))
+    """Periodic volume filtered, tile by tile, by a real response on the half grid of a small cube.
+
+    Its real-space kernel is made even about the middle of a box of odd side, so that its transform is real.
+    """
+    kernel = _in_odd_box(torch.fft.fftshift(torch.fft.irfftn(response, s=(response.shape[0],) * 3)))
+    tiling = plan_tiles(tuple(volume.shape), len(kernel))
+    spectrum = kernel_spectra(((kernel + kernel.flip(0, 1, 2)) / 2)[None], tiling)[0]
+    result = torch.empty_like(volume)
+    for start in tiling.starts():
+        inside = tiling.inside(start)
+        part = correlate_tile(torch.fft.rfftn(cut_tile(volume, tiling, start)), spectrum, tiling)
+        result[inside] = settled(part, inside)
+    return result
+
+
+def _in_odd_box(kernel: torch.Tensor) -> torch.Tensor:
+    """A cube with its middle n // 2 in the middle of a box of odd side, which may be mirrored about it."""
+    more = 1 - len(kernel) % 2
+    return torch.nn.functional.pad(kernel, (0, more) * 3)
 
 
 def rotated_templates(
@@ -123,7 +147,8 @@ def rotated_templates(
     mask = soft_sphere((side,) * 3, radius, 1.5, reference.device)
     inside = mask > 0
     selected, result = points[inside], torch.zeros(len(rotations), side, side, side, device=reference.device)
-    for block, out in zip(rotations.float().split(64), result.split(64), strict=True):
+    number = boxes_at_once(side)
+    for block, out in zip(rotations.float().split(number), result.split(number), strict=True):
         out[:, inside] = sample_volume(reference, selected @ block) * mask[inside]
     return result
 
@@ -136,34 +161,35 @@ def template_norms(templates: torch.Tensor, weight: torch.Tensor) -> torch.Tenso
     if side % 2 == 0:
         double[-1] = 1
     norms = []
-    for block in templates.split(64):
+    for block in templates.split(boxes_at_once(side)):
         power = torch.view_as_real(torch.fft.rfftn(block, dim=(1, 2, 3))).square().sum(-1)
         norms.append((power.flatten(1) @ (weight * double).flatten()).div(side**3).sqrt())
     return torch.cat(norms)
 
 
 def correlate_everywhere(
-    filtered: torch.Tensor, templates: torch.Tensor, norms: torch.Tensor
+    filtered: torch.Tensor, blocks: Iterable[torch.Tensor], tiling: Tiling
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Highest score of all templates at each voxel of Y (z, y, x), and the number of the template that gave it."""
-    shape, side = tuple(filtered.shape), templates.shape[-1]
-    spectrum = torch.fft.rfftn(filtered)
-    best = torch.full(shape, -torch.inf, device=filtered.device)
-    which = torch.zeros(shape, dtype=torch.int32, device=filtered.device)
-    for i, template in enumerate(templates):
-        score = torch.fft.irfftn(spectrum * _padded_spectrum(template / norms[i], shape).conj_physical_(), s=shape)
-        which.masked_fill_(score > best, i)
-        torch.maximum(best, score, out=best)
-    half = (side // 2,) * 3
-    return torch.roll(best, half, dims=(0, 1, 2)), torch.roll(which, half, dims=(0, 1, 2))
+    """Highest score of all templates at each voxel of Y (z, y, x), and the number of the template that gave it.
 
-
-def _padded_spectrum(box: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-    """rfftn of a small box (z, y, x) in the corner of zeros of a shape: axis by axis, rows of zeros are not
-    transformed."""
-    spectrum = torch.fft.rfft(box, n=shape[2], dim=2)
-    spectrum = torch.fft.fft(spectrum, n=shape[1], dim=1)
-    return torch.fft.fft(spectrum, n=shape[0], dim=0)
+    blocks are (template, side, side, side), each over its norm, one block after the other; `tiling.kernels` is the
+    number that the tiling has memory for. Y is periodic.
+    """
+    best = torch.full(tiling.shape, -torch.inf, device=filtered.device)
+    which = torch.zeros(tiling.shape, dtype=torch.int32, device=filtered.device)
+    first = 0
+    for block in blocks:
+        spectra = kernel_spectra(block, tiling)
+        for start in tiling.starts():
+            inside = tiling.inside(start)
+            spectrum = torch.fft.rfftn(cut_tile(filtered, tiling, start))
+            highest, number = best[inside], which[inside]
+            for i, template in enumerate(spectra):
+                score = settled(correlate_tile(spectrum, template, tiling), inside)
+                number.masked_fill_(score > highest, first + i)
+                torch.maximum(highest, score, out=highest)
+        first += len(block)
+    return best, which
 
 
 def local_spread(white: torch.Tensor, side: int, radius: float) -> torch.Tensor:
@@ -172,9 +198,12 @@ def local_spread(white: torch.Tensor, side: int, radius: float) -> torch.Tensor:
     Scores divided by it do not rise where the specimen is crowded, torn or holds gold; quiet places are not raised.
     """
     ball = soft_sphere((side,) * 3, radius, 1.0, white.device)
-    padded = torch.zeros_like(white)
-    padded[:side, :side, :side] = ball / ball.sum()
-    padded = torch.roll(padded, (-(side // 2),) * 3, dims=(0, 1, 2))
-    power = torch.fft.irfftn(torch.fft.rfftn(white**2) * torch.fft.rfftn(padded), s=tuple(white.shape))
-    spread = power.clamp_min(0).sqrt()
-    return (spread / spread.median()).clamp_min(1)
+    kernel = _in_odd_box(ball / ball.sum()).flip(0, 1, 2)
+    tiling = plan_tiles(tuple(white.shape), len(kernel))
+    spectrum = kernel_spectra(kernel[None], tiling)[0]
+    spread = torch.empty_like(white)
+    for start in tiling.starts():
+        inside = tiling.inside(start)
+        part = correlate_tile(torch.fft.rfftn(cut_tile(white, tiling, start).square_()), spectrum, tiling)
+        spread[inside] = settled(part, inside).clamp_min(0).sqrt()
+    return spread.div_(median(lambda: (spread[planes] for planes in slabs(spread.shape)))).clamp_min_(1)

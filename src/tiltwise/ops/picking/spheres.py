@@ -11,6 +11,7 @@ from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.peaks import local_maxima
 from tiltwise.ops.picking import matching
 from tiltwise.ops.picking.template_search import shrink_volume
+from tiltwise.ops.picking.tiles import plan_tiles
 from tiltwise.ops.rotations import direction_grid
 
 SHELL_THICKNESS = 130.0
@@ -67,9 +68,10 @@ def find_shells(
     distance = centred_points(box, volume.device).norm(dim=-1).float() * voxel_size
     tried = torch.arange(radii[0], radii[1] + _RADIUS_STEP / 2, _RADIUS_STEP)
     shells = torch.stack([_shell_profile(distance - float(radius)) for radius in tried])
-    norms = matching.template_norms(shells, passed**2 / power)
+    shells = shells / matching.template_norms(shells, passed**2 / power)[:, None, None, None]
     filtered = matching.filter_by_box_response(volume, passed / power)
-    score, which = matching.correlate_everywhere(filtered, shells, norms)
+    tiling = plan_tiles(tuple(volume.shape), side)
+    score, which = matching.correlate_everywhere(filtered, shells.split(tiling.kernels), tiling)
     index, value = local_maxima(score, 3, 20 * number)
     centre = torch.tensor([n // 2 for n in score.shape], device=index.device)
     position = ((index - centre).flip(1) * voxel_size).double().cpu().numpy()

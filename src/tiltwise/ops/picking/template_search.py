@@ -13,10 +13,12 @@ import torch
 
 from tiltwise.ops.filters import low_pass
 from tiltwise.ops.fourier import fourier_rescale
-from tiltwise.ops.kernels.template_search import score_around
 from tiltwise.ops.masks import soft_sphere
+from tiltwise.ops.moments import slabs
 from tiltwise.ops.peaks import keep_separate, local_maxima, parabola_offset
 from tiltwise.ops.picking import matching
+from tiltwise.ops.picking.places import gather_around, score_around
+from tiltwise.ops.picking.tiles import WORK_BYTES, plan_tiles
 from tiltwise.ops.rotations import rotation_grid
 
 _OVERSAMPLING = 2
@@ -25,7 +27,10 @@ _BOX = 1.4
 """Side of the boxes in particle diameters: room for the template and for power spectra of the tomogram."""
 _POWER_FLOOR = 0.02
 """Least noise power, as a part of its median over the band: the tomogram's own filters leave nothing to divide by."""
-_TEMPLATES_AT_ONCE = 512
+_MOST_TEMPLATES = 8192
+"""Multiplied at once: more need no less time."""
+_WORDS = 5
+"""Of 4 bytes for a sample at a place: its value and, where no compiled loop gathers it, its index twice."""
 _STEPS = 2
 """Of a climb, each to the best of 27 voxels."""
 _STARTS = 4
@@ -73,10 +78,9 @@ def prepare_level(
 
     Spacings from twice the diameter to the arc of one step at the rim, or to what the tomogram holds, are used.
     """
-    finest = max(2 * voxel_size, math.radians(step) * diameter / 2)
+    finest = _finest(voxel_size, diameter, step)
     volume, voxel_size = shrink_volume(tomogram, voxel_size, finest / 2)
-    side = 2 * math.ceil(_BOX * diameter / voxel_size / 2)
-    side = min(side, min(volume.shape))
+    side = _box_side(tuple(volume.shape), voxel_size, diameter)
     box = (side,) * 3
     k = matching.frequency_vectors(box, voxel_size, volume.device).norm(dim=-1)
     band = ((k > 1 / (2 * diameter)) & (k < 1 / finest)).float()
@@ -84,10 +88,12 @@ def prepare_level(
     power = power.clamp_min(_POWER_FLOOR * power[band > 0].median())
     passed = matching.box_transfer(transfer, box, voxel_size) * band
     white = matching.filter_by_box_response(volume, band / power.sqrt())
+    spread = matching.local_spread(white, side, diameter / 2 / voxel_size)
+    del white  # the filtered volume takes its place
     return Level(
         filtered=matching.filter_by_box_response(volume, passed / power),
         weight=passed**2 / power,
-        spread=matching.local_spread(white, side, diameter / 2 / voxel_size),
+        spread=spread,
         voxel_size=voxel_size,
         side=side,
         diameter=diameter,
@@ -95,18 +101,50 @@ def prepare_level(
     )
 
 
+def level_sampling(
+    shape: tuple[int, int, int], voxel_size: float, diameter: float, step: float
+) -> tuple[tuple[int, int, int], float, int]:
+    """Shape (z, y, x) and voxel (Å) of the level that `prepare_level` makes of such a tomogram, and its boxes' side."""
+    ratio = _shrinking(voxel_size, _finest(voxel_size, diameter, step) / 2)
+    small = tuple(-(-n // ratio.numerator) * ratio.denominator for n in shape)
+    return small, voxel_size * float(ratio), _box_side(small, voxel_size * float(ratio), diameter)
+
+
 def shrink_volume(volume: torch.Tensor, voxel_size: float, wanted: float) -> tuple[torch.Tensor, float]:
     """Fourier-crop a volume to a voxel near and not above the wanted one, by one ratio of small whole numbers.
 
-    Zeros are added about the centre n // 2 where a side is no multiple of the ratio's numerator.
+    Zeros are added about the centre n // 2 where a side is no multiple of the ratio's numerator. Planes first, then
+    across them, some at a time, so that no more is held than the volume of shrunk planes. The volume itself where
+    there is nothing to shrink.
     """
-    ratio = max(Fraction(1), Fraction(math.floor(8 * wanted / voxel_size + 1e-6), 8))
+    ratio = _shrinking(voxel_size, wanted)
+    if ratio == 1:
+        return volume, voxel_size
     padded = [-(-n // ratio.numerator) * ratio.numerator for n in volume.shape]
-    before = [m // 2 - n // 2 for n, m in zip(volume.shape, padded, strict=True)]
-    box = torch.zeros(padded, device=volume.device)
-    box[tuple(slice(b, b + n) for b, n in zip(before, volume.shape, strict=True))] = volume
     small = tuple(m // ratio.numerator * ratio.denominator for m in padded)
-    return fourier_rescale(box, small), voxel_size * float(ratio)
+    top, y, x = (m // 2 - n // 2 for n, m in zip(volume.shape, padded, strict=True))
+    frame = (x, padded[2] - volume.shape[2] - x, y, padded[1] - volume.shape[1] - y)
+    planes = volume.new_zeros(padded[0], *small[1:])
+    for part in slabs(volume.shape):
+        inside = slice(top + part.start, top + part.stop)
+        planes[inside] = fourier_rescale(torch.nn.functional.pad(volume[part], frame), small[1:])
+    result = volume.new_empty(small)
+    for rows in slabs((small[1], padded[0], small[2])):
+        result[:, rows] = fourier_rescale(planes[:, rows].movedim(0, 2), small[:1]).movedim(2, 0)
+    return result, voxel_size * float(ratio)
+
+
+def _shrinking(voxel_size: float, wanted: float) -> Fraction:
+    return max(Fraction(1), Fraction(math.floor(8 * wanted / voxel_size + 1e-6), 8))
+
+
+def _finest(voxel_size: float, diameter: float, step: float) -> float:
+    """Finest spacing used, Å: the arc of one step (degrees) at the rim, or what the tomogram holds."""
+    return max(2 * voxel_size, math.radians(step) * diameter / 2)
+
+
+def _box_side(shape: tuple[int, int, int], voxel_size: float, diameter: float) -> int:
+    return min(2 * math.ceil(_BOX * diameter / voxel_size / 2), *shape)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -135,11 +173,13 @@ class Scouted:
 
 def match_everywhere(level: Level, reference: torch.Tensor, voxel_size: float, symmetry: str) -> CoarseMap:
     """Match a reference (cube of voxel_size Å, density positive) in all turns at every voxel."""
-    turns = rotation_grid(level.step, symmetry, reference.device)
-    templates = _templates(level, reference, voxel_size, turns)
-    score, which = matching.correlate_everywhere(
-        level.filtered, templates, matching.template_norms(templates, level.weight)
+    turns, oversampled = (
+        rotation_grid(level.step, symmetry, reference.device),
+        _oversampled(level, reference, voxel_size),
     )
+    tiling = plan_tiles(tuple(level.filtered.shape), level.side)
+    blocks = (_scaled_templates(level, oversampled, some) for some in turns.split(tiling.kernels))
+    score, which = matching.correlate_everywhere(level.filtered, blocks, tiling)
     return CoarseMap(score=score, which=which, turns=turns)
 
 
@@ -149,12 +189,12 @@ def resemblance(level: Level, first: torch.Tensor, second: torch.Tensor, voxel_s
 
     The turns are those of the part that `symmetry` leaves of all rotations, in twice the step of the level.
     """
-    inside, unturned = _Values(level).inside, torch.eye(3, dtype=torch.float64, device=first.device)[None]
+    inside, unturned = _inside(level), torch.eye(3, dtype=torch.float64, device=first.device)[None]
     box = torch.zeros((level.side,) * 3, device=first.device)
     box[inside] = _flat_templates(level, _oversampled(level, first, voxel_size), unturned, inside)[0]
     weighed = torch.fft.irfftn(torch.fft.rfftn(box) * level.weight, s=box.shape)[inside]
     other, grid = _oversampled(level, second, voxel_size), rotation_grid(2 * level.step, symmetry, first.device)
-    parts = torch.cat([unturned.to(grid), grid]).split(_TEMPLATES_AT_ONCE)
+    parts = torch.cat([unturned.to(grid), grid]).split(at_once(int(inside.sum()))[0])
     return max(float((_flat_templates(level, other, part, inside) @ weighed).max()) for part in parts)
 
 
@@ -265,10 +305,15 @@ def _oversampled(level: Level, reference: torch.Tensor, voxel_size: float) -> tu
     return fourier_rescale(reference, (number,) * 3), level.voxel_size / own
 
 
-def _templates(level: Level, reference: torch.Tensor, voxel_size: float, rotations: torch.Tensor) -> torch.Tensor:
-    data, ratio = _oversampled(level, reference, voxel_size)
-    radius = level.diameter / 2 / level.voxel_size
-    return matching.rotated_templates(data, ratio, rotations, level.side, radius)
+def at_once(points: int) -> tuple[int, int]:
+    """How many templates of so many points, and how many places, are multiplied at once: a quarter of the bytes of work
+    for the templates, a quarter for samples at places and their products with them.
+
+    Templates are made once, samples are gathered anew for each lot of them, which is quick beside the products.
+    """
+    part = WORK_BYTES / 4 / 4
+    templates = min(max(1, int(part / points)), _MOST_TEMPLATES)
+    return templates, max(1, int(part / (_WORDS * points + templates)))
 
 
 def _climb(
@@ -278,78 +323,63 @@ def _climb(
 
     Hits that share a rotation share its template.
     """
-    values, index = _Values(level), index.clone()
+    inside, index = _inside(level), index.clone()
+    offsets = torch.nonzero(inside) - level.side // 2
     scores = torch.empty(len(index), 27, device=index.device)
     shape = torch.tensor(level.filtered.shape, device=index.device)
     turns, own = torch.unique(rotation.reshape(-1, 9), dim=0, return_inverse=True)
-    for start in range(0, len(turns), _TEMPLATES_AT_ONCE):
-        some = turns[start : start + _TEMPLATES_AT_ONCE].reshape(-1, 3, 3)
-        templates = _flat_templates(level, reference, some, values.inside)
-        rows = torch.nonzero((own >= start) & (own < start + len(some))).flatten()
-        place, which = index[rows], own[rows] - start
-        around = values.around(place, templates, which)
-        for _ in range(_STEPS):
-            best = around.argmax(1)
-            place = place + torch.stack([best // 9 - 1, best // 3 % 3 - 1, best % 3 - 1], dim=1)
-            place = torch.minimum(place.clamp_min(0), shape - 1)
-            around = values.around(place, templates, which)
-        index[rows], scores[rows] = place, around
+    number, places = at_once(len(offsets))
+    for start in range(0, len(turns), number):
+        some = turns[start : start + number].reshape(-1, 3, 3)
+        templates = _flat_templates(level, reference, some, inside)
+        for rows in torch.nonzero((own >= start) & (own < start + len(some))).flatten().split(places):
+            place, which = index[rows], own[rows] - start
+            around = score_around(level.filtered, place, offsets, templates, which)
+            for _ in range(_STEPS):
+                best = around.argmax(1)
+                place = place + torch.stack([best // 9 - 1, best // 3 % 3 - 1, best % 3 - 1], dim=1)
+                place = torch.minimum(place.clamp_min(0), shape - 1)
+                around = score_around(level.filtered, place, offsets, templates, which)
+            index[rows], scores[rows] = place, around
     return index, scores.reshape(-1, 3, 3, 3)
+
+
+def _inside(level: Level) -> torch.Tensor:
+    """Boolean box (z, y, x) of the sphere that holds a template."""
+    box = (level.side,) * 3
+    return soft_sphere(box, level.diameter / 2 / level.voxel_size, 1.5, level.filtered.device) > 0
+
+
+def _scaled_templates(level: Level, reference: tuple[torch.Tensor, float], rotations: torch.Tensor) -> torch.Tensor:
+    """(rotation, side, side, side) templates over their norms."""
+    templates = matching.rotated_templates(*reference, rotations, level.side, level.diameter / 2 / level.voxel_size)
+    return templates / matching.template_norms(templates, level.weight)[:, None, None, None]
 
 
 def _flat_templates(
     level: Level, reference: tuple[torch.Tensor, float], rotations: torch.Tensor, inside: torch.Tensor
 ) -> torch.Tensor:
-    """(rotation, point) templates over their norms, their points `inside` the box."""
-    radius = level.diameter / 2 / level.voxel_size
-    templates = matching.rotated_templates(*reference, rotations, level.side, radius)
-    return templates[:, inside] / matching.template_norms(templates, level.weight)[:, None]
+    """(rotation, point) templates over their norms, their points `inside` the box; boxes are made some at a time."""
+    result = torch.empty(len(rotations), int(inside.sum()), device=inside.device)
+    number = matching.boxes_at_once(level.side)
+    for some, flat in zip(rotations.split(number), result.split(number), strict=True):
+        flat[:] = _scaled_templates(level, reference, some)[:, inside]
+    return result
 
 
 def _best_rotation(
     level: Level, index: torch.Tensor, reference: tuple[torch.Tensor, float], rotations: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(hit, 3, 3) the rotation of the highest score at each voxel, and the score: hits times rotations as products."""
-    values = _Values(level)
-    data, inside = values.at(index), values.inside
+    inside = _inside(level)
+    offsets = torch.nonzero(inside) - level.side // 2
     best = torch.full((len(index),), -torch.inf, device=index.device)
     which = torch.zeros(len(index), dtype=torch.long, device=index.device)
-    for start in range(0, len(rotations), _TEMPLATES_AT_ONCE):
-        templates = _flat_templates(level, reference, rotations[start : start + _TEMPLATES_AT_ONCE], inside)
-        score, row = (data @ templates.T).max(1)
-        which = torch.where(score > best, row + start, which)
-        best = torch.maximum(best, score)
+    number, places = at_once(len(offsets))
+    for start in range(0, len(rotations), number):
+        templates = _flat_templates(level, reference, rotations[start : start + number], inside)
+        for rows in torch.arange(len(index), device=index.device).split(places):
+            score, row = (gather_around(level.filtered, index[rows], offsets) @ templates.T).max(1)
+            which[rows] = torch.where(score > best[rows], row + start, which[rows])
+            best[rows] = torch.maximum(best[rows], score)
     return rotations[which], best
-
-
-class _Values:
-    """Samples of Y in the sphere that holds a template, about any voxel; Y is periodic, as in the search everywhere."""
-
-    def __init__(self, level: Level) -> None:
-        device, self._margin = level.filtered.device, level.side // 2 + 2
-        self.inside = soft_sphere((level.side,) * 3, level.diameter / 2 / level.voxel_size, 1.5, device) > 0
-        padded = torch.nn.functional.pad(level.filtered[None, None], (self._margin,) * 6, mode="circular")[0, 0]
-        self._strides = torch.tensor(padded.stride(), device=device)
-        self._offsets = (torch.nonzero(self.inside) - level.side // 2) @ self._strides
-        self._flat = padded.reshape(-1)
-
-    def at(self, index: torch.Tensor) -> torch.Tensor:
-        """(hit, point) samples about voxels (hit, 3), which may lie up to 2 outside."""
-        return self._flat[((index + self._margin) @ self._strides)[:, None] + self._offsets]
-
-    def around(self, index: torch.Tensor, templates: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """(hit, 27) products of template `which` (hit,) of (template, point) with the samples about voxels (hit, 3) and
-        their neighbours, z slowest."""
-        if index.device.type != "cpu":
-            return self._around_plain(index, templates, which)
-        result = torch.empty(len(index), 27)
-        start = (index + self._margin) @ self._strides
-        arrays = (self._flat, start, self._offsets, self._strides, templates.contiguous(), which)
-        score_around(*(array.numpy() for array in arrays), result.numpy())
-        return result
-
-    def _around_plain(self, index: torch.Tensor, templates: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """The plain twin of kernels.template_search.score_around, on any device."""
-        steps = torch.cartesian_prod(*[torch.arange(-1, 2, device=index.device)] * 3)
-        own = templates[which]
-        return torch.stack([(self.at(index + step) * own).sum(1) for step in steps], dim=1)
