@@ -1,0 +1,149 @@
+"""Gold, carbon and edges are excluded where they are, and next to nothing where they are not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from tiltwise.data.optics import Optics
+from tiltwise.data.tilt_series import GoldBeads, TiltGeometry, TiltSeries
+from tiltwise.data.volume import Volume
+from tiltwise.ops.interpolate import centred_points
+from tiltwise.ops.picking.exclusion import REASONS, exclude, find_gold, unseen_part
+
+SHAPE, VOXEL, DIAMETER = (60, 120, 130), 20.0, 200.0
+BEADS = np.array([[-700.0, 400, 250], [0, -500, -300], [650, 650, 100], [-300, -800, 280], [800, -300, -200]])
+ANGLES = np.arange(-60, 61, 3.0)
+
+
+def series(shift=None, pixels=(240, 260), **known):
+    """Aligned, its axis along y, the field of the tomogram."""
+    n = len(ANGLES)
+    geometry = TiltGeometry(
+        tilt_angle=ANGLES,
+        tilt_axis_angle=np.zeros(n),
+        x_tilt=np.zeros(n),
+        shift=np.zeros((n, 2)) if shift is None else shift,
+    )
+    return TiltSeries(
+        name="TS_1",
+        images=np.broadcast_to(np.int16(0), (n, *pixels)),
+        image_names=("",) * n,
+        pixel_size=VOXEL / 2,
+        optics=Optics(),
+        stage_tilt_angle=ANGLES,
+        nominal_tilt_axis_angle=0.0,
+        exposure=np.full(n, 3.0),
+        pre_exposure=3.0 * np.arange(n),
+        acquisition_order=np.arange(n),
+        use=np.ones(n, bool),
+        why_not=("",) * n,
+        geometry=geometry,
+        **known,
+    )
+
+
+def noise(seed=0):
+    return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
+
+
+def balls(centres, radius):
+    """(z, y, x) 1 in balls at centres (ball, 3), Å."""
+    points = centred_points(SHAPE).numpy() * VOXEL
+    inside = np.zeros(SHAPE, np.float32)
+    for centre in centres:
+        inside[((points - centre) ** 2).sum(-1) <= radius**2] = 1
+    return inside
+
+
+def excluded(density, tilt_series=None, diameter=DIAMETER):
+    tomogram = Volume(data=torch.as_tensor(density), voxel_size=VOXEL)
+    return exclude(tomogram, tilt_series or series(), diameter)
+
+
+def test_gold_is_excluded_as_far_as_a_quarter_of_the_diameter_from_its_surface():
+    """Balls of 50 + 50 Å, known to a voxel."""
+    found = excluded(noise() + 30 * balls(BEADS, 50.0))
+    assert (found.reason(BEADS) == REASONS.index("gold")).all()
+    for distance, held in ((75.0, True), (125.0, False)):
+        around = BEADS[:, None] + distance * np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, 1]])
+        assert (found.allows(around.reshape(-1, 3)) != held).all()
+    balls_of = [len(BEADS) * 4 / 3 * np.pi * (r / VOXEL) ** 3 for r in (80.0, 120.0)]
+    assert balls_of[0] < found.gold.sum() < balls_of[1]
+
+
+def test_beads_that_the_alignment_followed_are_excluded_though_they_are_erased():
+    found = excluded(noise(), series(beads=GoldBeads(position=BEADS, diameter=100.0)))
+    assert not found.gold.any()
+    assert (found.reason(BEADS + [0.0, 99.0, 0]) == REASONS.index("gold")).all()
+    assert found.allows(BEADS - [0.0, 101.0, 0]).all()
+
+
+@pytest.mark.parametrize("contrast", [0.0, 2.0, 8.0, 40.0])
+def test_without_gold_nothing_is_lost_however_strong_molecules_are(contrast):
+    """Molecules that fill 0.8 %, of any contrast to the noise: gold that stands no further out is no gold."""
+    places = np.random.default_rng(1).uniform(-0.4, 0.4, (30, 3)) * np.array(SHAPE[::-1]) * VOXEL
+    molecules = gaussian_filter(balls(places, 90.0), 1.0)
+    found = excluded(noise() + contrast * molecules)
+    assert not found.gold.any() and not found.carbon.any()
+
+
+def test_gold_is_told_from_strong_molecules():
+    places = np.random.default_rng(1).uniform(-0.4, 0.4, (30, 3)) * np.array(SHAPE[::-1]) * VOXEL
+    molecules = balls(places, 90.0) * (balls(BEADS, 150.0) == 0)
+    density = noise() + 8 * molecules + 60 * balls(BEADS, 50.0)
+    assert find_gold(torch.as_tensor(density)).sum() == balls(BEADS, 50.0).sum()
+
+
+def test_unseen_part_in_closed_form():
+    """Images 2600 Å wide, the axis along y: x, z appear at x cos + z sin; a shift moves a fifth of them out of view."""
+    shift = np.zeros((len(ANGLES), 2))
+    shift[:8, 1] = 1000.0
+    rows = np.array([[0.0, 0, 0], [0, 1190, 0], [0, 300, 0], [1290, 0, 0], [1290, 0, 600], [0, -1300, 0]])
+    part = unseen_part(series(shift), rows)
+    x, z = 1290.0, 600.0
+    theta = np.radians(ANGLES)
+    wide = np.abs(x * np.cos(theta) + z * np.sin(theta)) > 1300
+    ends = np.full(len(ANGLES), 1.0)
+    ends[[0, -1]] = 1.0
+    first = (ends[:8].sum()) / ends.sum()
+    assert part == pytest.approx([0, first, first, 0, (wide * ends).sum() / ends.sum(), 1 - first], abs=0.02)
+
+
+def test_edges_are_what_is_cut_not_seen_or_outside_the_specimen():
+    found = excluded(noise())
+    half = np.array(SHAPE[::-1]) * VOXEL / 2
+    for axis in range(3):
+        for sign in (-1, 1):
+            place = np.zeros((1, 3))
+            place[0, axis] = sign * (half[axis] - DIAMETER / 2 + 1)
+            assert found.reason(place) == [0]
+            place[0, axis] -= 2 * sign
+            assert found.reason(place) == [-1]
+    thin = excluded(noise(), series(specimen_thickness=400.0))
+    assert thin.reason(np.array([[0, 0, 249.0], [0, 0, -251.0]])).tolist() == [-1, 0]
+    thick = excluded(noise(), diameter=800.0)  # of a thin side the middle half is left
+    assert thick.reason(np.array([[0, 0, 299.0], [0, 0, 301.0]])).tolist() == [-1, 0]
+    moved = np.zeros((len(ANGLES), 2))
+    moved[:3, 1] = 1000.0  # one image in fourteen misses a place: it stays
+    assert excluded(noise(), series(moved)).allows(np.array([[0.0, 700, 0]])).all()
+    moved[:8, 1] = 1000.0  # one in five: it does not
+    assert not excluded(noise(), series(moved)).allows(np.array([[0.0, 700, 0]])).any()
+
+
+def test_an_unused_tilt_sees_nothing_and_hides_nothing():
+    moved = np.zeros((len(ANGLES), 2))
+    moved[:8, 1] = 1000.0
+    whole = series(moved)
+    spared = replace(whole, use=np.arange(len(ANGLES)) >= 8)
+    assert unseen_part(spared, np.array([[0.0, 700, 0]])) == [0.0]
+
+
+def test_parts_are_those_of_the_volume():
+    found = excluded(noise() + 30 * balls(BEADS, 50.0))
+    inner = np.prod((np.array(SHAPE) * VOXEL - DIAMETER) / (np.array(SHAPE) * VOXEL))
+    parts = found.parts()
+    assert parts["edges"] == pytest.approx(1 - inner, abs=0.002)
+    assert parts["gold"] == pytest.approx(found.gold.mean(), abs=0.003) and parts["carbon"] == 0
