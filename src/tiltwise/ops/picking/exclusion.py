@@ -33,9 +33,9 @@ _MOST_GOLD = 0.002
 _GOLD_OVER_MOLECULES = 3.0
 """By which gold stands above all else: its mean potential is 25.4 V above that of ice (simulate/solids.py), that of
 protein some 3 V, of nucleic acid some 6 V, so four times at least; a quarter of that is left to noise."""
-_FROM_SOLIDS = 0.25
-"""Particle diameters about gold and carbon in which no centre lies: a body at least half as wide as long that touches
-them has its own farther off."""
+_FROM_GOLD, _FROM_EDGE = 0.25, 0.5
+"""Particle diameters about them in which no centre lies. Gold: a body at least half as wide as long that touches a bead
+has its own farther off. Carbon: what is found is the bright fringe on the film's side, and the edge lies beside it."""
 _FLAT, _BULK = 400.0, (0.05, 0.95)
 """Å along z that the bulk of a film's edge takes at most, and what of it is the bulk: films are 50 to 200 Å thick, and
 the missing wedge draws them to twice that. Nor does it take more than half of the tomogram."""
@@ -111,7 +111,7 @@ class Exclusion:
         if beads is None or not len(beads.position):
             return np.zeros(len(position), dtype=bool)
         distance, _ = cKDTree(beads.position).query(position)
-        return distance <= beads.diameter / 2 + _FROM_SOLIDS * self.diameter
+        return distance <= beads.diameter / 2 + _FROM_GOLD * self.diameter
 
 
 def exclude(tomogram: Volume, tilt_series: TiltSeries, diameter: float) -> Exclusion:
@@ -125,8 +125,8 @@ def exclude(tomogram: Volume, tilt_series: TiltSeries, diameter: float) -> Exclu
         shape=tuple(tomogram.data.shape),
         voxel_size=tomogram.voxel_size,
         block=block,
-        gold=_grown(find_gold(density), _FROM_SOLIDS * diameter / size),
-        carbon=_grown(find_carbon_edge(density.cpu().numpy(), size), _FROM_SOLIDS * diameter / size),
+        gold=_grown(find_gold(density), _FROM_GOLD * diameter / size),
+        carbon=_grown(find_carbon_edge(density.cpu().numpy(), size), _FROM_EDGE * diameter / size),
     )
 
 
