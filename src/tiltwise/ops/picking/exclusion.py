@@ -165,7 +165,7 @@ def _is_edge(body: np.ndarray, density: np.ndarray, size: float) -> bool:
     low, high = np.quantile(np.nonzero(body)[0], _BULK).astype(int)
     if (high - low + 1) * size > min(_FLAT, body.shape[0] * size / 2):
         return False
-    frame = min(math.ceil(_FRAME / size), min(body.shape[1:]) // 4)
+    frame = max(1, min(math.ceil(_FRAME / size), min(body.shape[1:]) // 4))
     inner = (slice(frame, -frame), slice(frame, -frame))
     distance = ndimage.distance_transform_edt(~body[low : high + 1].any(axis=0))[inner] * size
     sides, _ = ndimage.label(distance > _GAP)
