@@ -88,7 +88,7 @@ STAGES: tuple[Stage, ...] = (
         ("tomogram", "tilt_series", "reference?", "centres?", "shapes?"),
         ("particles",),
         "find particles by template, or on spheres, filaments, tubes, membranes",
-        version=3,
+        version=4,
         given="tiltwise.stages.given:given_particles",
         given_takes=("given_particles", "tilt_series"),
     ),

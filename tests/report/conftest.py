@@ -67,6 +67,12 @@ def finished(imported, tmp_path_factory):
         )  # fmt: skip
         spheres = [{"x_A": 0.0, "y_A": 0.0, "z_A": 10.0, "radius_A": 120.0, "score": 3.0}]
         quality = {"scores": particles.score.tolist(), "particles": 40, "spheres": spheres}
+        quality |= {
+            "false_discovery": [0.001] * 30 + [0.04] * 10,
+            "excluded": {"edges": 12, "gold": 3, "carbon": 0},
+            "excluded_part": {"edges": 0.26, "gold": 0.0016, "carbon": 0.0},
+            "notes": ["the reference is too wide"],
+        }
         put(project, "pick", name, quality, {"particles": particles})
     iterations = [
         {

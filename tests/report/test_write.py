@@ -91,7 +91,10 @@ def test_a_finished_project(finished, tmp_path):
     for said in (
         "done <2>", "12.5 Å", "Tilt axis 85.12°", "dark: mean below & beyond", "Median defocus 2.50 µm",
         "Handedness -1",
-        "no <rings> in any tilt", "40 particles were picked", "3 iterations; 3 duplicates", "not sharpened",
+        "no <rings> in any tilt", "40 particles were picked",
+        "30 of 40 picks would still be called at a false discovery rate of 1 %",
+        "gold 0.2% of the tomogram and 3 places", "The reference is too wide.",
+        "3 iterations; 3 duplicates", "not sharpened",
         "absolute hand of the map is not determined", "defocus of 1 tilt is not determined",
         "Fourier shell correlation",
         "Chen et al. 2013", "numpy 2.4", "1 is an even spread", "Signal left over the exposure",

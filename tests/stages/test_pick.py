@@ -106,6 +106,18 @@ def test_template_matching_finds_places_and_turns(field, picked):
     assert result.quality["particles"] == len(found) == len(result.quality["scores"])
 
 
+def test_every_pick_has_its_false_discovery_rate_and_what_is_left_out_is_told(picked):
+    quality = picked.quality
+    rates = np.array(quality["false_discovery"])
+    assert len(rates) == quality["particles"] and (rates <= PARAMS.false_discovery_rate).all()
+    assert (np.diff(rates[np.argsort(quality["margins"])[::-1]]) >= 0).all()
+    assert quality["excluded_part"]["gold"] == quality["excluded_part"]["carbon"] == 0  # there is none
+    # half a diameter at four faces, and at two, since that is less than a quarter of the thin side
+    inner = (1 - 220 / 1320) ** 2 * (1 - 220 / 480)
+    assert quality["excluded_part"]["edges"] >= 1 - inner - 0.002
+    assert quality["excluded"]["edges"] > 0 and quality["excluded"]["gold"] == quality["excluded"]["carbon"] == 0
+
+
 def test_most_particles_are_the_best(field, picked):
     tilt_series, tomogram, reference, _, _ = field
     result = pick(tomogram, tilt_series, reference, None, None, PARAMS.model_copy(update={"max_particles": 3}))
@@ -136,6 +148,15 @@ def test_errors_name_the_series_and_the_remedy(field):
         pick(Volume(data=np.zeros((9, 9, 9)), voxel_size=10.0), tilt_series, reference, None, None, PARAMS)
     with pytest.raises(InputError, match="cube"):
         pick(tomogram, tilt_series, Volume(data=np.zeros((9, 9, 8)), voxel_size=10.0), None, None, PARAMS)
+
+
+def test_where_nothing_matches_a_reference_of_another_size_says_so(field):
+    """A reference whose voxel size is wrong by a factor of three, and a rate that no contest so small can hold."""
+    tilt_series, tomogram, reference, _, _ = field
+    swollen = replace(reference, voxel_size=3 * reference.voxel_size)
+    strict = PARAMS.model_copy(update={"false_discovery_rate": 1e-12, "angular_step": 45.0})
+    with pytest.raises(StageError, match=r"TS_1: nothing matches .*; the reference's density is \d+ Å across"):
+        pick(tomogram, tilt_series, swollen, None, None, strict)
 
 
 @pytest.fixture(scope="module")

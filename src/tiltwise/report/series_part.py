@@ -189,7 +189,7 @@ def _tomogram(contents: Contents, name: str) -> Html:
     caption = f"Central slices, density dark; voxels of {tomogram.voxel_size:.2f} Å.{picked}"
     notes = [tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in entry.quality.get("notes") or []]
     made = tag("p", " ".join(tomogram_sentences(entry.quality)))
-    parts = [title, tag("div", *views, class_="row"), tag("p", caption, class_="soft"), made, *notes, _scores(pick)]
+    parts = [title, tag("div", *views, class_="row"), tag("p", caption, class_="soft"), made, *notes, _picked(pick)]
     return join(parts)
 
 
@@ -237,6 +237,30 @@ def tomogram_views(tomogram: Any, position: np.ndarray | None, spheres: np.ndarr
             picture(slab(tomogram.data, axis, thickness), size, circles=np.concatenate([marks, rings]), dark=True)
         )
     return views
+
+
+def _picked(pick: Entry | None) -> Html:
+    """What there is to say of the picks: how sure they are, what was left out and why, what is amiss, and scores."""
+    if pick is None:
+        return Html("")
+    said = " ".join(picking_sentences(pick.quality))
+    notes = [tag("p", note[:1].upper() + note[1:] + ".", class_="note") for note in pick.quality.get("notes") or []]
+    return join([tag("p", said) if said else Html(""), *notes, _scores(pick)])
+
+
+def picking_sentences(quality: dict[str, Any]) -> list[str]:
+    """How sure the picks of a template are, and how much of the tomogram was left out, as far as the record says."""
+    rates, said = curves.numbers(quality, "false_discovery"), []
+    if np.isfinite(rates).any():
+        sure = int((rates <= 0.01).sum())
+        said.append(f"{sure} of {len(rates)} picks would still be called at a false discovery rate of 1 %.")
+    parts, places = quality.get("excluded_part"), quality.get("excluded")
+    if parts and places:
+        each = ", ".join(
+            f"{reason} {parts[reason]:.1%} of the tomogram and {places[reason]} places" for reason in parts
+        )
+        said.append(f"Left out of the search: {each}.")
+    return said
 
 
 def _scores(pick: Entry | None) -> Html:

@@ -19,7 +19,8 @@ from tiltwise.ops.particles.references import size_notes
 from tiltwise.ops.peaks import expected_above, keep_separate, noise_tail
 from tiltwise.ops.picking import shape_particles
 from tiltwise.ops.picking import spheres as sphere_ops
-from tiltwise.ops.picking.decoys import Competition, compete, margin_threshold, twisted_decoy
+from tiltwise.ops.picking.decoys import Competition, compete, false_discovery, margin_threshold, twisted_decoy
+from tiltwise.ops.picking.exclusion import REASONS, Exclusion, exclude
 from tiltwise.ops.picking.matching import TiltTransfer, tilt_amplitudes
 from tiltwise.ops.picking.search_memory import search_bytes
 from tiltwise.ops.picking.template_search import (
@@ -55,8 +56,10 @@ class PickResult:
     """Best first; half_set is 0. Template: rotation of the best template, region -1. Spheres, tubes, membranes: the
     reference's z on the outward normal; filaments: along their direction; region the number of each."""
     quality: dict
-    """particles, scores; of a template margins, their threshold, decoys, decoy_margins, planned_memory_GB
-    and contest, score and margin of every place that the template won and that it lost; spheres [{x_A, y_A, z_A,
+    """particles, scores; of a template margins, their threshold, false_discovery, the rate at which each is still
+    called, decoys, decoy_margins and contest, score and margin of every place that the template won and that it lost,
+    excluded, the candidates of template and decoys that each reason left out, and excluded_part, its part of the
+    tomogram, planned_memory_GB; spheres [{x_A, y_A, z_A,
     radius_A, score, coverage}]; on_shape, the points on each filament, tube or membrane."""
 
 
@@ -84,7 +87,8 @@ def pick(
         return _pick_on_spheres(ready, tilt_series, centres, params, progress)
     if reference is None:
         raise InputError(f"{tilt_series.name}: template matching needs a reference map; give one, or pick on spheres")
-    return _pick_by_template(ready, tilt_series, reference, params, progress)
+    exclusion = exclude(tomogram, tilt_series, params.particle_diameter)
+    return _pick_by_template(ready, reference, exclusion, params, progress)
 
 
 def _clipped(tomogram: Volume, name: str, device: str) -> Volume:
@@ -105,7 +109,7 @@ def _clipped(tomogram: Volume, name: str, device: str) -> Volume:
 
 
 def _pick_by_template(
-    tomogram: Volume, tilt_series: TiltSeries, reference: Volume, params: PickParams, progress: Progress
+    tomogram: Volume, reference: Volume, exclusion: Exclusion, params: PickParams, progress: Progress
 ) -> PickResult:
     """Search for the reference and for decoys alike; keep what wins its place by more than decoys explain."""
     template = torch.as_tensor(np.array(reference.data, dtype=np.float32), device=tomogram.data.device)
@@ -113,50 +117,72 @@ def _pick_by_template(
         raise InputError(f"the reference is {tuple(template.shape)}; a template must be a cube")
     planned = _planned_bytes(tomogram, reference, params) / 1e9
     progress(0.0, f"planned {planned:.2f} GB")
-    transfer = _transfer(tilt_series, tomogram.data.device)
+    transfer = _transfer(exclusion.tilt_series, tomogram.data.device)
     levels = tuple(
         prepare_level(tomogram.data, tomogram.voxel_size, transfer, params.particle_diameter, step)
         for step in (2 * params.angular_step, params.angular_step)
     )
     template, voxel_size = shrink_volume(template, reference.voxel_size, levels[-1].voxel_size / 2)
     decoys = [_decoy(levels[-1], template, voxel_size, params, number) for number in range(_DECOYS)]
-    hits = _hits_at_shared_places(levels, [template, *decoys], voxel_size, params, progress)
-    found = hits[0]
+    hits, excluded = _hits_at_shared_places(levels, [template, *decoys], voxel_size, exclusion, params, progress)
     contest = compete(
-        [(one.position.cpu().numpy(), one.score.double().cpu().numpy()) for one in hits], params.particle_diameter / 2
+        [(one.position.cpu().numpy(), one.score.double().cpu().numpy()) for one in hits],
+        params.particle_diameter / 2,
+        exclusion.allows,
     )
-    threshold = margin_threshold(contest, params.false_discovery_rate)
-    taken = np.flatnonzero((contest.place >= 0) & (contest.margin >= threshold))
-    number = min(len(taken), params.max_particles or len(taken))
-    if number == 0:
+    notes, name = size_notes(reference, params.particle_diameter), exclusion.tilt_series.name
+    taken = _called(contest, params)
+    if len(taken) == 0:
         raise StageError(
-            f"{tilt_series.name}: nothing matches the reference better than decoys do (best score "
-            f"{contest.score.max():.1f}); check the reference's contrast, size and hand"
+            "; ".join(
+                (
+                    f"{name}: nothing matches the reference better than decoys do (best score "
+                    f"{contest.score.max(initial=0.0):.1f})",
+                    *(notes or ("check the reference's contrast, size and hand",)),
+                )
+            )
         )
-    taken = taken[np.argsort(-contest.score[taken], kind="stable")][:number]
-    kept = torch.as_tensor(contest.place[taken], device=found.score.device)
-    decoy_won = contest.place < 0
-    particles = Particles(
-        tilt_series=np.full(number, tilt_series.name),
+    quality = _contest_quality(contest, taken, params) | {
+        "excluded": dict(zip(REASONS, excluded.tolist(), strict=True)),
+        "excluded_part": exclusion.parts(),
+        "planned_memory_GB": round(planned, 3),
+        "notes": list(notes),
+        "spheres": [],
+    }
+    return PickResult(particles=_particles(contest, taken, hits[0], name), quality=quality)
+
+
+def _called(contest: Competition, params: PickParams) -> np.ndarray:
+    """Places that the template wins by enough for the rate, best score first, as many as are wanted at most."""
+    threshold = margin_threshold(contest, params.false_discovery_rate)
+    called = np.flatnonzero((contest.place >= 0) & (contest.margin >= threshold))
+    return called[np.argsort(-contest.score[called], kind="stable")][: params.max_particles]
+
+
+def _particles(contest: Competition, taken: np.ndarray, found: Hits, name: str) -> Particles:
+    number, kept = len(taken), torch.as_tensor(contest.place[taken], device=found.score.device)
+    return Particles(
+        tilt_series=np.full(number, name),
         position=found.position[kept].cpu().numpy(),
         rotation=Rotation.from_matrix(found.rotation[kept].cpu().numpy()),
         score=contest.score[taken],
         half_set=np.zeros(number, dtype=int),
         region=np.full(number, -1),
     )
-    quality = {
-        "particles": number,
+
+
+def _contest_quality(contest: Competition, taken: np.ndarray, params: PickParams) -> dict:
+    decoy_won = contest.place < 0
+    return {
+        "particles": len(taken),
         "scores": contest.score[taken].tolist(),
         "margins": contest.margin[taken].tolist(),
-        "threshold": threshold,
+        "false_discovery": false_discovery(contest)[taken].tolist(),
+        "threshold": margin_threshold(contest, params.false_discovery_rate),
         "decoys": contest.decoys,
         "decoy_margins": contest.margin[decoy_won].tolist(),
         "contest": {"won": _places(contest, ~decoy_won), "lost": _places(contest, decoy_won)},
-        "planned_memory_GB": round(planned, 3),
-        "notes": list(size_notes(reference, params.particle_diameter)),
-        "spheres": [],
     }
-    return PickResult(particles=particles, quality=quality)
 
 
 def _planned_bytes(tomogram: Volume, reference: Volume, params: PickParams) -> float:
@@ -188,18 +214,27 @@ def _hits_at_shared_places(
     levels: tuple[Level, Level],
     references: list[torch.Tensor],
     voxel_size: float,
+    exclusion: Exclusion,
     params: PickParams,
     progress: Progress,
-) -> list[Hits]:
-    """What each reference scores at the candidates of all; of these the better half by the best of any is climbed."""
+) -> tuple[list[Hits], np.ndarray]:
+    """What each reference scores at the candidates of all; of these the better half by the best of any is climbed.
+
+    Also (reason,) how many candidates were excluded for each reason.
+    """
     coarse, fine = levels
-    maps, places, scores = [], [], []
+    maps, places, scores, excluded = [], [], [], np.zeros(len(REASONS), dtype=int)
     for number, reference in enumerate(references):
         progress(0.4 * number / len(references), f"searching everywhere: {_name(number)}")
         maps.append(match_everywhere(coarse, reference, voxel_size, params.symmetry))
-        position, score = candidates(coarse, maps[-1])
+        position, score, left_out = candidates(coarse, maps[-1], exclusion)
         places.append(position)
         scores.append(score)
+        excluded += left_out
+    if not any(map(len, places)):
+        raise StageError(
+            f"{exclusion.tilt_series.name}: every place lies at an edge of the tomogram, in gold or on carbon"
+        )
     position, score = np.concatenate(places), np.concatenate(scores)
     position = position[keep_separate(position, score, params.particle_diameter / 4)]
     scouts = []
@@ -209,9 +244,10 @@ def _hits_at_shared_places(
     best = torch.stack([one.score[:, 0] for one in scouts]).max(dim=0).values
     chosen = best.topk((len(best) + 1) // 2).indices
     progress(0.8, "climbing to the peaks")
-    return [
+    hits = [
         climb(fine, one, chosen, (reference, voxel_size)) for reference, one in zip(references, scouts, strict=True)
     ]
+    return hits, excluded
 
 
 def _name(number: int) -> str:

@@ -7,7 +7,15 @@ import torch
 from tiltwise.ops.filters import low_pass
 from tiltwise.ops.interpolate import centred_points, rotate_volume, sample_volume
 from tiltwise.ops.maps.sharpening import shell_amplitude
-from tiltwise.ops.picking.decoys import Competition, _moved_in, compete, margin_threshold, radial_part, twisted_decoy
+from tiltwise.ops.picking.decoys import (
+    Competition,
+    _moved_in,
+    compete,
+    false_discovery,
+    margin_threshold,
+    radial_part,
+    twisted_decoy,
+)
 from tiltwise.ops.symmetry import symmetry_rotations
 
 N, VOXEL, DIAMETER = 40, 8.0, 240.0
@@ -95,6 +103,50 @@ def test_the_flank_of_a_particle_is_no_place():
     assert sorted(found.place.tolist()) == [0, 2, 3]  # 7 beside 20 is a flank; 12 is a neighbour, and 250 Å are far
 
 
+def test_an_excluded_place_is_nobodys_and_makes_no_flank():
+    template_hits = (np.array([[0.0, 0, 0], [150, 0, 0], [0, 500, 0]]), np.array([20.0, 9.0, 4.0]))
+    decoy = (template_hits[0], np.array([9.0, 5.0, 6.0]))
+
+    found = compete([template_hits, decoy], 100.0, lambda position: np.linalg.norm(position, axis=1) > 50)
+    assert found.place.tolist() == [1, -1] and found.margin == pytest.approx([4.0, 2.0])
+
+
+def contest(random, targets, chance, scale, decoys):
+    """A contest with this many places of targets and of chance, margins of chance exponential; the false ones last."""
+    margin = np.concatenate([random.normal(8 * scale, scale, targets), random.exponential(scale, chance)])
+    won = np.concatenate([np.ones(targets, bool), random.random(chance) < 1 / (1 + decoys)])
+    place = np.where(won, np.arange(targets + chance), -1)
+    return Competition(place=place, score=np.zeros(targets + chance), margin=margin, decoys=decoys)
+
+
+def test_a_q_value_is_the_lowest_rate_at_which_a_place_is_called():
+    found = contest(np.random.default_rng(3), 60, 400, 0.5, 2)
+    rate = false_discovery(found)
+    won = found.place >= 0
+    assert np.isnan(rate[~won]).all() and ((rate[won] >= 0) & (rate[won] <= 1)).all()
+    order = np.argsort(-found.margin[won], kind="stable")
+    assert (np.diff(rate[won][order]) >= 0).all()
+    for stated in (0.01, 0.05, 0.2, *np.unique(rate[won])[:40]):
+        assert np.array_equal(won & (found.margin >= margin_threshold(found, stated)), won & (rate <= stated))
+
+
+def test_pooled_over_different_tomograms_q_values_hold_the_rate():
+    """Full and empty tomograms, margins of chance of any scale, two decoys or four: 5 % of all picks are false.
+
+    Count or exponential tail, whichever is the greater, errs to the safe side (a half is allowed for it); never above
+    by three standard deviations of the count.
+    """
+    random = np.random.default_rng(4)
+    false = picks = 0
+    for _ in range(150):
+        targets, chance = int(random.choice([20, 100, 400])), int(random.choice([100, 600, 2000]))
+        found = contest(random, targets, chance, float(random.choice([0.2, 0.5, 1.5])), int(random.choice([2, 4])))
+        called = np.flatnonzero(false_discovery(found) <= 0.05)
+        picks += len(called)
+        false += int((called >= targets).sum())
+    assert 0.025 < false / picks < 0.05 + 3 * np.sqrt(0.05 / picks)
+
+
 def test_the_stated_rate_holds_where_template_and_decoys_are_alike():
     """Margins of chance exponential, the template winning one place in three: the false part is the rate."""
     random, rates = np.random.default_rng(0), (0.01, 0.05, 0.2)
@@ -103,9 +155,9 @@ def test_the_stated_rate_holds_where_template_and_decoys_are_alike():
         margin = np.concatenate([random.exponential(0.4, 600), random.normal(5, 1, 100)])
         won = np.concatenate([random.random(600) < 1 / 3, np.ones(100, bool)])
         place = np.where(won, np.arange(700), -1)
-        contest = Competition(place=place, score=np.zeros(700), margin=margin, decoys=2)
+        found = Competition(place=place, score=np.zeros(700), margin=margin, decoys=2)
         for rate in rates:
-            taken = won & (margin >= margin_threshold(contest, rate))
+            taken = won & (margin >= margin_threshold(found, rate))
             false[rate] += int(taken[:600].sum())
             picks[rate] += int(taken.sum())
     for rate in rates:
@@ -126,9 +178,9 @@ def test_the_stated_rate_holds_where_the_template_wins_more_than_a_decoy():
         margin = np.concatenate([margin, random.normal(2, 0.5, 10)])
         score = np.concatenate([random.normal(5, 1, 600), random.normal(16, 2, 90), random.normal(7, 1, 10)])
         won = np.concatenate([own, np.ones(100, bool)])
-        contest = Competition(place=np.where(won, np.arange(700), -1), score=score, margin=margin, decoys=2)
+        found = Competition(place=np.where(won, np.arange(700), -1), score=score, margin=margin, decoys=2)
         for rate in rates:
-            taken = won & (margin >= margin_threshold(contest, rate))
+            taken = won & (margin >= margin_threshold(found, rate))
             false[rate] += int(taken[:600].sum())
             picks[rate] += int(taken.sum())
             weak[rate] += int(taken[690:].sum())
@@ -142,5 +194,5 @@ def test_the_stated_rate_holds_where_the_template_wins_more_than_a_decoy():
 def test_no_place_is_taken_where_decoys_do_as_well():
     random = np.random.default_rng(1)
     margin, won = random.exponential(0.4, 900), random.random(900) < 1 / 3
-    contest = Competition(place=np.where(won, 0, -1), score=margin, margin=margin, decoys=2)
-    assert (won & (margin >= margin_threshold(contest, 0.05))).sum() <= 3
+    found = Competition(place=np.where(won, 0, -1), score=margin, margin=margin, decoys=2)
+    assert (won & (margin >= margin_threshold(found, 0.05))).sum() <= 3

@@ -13,6 +13,7 @@ margin, winner less second, is what calls a place: a bright blob has high scores
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,17 +112,24 @@ def _moved_in(points: torch.Tensor, rim: float, part: float) -> torch.Tensor:
     return torch.where(r < rim, points * (there / r.clamp_min(0.5)), points)
 
 
-def compete(hits: list[tuple[np.ndarray, np.ndarray]], distance: float) -> Competition:
+def compete(
+    hits: list[tuple[np.ndarray, np.ndarray]],
+    distance: float,
+    allowed: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Competition:
     """Places at least `distance` (Å) apart and who wins them.
 
     hits are (hit, 3) positions, Å, and (hit,) scores of the template, first, and of each decoy, all tried at the same
     places. At a place each has its best hit within `distance`, or, where it has none, the least score of all. A place
     on the flank of a far better one, within twice the distance, is left out, whoever wins it: there the template fits
-    the particle beside it, which is not chance.
+    the particle beside it, which is not chance. `allowed` tells of positions (place, 3) whether a particle may be
+    there, (place,) bool; a place where it may not is left out before it can make flanks, and also whoever wins it.
     """
     position, score = (np.concatenate(values) for values in zip(*hits, strict=True))
     owner = np.repeat(np.arange(len(hits)), [len(scores) for _, scores in hits])
     kept = keep_separate(position, score, distance)
+    if allowed is not None:
+        kept = kept[allowed(position[kept])]
     kept = kept[~_on_flanks(position[kept], score[kept], 2 * distance)]
     scores = np.full((len(kept), len(hits)), score.min())
     for column, (places, values) in enumerate(hits):
@@ -147,23 +155,35 @@ def _on_flanks(position: np.ndarray, score: np.ndarray, distance: float) -> np.n
 
 
 def margin_threshold(competition: Competition, rate: float) -> float:
-    """Least margin at which at most this rate of the places that the template wins are false; infinite if none is.
+    """Least margin at which at most this rate of the places that the template wins are false; infinite if none is."""
+    called = competition.margin[false_discovery(competition) <= rate]
+    return float(called.min()) if len(called) else math.inf
+
+
+def false_discovery(competition: Competition) -> np.ndarray:
+    """(place,) q-value (Storey 2002): the lowest rate of false places among those called at which this one is called
+    too; nan where a decoy wins. It never rises with the margin, and means the same in every tomogram.
 
     How many are false the decoys say (`_false_by_decoys`), and what scores too little to be a target
     (`_false_by_score`) where there are wins to tell that by: those that are sure by the decoys, false at a rate of 1 %
     at most.
     """
-    won = np.sort(competition.margin[competition.place >= 0])[::-1]
+    wins = np.flatnonzero(competition.place >= 0)
+    wins = wins[np.argsort(-competition.margin[wins], kind="stable")]
+    won = competition.margin[wins]
     false = _false_by_decoys(competition, won)
-    sure = _least_margin(won, false, _SURE_RATE)
-    if (won >= sure).sum() >= _FEWEST_SURE:
-        false = np.maximum(false, _false_by_score(competition, won, sure))
-    return _least_margin(won, false, rate)
+    sure = won[_lowest_rates(false) <= _SURE_RATE]
+    if len(sure) >= _FEWEST_SURE:
+        false = np.maximum(false, _false_by_score(competition, won, float(sure[-1])))
+    rates = np.full(len(competition.margin), np.nan)
+    rates[wins] = _lowest_rates(false)
+    return rates
 
 
-def _least_margin(won: np.ndarray, false: np.ndarray, rate: float) -> float:
-    good = np.flatnonzero(false <= rate * np.arange(1, len(won) + 1))
-    return float(won[good[-1]]) if len(good) else math.inf
+def _lowest_rates(false: np.ndarray) -> np.ndarray:
+    """(win,) the least part of false ones, 1 at most, of all runs of wins from the first on that hold a win."""
+    parts = false / np.arange(1, len(false) + 1)
+    return np.minimum(np.minimum.accumulate(parts[::-1])[::-1], 1.0)
 
 
 def _false_by_decoys(competition: Competition, won: np.ndarray) -> np.ndarray:

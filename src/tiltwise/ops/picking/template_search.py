@@ -17,6 +17,7 @@ from tiltwise.ops.masks import soft_sphere
 from tiltwise.ops.moments import slabs
 from tiltwise.ops.peaks import keep_separate, local_maxima, parabola_offset
 from tiltwise.ops.picking import matching
+from tiltwise.ops.picking.exclusion import REASONS, Exclusion
 from tiltwise.ops.picking.places import gather_around, score_around
 from tiltwise.ops.picking.tiles import WORK_BYTES, plan_tiles
 from tiltwise.ops.rotations import rotation_grid
@@ -198,31 +199,30 @@ def resemblance(level: Level, first: torch.Tensor, second: torch.Tensor, voxel_s
     return max(float((_flat_templates(level, other, part, inside) @ weighed).max()) for part in parts)
 
 
-def candidates(level: Level, coarse: CoarseMap) -> tuple[np.ndarray, np.ndarray]:
+def candidates(level: Level, coarse: CoarseMap, exclusion: Exclusion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(place, 3) Å from the centre and (place,) scores of a template's peaks that are worth a second look.
 
-    Not those nearer to the faces than a quarter of the diameter (an eighth of a thin side): the search is periodic, and
-    sees there what lies at the opposite face.
+    And (reason,) how many as good ones each reason of the exclusion leaves out.
     """
     index, value = local_maxima(coarse.score, 1, 10 * _CANDIDATES)
     value = value / level.spread[tuple(index.T)]
-    position = _position(level, index)
-    size = torch.tensor(coarse.score.shape[::-1], device=position.device) * level.voxel_size
-    inside = (position.abs() <= size / 2 - torch.minimum(size / 8, torch.tensor(level.diameter / 4))).all(1)
-    position, value = position[inside], value[inside]
-    if not len(value):
-        return np.zeros((0, 3)), np.zeros(0)
-    best = _candidates(position, value, level.diameter)
-    return position.cpu().numpy()[best], value.double().cpu().numpy()[best]
+    position, value = _position(level, index).cpu().numpy(), value.double().cpu().numpy()
+    reason = exclusion.reason(position)
+    if (reason >= 0).all():
+        return np.zeros((0, 3)), np.zeros(0), np.zeros(len(REASONS), dtype=int)
+    best = np.flatnonzero(reason < 0)
+    best = best[_candidates(position[best], value[best], level.diameter)]
+    as_good = np.flatnonzero((reason >= 0) & (value >= value[best].min()))
+    as_good = as_good[keep_separate(position[as_good], value[as_good], level.diameter / 4)]
+    return position[best], value[best], np.bincount(reason[as_good], minlength=len(REASONS))
 
 
-def _candidates(position: torch.Tensor, score: torch.Tensor, diameter: float) -> np.ndarray:
+def _candidates(position: np.ndarray, score: np.ndarray, diameter: float) -> np.ndarray:
     """Peaks worth a second look: all that reach the best quarter of those half a diameter apart.
 
     Particles are a whole diameter apart, so about one in eight of such peaks is one at most. A coarse side peak may
     outdo the true one beside it, so peaks down to a quarter of the diameter apart are looked at.
     """
-    position, score = position.cpu().numpy(), score.double().cpu().numpy()
     apart = keep_separate(position, score, diameter / 2)
     least = score[apart[math.ceil(len(apart) / 4) - 1]]
     near = keep_separate(position, score, diameter / 4)
