@@ -1,11 +1,16 @@
-"""Halves that make their first maps alone must come to the same one, or the refinement says so."""
+"""Halves that make their first maps alone must come to the same one, and show the group asked for, or it is said."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from scipy.spatial.transform import Rotation
 
 from tiltwise.data.errors import InputError, StageError
+from tiltwise.ops.interpolate import centred_points, rotate_volume
+from tiltwise.ops.particles.references import masked_reference, sphere_mask
+from tiltwise.ops.symmetry import symmetrise_volume
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine import bootstrap as module
 
@@ -48,3 +53,32 @@ def test_free_particles_must_be_enough_to_judge():
 def test_a_helix_needs_directions_or_a_reference():
     with pytest.raises(InputError, match="axis of a helix"):
         module.bootstrap(setup_of(20), {}, RefineParams(symmetry="H(41,27.7,9)"))
+
+
+def body(centres):
+    points = centred_points((24,) * 3)
+    return sum(torch.exp(-(points - torch.tensor(c)).square().sum(-1) / 7) for c in centres).float()
+
+
+def in_setting(volume, symmetry):
+    setup = SimpleNamespace(
+        source=SimpleNamespace(settings=SimpleNamespace(pixel_size=10.0)), mask=sphere_mask(24, 10.0, 90.0)
+    )
+    params = RefineParams(symmetry=symmetry, particle_diameter=180.0, reference_lowpass=55.0)
+    return module._in_setting(setup, {1: volume, 2: volume}, {}, params)
+
+
+def test_free_maps_are_brought_to_the_setting_of_their_group():
+    turn = torch.as_tensor(Rotation.from_rotvec([40, 25, -60], degrees=True).as_matrix())
+    volume = rotate_volume(symmetrise_volume(body([(6.0, 1.0, 2.0), (4.0, 3.0, -5.0)]), "D2"), turn)
+    placed, record = in_setting(volume, "D2")
+    kept = symmetrise_volume(placed[1], "D2")
+    assert record["symmetry_share"] > 0.95
+    assert float((placed[1] * kept).sum() / (placed[1].norm() * kept.norm())) > 0.99
+    masked = masked_reference(volume, sphere_mask(24, 10.0, 90.0))
+    assert float(placed[1].norm() / masked.norm()) > 0.95  # averaged over what it has, not smeared
+
+
+def test_a_group_that_the_map_does_not_show_is_an_error():
+    with pytest.raises(StageError, match="does not show D3"):
+        in_setting(body([(6.0, 0.0, 0.0), (-5.0, 3.0, 1.0), (0.0, -5.0, 4.0), (1.0, 4.0, -6.0)]), "D3")
