@@ -236,6 +236,6 @@ def test_faults_of_the_input_are_named(made):
     with pytest.raises(InputError, match=f"{first}: not aligned"):
         refine(unaligned, made.particles, reference(made.centres), PARAMS)
     with pytest.raises(InputError, match="starting directions"):
-        refine(made.tilt_series, made.particles, None, PARAMS)
+        refine(made.tilt_series, made.particles, None, PARAMS.model_copy(update={"symmetry": "find"}))
     with pytest.raises(InputError, match="none to refine"):
         refine(made.tilt_series, made.particles[:0], reference(made.centres), PARAMS)

@@ -167,14 +167,14 @@ def test_edges_are_what_is_cut_not_seen_or_outside_the_specimen():
     for axis in range(3):
         for sign in (-1, 1):
             place = np.zeros((1, 3))
-            place[0, axis] = sign * (half[axis] - DIAMETER / 2 + 1)
+            place[0, axis] = sign * (half[axis] - DIAMETER / 4 + 1)
             assert found.reason(place) == [0]
             place[0, axis] -= 2 * sign
             assert found.reason(place) == [-1]
     thin = replace(found, tilt_series=series(specimen_thickness=400.0))
     assert thin.reason(np.array([[0, 0, 249.0], [0, 0, -251.0]])).tolist() == [-1, 0]
-    thick = replace(found, diameter=800.0)  # of a thin side the middle half is left
-    assert thick.reason(np.array([[0, 0, 299.0], [0, 0, 301.0]])).tolist() == [-1, 0]
+    thick = replace(found, diameter=800.0)  # of a thin side the middle three quarters are left
+    assert thick.reason(np.array([[0, 0, 449.0], [0, 0, 451.0]])).tolist() == [-1, 0]
     moved = np.zeros((len(ANGLES), 2))
     moved[:3, 1] = 1000.0  # one image in fourteen misses a place: it stays
     assert replace(found, tilt_series=series(moved)).allows(np.array([[0.0, 700, 0]])).all()
@@ -192,7 +192,7 @@ def test_an_unused_tilt_sees_nothing_and_hides_nothing():
 
 def test_parts_are_those_of_the_volume():
     found = excluded(noise() + 30 * balls(BEADS, 50.0))
-    inner = np.prod((np.array(SHAPE) * VOXEL - DIAMETER) / (np.array(SHAPE) * VOXEL))
+    inner = np.prod((np.array(SHAPE) * VOXEL - DIAMETER / 2) / (np.array(SHAPE) * VOXEL))
     parts = found.parts()
     assert parts["edges"] == pytest.approx(1 - inner, abs=0.002)
     assert parts["gold"] == pytest.approx(found.gold.mean(), abs=0.003) and parts["carbon"] == 0
