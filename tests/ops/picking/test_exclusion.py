@@ -192,8 +192,8 @@ def test_an_unused_tilt_sees_nothing_and_hides_nothing():
 
 def test_parts_are_those_of_the_volume():
     found = excluded(noise() + 30 * balls(BEADS, 50.0))
-    inner = np.prod((np.array(SHAPE) * VOXEL - DIAMETER / 2) / (np.array(SHAPE) * VOXEL))
-    parts = found.parts()
+    inner = np.prod((np.array(SHAPE) * VOXEL - DIAMETER) / (np.array(SHAPE) * VOXEL))
+    parts = replace(found, diameter=2 * DIAMETER).parts()  # farther from the faces than from where tilts do not see
     assert parts["edges"] == pytest.approx(1 - inner, abs=0.002)
     assert parts["gold"] == pytest.approx(found.gold.mean(), abs=0.003) and parts["carbon"] == 0
 
