@@ -1,6 +1,6 @@
 """Run one benchmark, or list them: python benchmarks/run.py [NAME]. The last line is one JSON object."""
 
-import importlib.util
+import importlib
 import json
 import os
 import sys
@@ -20,10 +20,9 @@ def find_benchmarks() -> dict[str, Path]:
 
 
 def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module of a file, by its name, so that processes of its own find it too."""
+    sys.path.insert(0, str(path.parent))
+    return importlib.import_module(path.stem)
 
 
 class Meter:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
-from particle_scene import blobs, project_blobs, put_together, tilts_of
+from particle_scene import blobs, project_blobs, put_together, tilts_of, with_noise
 from scipy.spatial.transform import Rotation
 
 from tiltwise.data.particles import Particles
@@ -56,6 +56,42 @@ def mixed_scene(series=8, noise=1.5, part=0.5, seed=0, missing=MISSING, elsewher
         truth=np.concatenate(kinds),
         centres=centres,
     )
+
+
+@dataclass(frozen=True)
+class Kinds:
+    tilt_series: dict
+    particles: Particles
+    truth: np.ndarray
+    """(particle,) number of its kind, from 0."""
+    centres: np.ndarray
+    """(blob, 3) Å, by rising x."""
+    kinds: tuple
+    """The blobs of each kind, as slices."""
+
+
+def kinds_scene(kinds, series=6, noise=0.7, seed=0):
+    """Series of nine particles each, as many of every kind, which has the Gaussians of its slice alone."""
+    rng, made, parts, truth = np.random.default_rng(seed), {}, [], []
+    centres = blobs()
+    centres = centres[np.argsort(centres[:, 0])]
+    lattice = np.stack(np.meshgrid(*[np.arange(-1, 2) * 240.0] * 2, indexing="ij"), -1).reshape(-1, 2)
+    for number in range(series):
+        name = f"TS_{number + 1}"
+        empty = replace(tilts_of(name, rng), use=np.arange(21) % 2 == 0)
+        position = np.concatenate([lattice, rng.uniform(-100, 100, (len(lattice), 1))], 1)
+        rotation = Rotation.random(len(position), random_state=int(rng.integers(1000)))
+        kind = rng.permutation(len(position)) % len(kinds)
+        own = [kind == k for k in range(len(kinds))]
+        clean = sum(
+            project_blobs(empty, position[o], rotation[o], centres[kept]) for o, kept in zip(own, kinds, strict=True)
+        )
+        made[name] = replace(empty, images=with_noise(clean, noise, rng))
+        parts.append((name, position, rotation))
+        truth.append(kind)
+    particles = put_together(parts)
+    particles = replace(particles, half_set=1 + np.arange(len(particles)) % 2)
+    return Kinds(tilt_series=made, particles=particles, truth=np.concatenate(truth), centres=centres, kinds=kinds)
 
 
 def accuracy(number, truth, classes=2):

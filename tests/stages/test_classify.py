@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from class_scene import MISSING, accuracy, mixed_scene
+from class_scene import MISSING, accuracy, kinds_scene, mixed_scene
 from particle_scene import DIAMETER, PIXEL, reference
 from scipy.spatial.transform import Rotation
 
@@ -44,6 +44,25 @@ def test_two_molecules_are_told_apart_without_references(made, classified):
     kept = np.array([start["kept"] for start in quality["starts"]])
     gains = np.array([start["likelihood_gain"] for start in quality["starts"]])
     assert (kept.sum(0) == 1).all() and (gains[kept.argmax(0), [0, 1]] == gains.max(0)).all()
+
+
+def test_three_molecules_are_told_apart():
+    """Whole, without one end, without the other: each third of the particles in a class of its own, which shows it."""
+    three = kinds_scene((slice(None), slice(MISSING, None), slice(None, -MISSING)), noise=0.7)
+    result = classify(three.tilt_series, three.particles, None, TWO_STARTS.model_copy(update={"classes": 3}))
+    number, quality = result.particles.class_number, result.quality
+    assert result.particles.class_posterior.shape == (len(three.truth), 3) and len(result.class_maps.maps) == 3
+    assert accuracy(number, three.truth, classes=3) > 0.95 and quality["halves_agree"] > 0.95
+    assert "note" not in quality
+    own = [np.bincount(three.truth[number == k]).argmax() for k in (1, 2, 3)]
+    truth = [reference(three.centres[kept], box=BOX, sigma=15.0).data for kept in three.kinds]
+    maps = [low_pass(torch.as_tensor(np.asarray(one.data)), 28.0, PIXEL).numpy() for one in result.class_maps.maps]
+    inside = soft_sphere((BOX,) * 3, DIAMETER / 2 / PIXEL, 0.0).numpy() > 0
+    shown = np.corrcoef(
+        [(one - np.mean(maps, axis=0))[inside] for one in maps],
+        [(one - np.mean(truth, axis=0))[inside] for one in truth],
+    )[:3, 3:]
+    assert sorted(own) == [0, 1, 2] and (shown.argmax(1) == own).all()
 
 
 def test_class_maps_differ_by_what_is_missing(made, classified):

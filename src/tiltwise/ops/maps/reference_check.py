@@ -20,6 +20,7 @@ from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.maps.global_superpose import search_motions
 from tiltwise.ops.maps.sharpening import whitened
 from tiltwise.ops.maps.superpose import RigidMotion, move_map, superpose
+from tiltwise.ops.steady import steady_sum
 
 _SCALES = np.round(np.arange(0.85, 1.1501, 0.01), 2)
 _CLEARLY = 0.1
@@ -104,9 +105,11 @@ def _best_agreement(
     def agreement(motion: RigidMotion) -> float:
         return _correlation(whitened(move_map(given, motion, fixed) * mask, voxel_size, resolution), target)
 
-    return max(agreement(superpose(given, fixed, mask, start)) for start in starts)
+    found = [agreement(superpose(given, fixed, mask, start)) for start in starts]
+    return max((value for value in found if math.isfinite(value)), default=math.nan)
 
 
 def _correlation(first: torch.Tensor, second: torch.Tensor) -> float:
-    a, b = (v.double().flatten() for v in (first, second))
-    return float(a @ b / (a.norm() * b.norm()).clamp_min(1e-30))
+    a, b = first.double(), second.double()
+    norm = (steady_sum(a.square()) * steady_sum(b.square())).sqrt()
+    return float(steady_sum(a * b) / norm.clamp_min(1e-30))
