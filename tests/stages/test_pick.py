@@ -112,8 +112,8 @@ def test_every_pick_has_its_false_discovery_rate_and_what_is_left_out_is_told(pi
     assert len(rates) == quality["particles"] and (rates <= PARAMS.false_discovery_rate).all()
     assert (np.diff(rates[np.argsort(quality["margins"])[::-1]]) >= 0).all()
     assert quality["excluded_part"]["gold"] == quality["excluded_part"]["carbon"] == 0  # there is none
-    # half a diameter at four faces, and at two, since that is less than a quarter of the thin side
-    inner = (1 - 220 / 1320) ** 2 * (1 - 220 / 480)
+    # a quarter of the diameter at all six faces, since that is less than an eighth of the thin side
+    inner = (1 - 110 / 1320) ** 2 * (1 - 110 / 480)
     assert quality["excluded_part"]["edges"] >= 1 - inner - 0.002
     assert quality["excluded"]["edges"] > 0 and quality["excluded"]["gold"] == quality["excluded"]["carbon"] == 0
 

@@ -32,7 +32,7 @@ def made():
 
 def state_on(made, device):
     kind = next(iter(prepare(*made, PARAMS, device).kinds.values()))
-    return first_state(kind)
+    return first_state(kind)[0]
 
 
 def defoci_on(made, device):

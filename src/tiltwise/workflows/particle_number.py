@@ -171,6 +171,6 @@ def _read(state: ProjectState) -> _Refined:
     return _Refined(
         source=ImageSource(tilt_series=series, settings=settings, ready={}),
         posed=posed_particles(particles),
-        symmetry=record["quality"]["symmetry"],
+        symmetry=record["quality"].get("symmetry", record["params"]["symmetry"]),  # older records have no other
         mask=torch.as_tensor(np.array(mask.data, dtype=np.float32)),
     )

@@ -2,6 +2,8 @@
 
 import math
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -111,9 +113,7 @@ def test_annealing_ends_at_the_finest_spacing():
 def test_the_likelihood_of_one_pose_is_that_of_the_search(vectors, truth):
     """With one pose in the grid L = a s - a² n² / 2 for the map scaled by a, at most s² / 2 n² = score² / 2."""
     grid = SETTINGS.grid(RESOLUTION)
-    one = type(grid)(
-        rotations=grid.rotations[7:8], shifts=grid.shifts[:1], resolution=RESOLUTION, angular_step=grid.angular_step
-    )
+    one = replace(grid, rotations=grid.rotations[7:8], shifts=grid.shifts[:1])
     score = search_poses(vectors, truth[0], one.rotations, one.shifts).score[:, 0].double()
     plus, minus = (pose_likelihood(vectors, a * truth[0], one).double() for a in (1.0, -1.0))
     along, power = (plus - minus) / 2, -(plus + minus)  # s and n²

@@ -105,8 +105,16 @@ def _best_agreement(
     def agreement(motion: RigidMotion) -> float:
         return _correlation(whitened(move_map(given, motion, fixed) * mask, voxel_size, resolution), target)
 
-    found = [agreement(superpose(given, fixed, mask, start)) for start in starts]
-    return max((value for value in found if math.isfinite(value)), default=math.nan)
+    return max(agreement(_placed(given, fixed, mask, start)) for start in starts)
+
+
+def _placed(given: Volume, fixed: Volume, mask: torch.Tensor, start: RigidMotion) -> RigidMotion:
+    """The motion that brings one onto the other from this start; the start, where they have too little in common."""
+    try:
+        found = superpose(given, fixed, mask, start)
+    except torch.linalg.LinAlgError:
+        return start
+    return found if np.isfinite(found.rotation).all() and np.isfinite(found.shift).all() else start
 
 
 def _correlation(first: torch.Tensor, second: torch.Tensor) -> float:

@@ -99,7 +99,8 @@ def refine_poses(
     """Levenberg-Marquardt from rotation (particle, 3, 3) and shift (particle, 3), all particles at once.
 
     A step that lowers a particle's likelihood is not taken and its damping grows tenfold. allowed_shift (particle, 4):
-    centre x, y, z and radius, Å, of the ball in which shift stays. allowed_direction (particle, 4): axis x, y, z and
+    centre x, y, z and radius, Å, of the ball in which shift stays: a step that would leave it ends at its edge, and the
+    turn is the best one for that. allowed_direction (particle, 4): axis x, y, z and
     cosine of the half-angle of the cone in which the reference's z axis stays: what leaves it is turned back onto its
     edge, the start too.
     """
@@ -112,12 +113,12 @@ def refine_poses(
     damping = torch.full_like(value, 1e-2)
     for _ in range(steps):
         move = _damped_step(gradient, information, damping)
+        if allowed_shift is not None:
+            move = _step_in_ball(move, current[1], allowed_shift, gradient, information, damping)
         turned = held(current[0] @ rotation_vector_to_matrix(torch.rad2deg(move[:, :3])))
         trial = turned, current[1] + move[:, 3:]
         new = likelihood_terms(images, reference, *trial)
         better = new[0] > value
-        if allowed_shift is not None:
-            better &= (trial[1] - allowed_shift[:, :3]).norm(dim=1) <= allowed_shift[:, 3]
         current = tuple(torch.where(_like(better, a), a, b) for a, b in zip(trial, current, strict=True))
         known = (value, gradient, information, power)
         value, gradient, information, power = (
@@ -131,6 +132,25 @@ def refine_poses(
         amplitude=value / power.clamp_min(1e-30) + 0.5,
         covariance=_covariance(information),
     )
+
+
+def _step_in_ball(
+    move: torch.Tensor,
+    shift: torch.Tensor,
+    ball: torch.Tensor,
+    gradient: torch.Tensor,
+    information: torch.Tensor,
+    damping: torch.Tensor,
+) -> torch.Tensor:
+    """Steps (particle, 6) from shift (particle, 3) that end in the ball (particle, 4). Where one would leave it, s is
+    the shift to its edge, and the turn w solves (H_ww + damping) w = g_w - H_ws s."""
+    away = shift + move[:, 3:] - ball[:, :3]
+    distance = away.norm(dim=1, keepdim=True)
+    outside = distance > ball[:, 3:]
+    short = ball[:, :3] + away * (ball[:, 3:] / distance.clamp_min(1e-12)) - shift
+    left = gradient[:, :3] - torch.einsum("pij,pj->pi", information[:, :3, 3:], short)
+    turn = _damped_step(left, information[:, :3, :3], damping)
+    return torch.where(outside, torch.cat([turn, short], dim=1), move)
 
 
 def _damped_step(gradient: torch.Tensor, information: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
