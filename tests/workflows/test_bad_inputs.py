@@ -1,6 +1,6 @@
 """Input that is poor or wrong, in whole projects: few particles, one tilt series, tilts of one side, a reference of
-another size. Each is named in one line, and nothing that was is lost. A mirrored reference and a wrong pixel size, which
-take a search of all rotations to be named: tests/stages/test_refine.py."""
+another size. Each is named in one line, and nothing that was is lost. A mirrored reference and a wrong pixel size take
+a search of all rotations to be named: tests/stages/test_refine.py."""
 
 import json
 from dataclasses import replace

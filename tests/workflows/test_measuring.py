@@ -65,7 +65,8 @@ def is_picture(path):
 
 def test_bfactor_is_that_of_the_particle(finished, tiltwise, monkeypatch):
     """Halves, quarters and eighths of 66 + 66 particles, three times each. The line through 1/d² over ln N gives the B
-    of the Gaussians; its standard error says how well, and is small enough to tell it from none and from twice."""
+    of the Gaussians; its standard error says how well (subsets of one set are not independent: four of them), and is
+    small enough to tell it from none and from twice."""
     code, out = tiltwise("bfactor", finished, "--json")
     found, kept = json.loads(out.splitlines()[-1]), json.loads((finished / "bfactor.json").read_text())
     assert code == 0 and kept == found | {"seed": 0, "nyquist_A": 2 * PIXEL}
@@ -76,7 +77,7 @@ def test_bfactor_is_that_of_the_particle(finished, tiltwise, monkeypatch):
     sizes = np.unique(number)
     slope = np.polyfit(np.log(sizes), [inverse[number == size].mean() for size in sizes], 1)[0]
     assert found["b_factor"] == pytest.approx(2 / slope, rel=1e-9)
-    assert abs(found["b_factor"] - TRUE_B) < 3 * found["b_factor_error"] < found["b_factor"] / 2
+    assert abs(found["b_factor"] - TRUE_B) < 4 * found["b_factor_error"] < found["b_factor"] / 2
     assert is_picture(finished / "bfactor.png")
 
     again = ParticleNumber(**found | {"subsets": tuple(Subset(**one) for one in found["subsets"])})

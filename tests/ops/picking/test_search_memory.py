@@ -9,7 +9,8 @@ from tiltwise.ops.picking.search_memory import search_bytes
 VOXEL, DIAMETER, STEP = 10.0, 100.0, 12.0
 SMALL, LARGE = (32, 128, 128), (64, 224, 224)
 MEASURED = """
-import json, resource
+import json, re
+from pathlib import Path
 import torch
 from tiltwise.ops.peaks import local_maxima
 from tiltwise.ops.picking import template_search, matching
@@ -28,7 +29,8 @@ def search(shape, voxel, diameter, step):
         score, which = matching.correlate_everywhere(levels[0].filtered, [templates], tiling)
         maps.append(template_search.CoarseMap(score=score, which=which, turns=torch.eye(3)[None]))
     local_maxima(score, 1, 40_000)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # ru_maxrss would hold what the process that started this one held
+    return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])
 
 """
 

@@ -1,7 +1,6 @@
 """A first map from particles of unknown rotation: the right one, of the right hand, and the measure that says so."""
 
 import math
-
 from dataclasses import replace
 
 import numpy as np
