@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import fake_stages
 import numpy as np
@@ -99,6 +100,14 @@ def test_a_lost_output_is_made_again(project):
     (project / "fill" / "B" / "tomogram.mrc").unlink()
     assert states(project)["fill/B"] == "missing"
     assert run(project).done == ("fill/B",)
+
+
+def test_with_workers_to_spare_a_step_waits_for_the_one_before(project):
+    """One series has to be made again: its next step must not be tried beside it, and skipped."""
+    run(project)
+    shutil.rmtree(project / "shift" / "C")
+    summary = run_project(project, executor="local", workers=2)
+    assert summary.complete and "shift/C" in summary.done and set(states(project).values()) == {"done"}
 
 
 def test_one_failed_series_does_not_stop_the_others(project):

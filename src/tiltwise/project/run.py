@@ -223,7 +223,7 @@ class _Run:
                 other.name == ALL for other in (*self.running, *ready)
             ):
                 break
-            if self._must_wait(item) or (item.name == ALL and (self.running or ready)):
+            if self._must_wait(item, ready) or (item.name == ALL and (self.running or ready)):
                 continue
             if item.name == ALL and self._decide_together():
                 break
@@ -236,9 +236,10 @@ class _Run:
                 ready.append(item)
         return ready
 
-    def _must_wait(self, item: Item) -> bool:
-        before = self.state.before(item).values()
-        return any(source in self.running or source in self.waiting for sources in before for source in sources)
+    def _must_wait(self, item: Item, ready: list[Item]) -> bool:
+        """Whether what it takes is at work, about to start, or waiting itself."""
+        before = {source for sources in self.state.before(item).values() for source in sources}
+        return any(source in busy for busy in (self.running, ready, self.waiting) for source in before)
 
     def _decide_together(self) -> bool:
         """Once the series of a step are through, let them decide of single ones; whether any is to be done again."""
