@@ -56,7 +56,7 @@ def run(folder: Path | None) -> dict:
     if folder is None:
         return {"skipped": f"{SHARED} is not here"}
     try:
-        project = new_project(folder / "hiv", recipe="spheres")
+        project = new_project(folder / "hiv", recipe="spheres", params={"refine": {"symmetry": "find"}})
         import_tilt_series(project, [SHARED / "stacks" / f"{name}.mrc" for name in NAMES])
         summary = run_project(project)
         if summary.failed:
