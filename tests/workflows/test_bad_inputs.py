@@ -1,6 +1,5 @@
-"""Input that is poor or wrong, in whole projects: few particles, one tilt series, tilts of one side, a reference of
-another size. Each is named in one line, and nothing that was is lost. A mirrored reference and a wrong pixel size take
-a search of all rotations to be named: tests/stages/test_refine.py."""
+"""Input that is poor or wrong, in whole projects: few particles, one tilt series, tilts of one side, a wrong pixel
+size, a mirrored reference, a reference of another size. Each is named in one line, and nothing that was is lost."""
 
 import json
 from dataclasses import replace
@@ -13,27 +12,26 @@ from tiltwise.cli import main
 from tiltwise.io.mrc import write_volume
 from tiltwise.ops.maps import reference_check
 from tiltwise.ops.particles.half_maps import average_particles
+from tiltwise.project import run
 from tiltwise.project.records import read_record
-from tiltwise.stages.refine import stage
 
-QUICK = {"iterations": 1, "search_cone": 0.0, "search_shift": 0.0, "refine_tilt_shifts": False, "least_amplitude": 0.0}
-"""The poses are true: one local alignment, every particle kept."""
+QUICK = {"search_shift": 0.0, "reference_lowpass": 60.0, "refine_tilt_shifts": False}
+"""The places are true: rotations alone are searched, all of them. At 60 Å this body is much like its mirror image, so
+that the poses follow the images; at 50 Å they may stay with a mirrored reference, and no hand is told."""
 
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    """What takes most of the time is left out: the average stands as the truth does, so that neither hand of the
-    reference has to be searched for; and no symmetry is looked for."""
-    monkeypatch.setattr(reference_check, "search_motions", lambda *given: [])
-    monkeypatch.setattr(stage, "symmetry_shown", lambda *given: {})
+    """On one core, which other work may not share; of the places that a search finds for the reference, or its mirror
+    image, on the average fewer are refined."""
+    monkeypatch.setattr(run, "count_cores", lambda: 1)
+    monkeypatch.setattr(reference_check, "_CANDIDATES", 2)
 
 
 @pytest.fixture(scope="module")
 def made():
-    """Two series of eight particles, every second tilt in use."""
-    scene = particle_scene.scene(series=2, particles=8, noise=0.3)
-    use = np.arange(21) % 2 == 0
-    return replace(scene, tilt_series={name: replace(one, use=use) for name, one in scene.tilt_series.items()})
+    """Two series of twelve particles."""
+    return particle_scene.scene()
 
 
 def few_particles(scene, reference):
@@ -48,8 +46,16 @@ def one_series(scene, reference):
 
 
 def tilts_of_one_side(scene, reference):
-    upper = {n: replace(one, use=one.use & (one.stage_tilt_angle >= 0)) for n, one in scene.tilt_series.items()}
+    upper = {n: replace(one, use=one.stage_tilt_angle >= 0) for n, one in scene.tilt_series.items()}
     return replace(scene, tilt_series=upper), reference
+
+
+def a_wrong_pixel_size(scene, reference):
+    return scene, replace(reference, voxel_size=1.1 * reference.voxel_size)
+
+
+def a_mirrored_reference(scene, reference):
+    return scene, replace(reference, data=np.ascontiguousarray(reference.data[:, :, ::-1]))
 
 
 def a_reference_of_another_size(scene, reference):
@@ -59,6 +65,8 @@ def a_reference_of_another_size(scene, reference):
 NOTES = {
     one_series: "all particles come from one tilt series (TS_1): both halves share the errors of its alignment",
     tilts_of_one_side: "all used tilts are on one side in TS_1 (0° to 60°), TS_2 (0° to 60°): a wedge of 120° or more",
+    a_wrong_pixel_size: "the reference agrees best with the average when magnified 0.",
+    a_mirrored_reference: "the reference looks mirrored: its mirror image agrees with the average better",
     a_reference_of_another_size: "the reference's box is 128 Å wide, less than the particle_diameter of 150 Å",
 }
 
@@ -66,7 +74,8 @@ NOTES = {
 def project_of(folder, fault, scene):
     scene, reference = fault(scene, particle_scene.reference(scene.centres))
     write_volume(folder / "reference.mrc", reference)
-    return picked_project(folder, scene, refine=QUICK, reference=folder / "reference.mrc")
+    rounds = 3 if fault is a_mirrored_reference else 2 if fault is a_wrong_pixel_size else 1
+    return picked_project(folder, scene, refine=QUICK | {"iterations": rounds}, reference=folder / "reference.mrc")
 
 
 def refined(project, capsys):

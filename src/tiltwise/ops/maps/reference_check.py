@@ -45,10 +45,15 @@ class ReferenceCheck:
     """Correlation at that magnification, where the poses have put it."""
 
     @property
+    def looks_mirrored(self) -> bool:
+        """Whether the mirror image agrees clearly better."""
+        return self.mirrored > self.as_given + _CLEARLY
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What is wrong, a line each."""
         found = []
-        if self.mirrored > self.as_given + _CLEARLY:
+        if self.looks_mirrored:
             found.append(
                 f"the reference looks mirrored: its mirror image agrees with the average better ({self.mirrored:.2f}) "
                 f"than it does itself ({self.as_given:.2f}); the average has the hand of the tilt geometry"

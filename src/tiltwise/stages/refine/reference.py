@@ -32,5 +32,5 @@ def reference_shown(
     average = (maps[1] + maps[2]).cpu()
     found = check_reference(given, average, setup.mask.cpu(), voxel_size=settings.pixel_size, resolution=finest)
     figures = {"as_given": found.as_given, "mirrored": found.mirrored, "scale": found.scale, "scaled": found.scaled}
-    notes = [*size_notes(reference, params.particle_diameter), *found.notes]
-    return {"reference_check": figures, "notes": notes}
+    sized = size_notes(reference, params.particle_diameter)  # says of the scale what the check would say once more
+    return {"reference_check": figures, "notes": [*sized, *(found.notes if found.looks_mirrored or not sized else ())]}
