@@ -39,7 +39,7 @@ def prepare() -> Path | None:
 
 
 def case_series(folder: Path, stack: str = "ts.mrc") -> TiltSeries:
-    """The case as a tilt series, its geometry and CTF the truth. Its images are bright where there is density."""
+    """The case as a tilt series, its geometry and CTF the truth. Density is dark, as a camera has it."""
     truth = np.load(folder / "truth.npz")
     tilts = truth["tilts"]
     n, zero = len(tilts), np.zeros(len(tilts))

@@ -22,6 +22,14 @@ class Mixed:
     centres: np.ndarray
 
 
+def nine_places(name, rng):
+    """A series of which every second tilt is left out, and where nine particles stand in it."""
+    empty = replace(tilts_of(name, rng), use=np.arange(21) % 2 == 0)
+    lattice = np.stack(np.meshgrid(*[np.arange(-1, 2) * 240.0] * 2, indexing="ij"), -1).reshape(-1, 2)
+    position = np.concatenate([lattice, rng.uniform(-100, 100, (len(lattice), 1))], 1)
+    return empty, position, Rotation.random(len(position), random_state=int(rng.integers(1000)))
+
+
 def mixed_scene(series=8, noise=1.5, part=0.5, seed=0, missing=MISSING, elsewhere=0):
     """Series of nine particles each, about `part` of which lack the `missing` Gaussians of least x.
 
@@ -31,12 +39,9 @@ def mixed_scene(series=8, noise=1.5, part=0.5, seed=0, missing=MISSING, elsewher
     rng = np.random.default_rng(seed)
     centres, made, parts, kinds = blobs(), {}, [], []
     centres = centres[np.argsort(centres[:, 0])]
-    lattice = np.stack(np.meshgrid(*[np.arange(-1, 2) * 240.0] * 2, indexing="ij"), -1).reshape(-1, 2)
     for number in range(series):
         name = f"TS_{number + 1}"
-        empty = replace(tilts_of(name, rng), use=np.arange(21) % 2 == 0)
-        position = np.concatenate([lattice, rng.uniform(-100, 100, (len(lattice), 1))], 1)
-        rotation = Rotation.random(len(position), random_state=int(rng.integers(1000)))
+        empty, position, rotation = nine_places(name, rng)
         kind = (rng.permutation(len(position)) < part * len(position) + rng.uniform(-0.5, 0.5)).astype(int)
         other = rng.permutation(len(position)) % 2
         clean = np.zeros(empty.images.shape)
@@ -75,12 +80,9 @@ def kinds_scene(kinds, series=6, noise=0.7, seed=0):
     rng, made, parts, truth = np.random.default_rng(seed), {}, [], []
     centres = blobs()
     centres = centres[np.argsort(centres[:, 0])]
-    lattice = np.stack(np.meshgrid(*[np.arange(-1, 2) * 240.0] * 2, indexing="ij"), -1).reshape(-1, 2)
     for number in range(series):
         name = f"TS_{number + 1}"
-        empty = replace(tilts_of(name, rng), use=np.arange(21) % 2 == 0)
-        position = np.concatenate([lattice, rng.uniform(-100, 100, (len(lattice), 1))], 1)
-        rotation = Rotation.random(len(position), random_state=int(rng.integers(1000)))
+        empty, position, rotation = nine_places(name, rng)
         kind = rng.permutation(len(position)) % len(kinds)
         own = [kind == k for k in range(len(kinds))]
         clean = sum(

@@ -9,8 +9,9 @@ from particle_scene import DIAMETER, PIXEL, reference, scene
 from scipy.spatial.transform import Rotation
 
 from tiltwise.ops.particles.references import masked_reference, sphere_mask
+from tiltwise.ops.poses.alignment import search_grid
 from tiltwise.ops.poses.comparison import compare_poses, match_points
-from tiltwise.ops.poses.map_search import find_map, motion_grid
+from tiltwise.ops.poses.map_search import find_map
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine import refine
 
@@ -65,7 +66,7 @@ def test_the_average_has_the_hand_of_the_tilts(made, refined):
     average = masked_reference(torch.as_tensor(np.array(halves.half1.data + halves.half2.data)), mask)
     truth = masked_reference(torch.as_tensor(np.array(reference(made.centres, sigma=9.0).data)), mask)
     mirror = torch.roll(truth.flip(2), 1, 2)
-    grid = motion_grid(FINE, DIAMETER, 20.0)
+    grid = search_grid(FINE, DIAMETER, 180.0, 20.0)
     right, wrong, of_mirror = (
         find_map(a, b, PIXEL, grid)[1] for a, b in ((average, truth), (average, mirror), (mirror, truth))
     )

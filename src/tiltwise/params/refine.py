@@ -6,6 +6,9 @@ from tiltwise.data.units import Angstrom, Degree
 from tiltwise.params.base import Params
 from tiltwise.params.weighting import ExposureWeighting
 
+WIDEST_CONE = 60.0
+"""Degrees; where more is searched, nothing is taken to be known of the starting directions."""
+
 
 class RefineParams(Params):
     """Align particles against the tilt images and average them, in two independent halves."""
@@ -40,3 +43,8 @@ class RefineParams(Params):
     refine_tilt_shifts: bool = Field(True, description="Refine the shift of every tilt image from the particles.")
     exposure_weighting: ExposureWeighting = "critical"
     seed: int = Field(0, ge=0, description="Seed of everything random.")
+
+    @property
+    def directions_given(self) -> bool:
+        """Whether the starting directions are known, such as normals of a surface."""
+        return self.search_cone <= WIDEST_CONE

@@ -14,7 +14,8 @@ from tiltwise.ops.particles.images import ParticleImages
 from tiltwise.ops.particles.references import masked_reference, sphere_mask
 from tiltwise.ops.particles.slices import band_points, extract_slices, volume_spectrum
 from tiltwise.ops.poses.ab_initio import AbInitioSettings, ab_initio_map, annealing
-from tiltwise.ops.poses.map_search import find_map, motion_grid
+from tiltwise.ops.poses.alignment import search_grid
+from tiltwise.ops.poses.map_search import find_map
 from tiltwise.ops.poses.posterior import pose_likelihood, weigh_poses, weighed_average
 from tiltwise.ops.poses.search import particle_vectors, search_poses
 
@@ -80,7 +81,7 @@ def found(vectors, truth):
 
 
 def agreement(map_, other):
-    return find_map(map_, other, PIXEL, motion_grid(RESOLUTION, DIAMETER, 30.0))[1]
+    return find_map(map_, other, PIXEL, search_grid(RESOLUTION, DIAMETER, 180.0, 30.0))[1]
 
 
 def test_the_map_is_found_and_of_the_right_hand(found, truth):

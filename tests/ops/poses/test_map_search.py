@@ -6,7 +6,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from tiltwise.ops.interpolate import centred_points, rotate_volume, sample_volume
-from tiltwise.ops.poses.map_search import find_map, motion_grid
+from tiltwise.ops.poses.alignment import search_grid
+from tiltwise.ops.poses.map_search import find_map
 from tiltwise.ops.poses.symmetry_setting import standard_setting
 from tiltwise.ops.symmetry import symmetrise_volume
 
@@ -30,7 +31,7 @@ def moved(volume, turn, shift):
 def test_a_rigid_motion_is_found():
     volume = bodies([(6, 0, 0), (-5, 3, 1), (0, -5, 4), (1, 4, -6)], (2.0, 1.0, 1.4, 0.8))
     turn, shift = Rotation.from_rotvec([50, -70, 20], degrees=True), (1.0, -1.5, 0.5)
-    grid = motion_grid(RESOLUTION, DIAMETER, 30.0)
+    grid = search_grid(RESOLUTION, DIAMETER, 180.0, 30.0)
     motion, value = find_map(volume, moved(volume, turn, shift), PIXEL, grid)
     wrong = (Rotation.from_matrix(motion.rotation) * turn.inv()).magnitude()
     # the last grid's steps are a ninth of the first's, by which a rim at half the diameter moves 0.35 resolution; turn

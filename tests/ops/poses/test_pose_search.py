@@ -9,18 +9,18 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.ops.particles.images import ParticleImages
 from tiltwise.ops.particles.slices import SpectralGrid, band_points, empty_grid, extract_slices, volume_spectrum
-from tiltwise.ops.poses.alignment import PoseBounds, SearchGrid, _in_ball, _refined_candidates
-from tiltwise.ops.poses.refinement import refine_poses
+from tiltwise.ops.poses.alignment import PoseBounds, SearchGrid, _refined_candidates
+from tiltwise.ops.poses.refinement import held_in_ball, refine_poses
 from tiltwise.ops.poses.search import (
     _GRID_LOSS,
     ParticleVectors,
     _gather_shifts,
     _gather_shifts_plain,
     _search_voxels,
-    _turned_references,
     search_poses,
     shift_grid,
     shift_phases,
+    turned_references,
 )
 from tiltwise.ops.rotations import geodesic_angle, held_in_cone, rotation_grid, rotation_vector_to_matrix
 
@@ -50,7 +50,7 @@ def particles(volume, rotation, shift, strength, seed=0):
     """Data vectors W V + sqrt(W) noise of unit variance in each part, the greatest score near `strength`."""
     generator = torch.Generator().manual_seed(seed)
     vectors = empty_vectors()
-    turned = _turned_references(volume, rotation, vectors)
+    turned = turned_references(volume, rotation, vectors)
     phase = shift_phases(vectors.voxels, shift / (BOX * PIXEL)).conj()
     weight = torch.rand(turned.shape, generator=generator)
     scale = torch.as_tensor(strength) / (weight * turned.abs().square()).sum(1).sqrt()
@@ -71,7 +71,7 @@ def tiny():
     likelihood of every pose, (particle, rotation, shift), by the sums themselves."""
     volume, rotations, shifts = body(), rotation_grid(STEP)[::5], shift_grid(8.0, 4.0)
     vectors = particles(volume, rotations[[3, 40, 77]], shifts[[0, 9, 20]], [9.0, 5.0, 0.1])
-    turned = _turned_references(volume, rotations, vectors).to(torch.complex128)
+    turned = turned_references(volume, rotations, vectors).to(torch.complex128)
     angle = 2 * np.pi / (BOX * PIXEL) * shifts @ vectors.voxels.double().T
     shifted = vectors.data[:, None].to(torch.complex128) * torch.exp(1j * angle)
     product = torch.einsum("psv,rv->prs", shifted, turned.conj()).real
@@ -231,4 +231,6 @@ def test_refinement_keeps_to_the_cone_about_the_start(twofold_images):
 def test_shifts_outside_the_ball_start_from_its_edge():
     ball = torch.tensor([[1.0, 0, 0, 2.0]]).double()
     shift = torch.tensor([[[1.0, 1, 0], [1, 0, 5], [-3, 0, 0]]]).double()
-    assert torch.equal(_in_ball(shift, ball), torch.tensor([[[1.0, 1, 0], [1, 0, 2], [-1, 0, 0]]]).double())
+    assert torch.equal(
+        held_in_ball(shift, ball[:, None]), torch.tensor([[[1.0, 1, 0], [1, 0, 2], [-1, 0, 0]]]).double()
+    )

@@ -11,7 +11,7 @@ from tiltwise.ops.particles.chunks import ImageSource, PosedParticles, particle_
 from tiltwise.ops.particles.images import ParticleImages, TiltWeights
 from tiltwise.ops.particles.slices import SpectralGrid, volume_spectrum
 from tiltwise.ops.particles.tilt_weights import agreement_sums, amplitude_ratio
-from tiltwise.ops.poses.refinement import Poses, refine_poses
+from tiltwise.ops.poses.refinement import Poses, held_in_ball, refine_poses
 from tiltwise.ops.poses.search import in_tomogram, particle_vectors, search_poses, shift_grid
 from tiltwise.ops.rotations import cone_rotation_grid, geodesic_angle, rotation_grid
 
@@ -143,7 +143,7 @@ def search_alignment(
         best = agreement_sums(images.band(coarse), spectra[half], found.rotation[:, 0], found.shift[:, 0])
         spectrum = _scaled(spectra[half], max(amplitude_ratio(best), 0.0))
         refined = partial(_refined_candidates, spectrum=spectrum, grid=grid, limits=limits)
-        shift = _in_ball(found.shift, limits["allowed_shift"])
+        shift = held_in_ball(found.shift, limits["allowed_shift"][:, None])
         first = refined(images.band(coarse), found.rotation, shift, found.needed, steps=3)
         needed = _needed(first.part)
         last = refined(
@@ -229,13 +229,6 @@ def _align_chunks(source, particles, align, *, weights, resolution, bounds) -> A
 
 def _scaled(spectrum: SpectralGrid, factor: float) -> SpectralGrid:
     return replace(spectrum, values=spectrum.values * factor)
-
-
-def _in_ball(shift: torch.Tensor, ball: torch.Tensor) -> torch.Tensor:
-    """Shifts (particle, candidate, 3) brought to the edge of the ball (particle, 4) where they lie outside."""
-    away = shift - ball[:, None, :3]
-    distance = away.norm(dim=2, keepdim=True)
-    return torch.where(distance > ball[:, None, 3:], ball[:, None, :3] + away * (ball[:, None, 3:] / distance), shift)
 
 
 def _needed(part: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from tiltwise.ops.maps.sharpening import whitened
 from tiltwise.ops.maps.superpose import RigidMotion
-from tiltwise.ops.poses.alignment import SearchGrid, search_grid
+from tiltwise.ops.poses.alignment import SearchGrid
 from tiltwise.ops.poses.posterior import turned_spectra
 from tiltwise.ops.poses.search import shift_grid, shift_phases
 from tiltwise.ops.rotations import rotation_vector_to_matrix
@@ -46,11 +46,6 @@ def find_map(
     for turns, shifts in finer_grids(grid):
         rotation, shift, value = best(rotation @ turns, shift + shifts)
     return RigidMotion(rotation=rotation.numpy(), shift=shift.numpy()), value
-
-
-def motion_grid(resolution: float, diameter: float, reach: float) -> SearchGrid:
-    """All rotations, and shifts up to `reach` Å."""
-    return search_grid(resolution, diameter, 180.0, reach)
 
 
 def finer_grids(grid: SearchGrid) -> list[tuple[torch.Tensor, torch.Tensor]]:

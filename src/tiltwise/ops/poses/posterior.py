@@ -28,7 +28,7 @@ from tiltwise.ops.particles.slices import (
     volume_spectrum,
 )
 from tiltwise.ops.poses.alignment import SearchGrid
-from tiltwise.ops.poses.search import ParticleVectors, shift_phases
+from tiltwise.ops.poses.search import ParticleVectors, shift_phases, turned_references
 
 _BLOCK = 2**27  # bytes of the largest table held at once
 _PENALTY = 0.05  # of the denominator's mean, added to it
@@ -74,7 +74,7 @@ def _tables(
     vectors: ParticleVectors, reference: torch.Tensor, grid: SearchGrid
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Yield some particles, their shifted data (particle and shift, 2 voxel), and L (particle, shift, rotation)."""
-    turned = turned_spectra(reference / _fading(reference), grid.rotations, vectors.voxels)
+    turned = turned_references(reference, grid.rotations, vectors)
     rows = torch.view_as_real(turned).reshape(len(turned), -1)
     phase = shift_phases(vectors.voxels, grid.shifts / _period(vectors)).to(vectors.data.device)
     cost = 0.5 * vectors.weight @ turned.abs().square().T
@@ -129,12 +129,3 @@ def banded(vectors: ParticleVectors, resolution: float) -> ParticleVectors:
 
 def _period(vectors: ParticleVectors) -> float:
     return vectors.layout.box_size * vectors.pixel_size
-
-
-def _fading(volume: torch.Tensor) -> torch.Tensor:
-    """(n, n, n) how density fades away from the centre in data vectors, which are spread on a grid that is not
-    oversampled: sinc²(r / n) along each axis, the same in all directions to second order."""
-    n = volume.shape[0]
-    axis = (torch.arange(n, dtype=torch.float64, device=volume.device) - n // 2) / n
-    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
-    return torch.sinc(distance.clamp_max(0.5) / np.sqrt(3)) ** 6

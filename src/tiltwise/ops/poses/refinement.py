@@ -144,13 +144,20 @@ def _step_in_ball(
 ) -> torch.Tensor:
     """Steps (particle, 6) from shift (particle, 3) that end in the ball (particle, 4). Where one would leave it, s is
     the shift to its edge, and the turn w solves (H_ww + damping) w = g_w - H_ws s."""
-    away = shift + move[:, 3:] - ball[:, :3]
-    distance = away.norm(dim=1, keepdim=True)
-    outside = distance > ball[:, 3:]
-    short = ball[:, :3] + away * (ball[:, 3:] / distance.clamp_min(1e-12)) - shift
+    end = shift + move[:, 3:]
+    held = held_in_ball(end, ball)
+    short = held - shift
     left = gradient[:, :3] - torch.einsum("pij,pj->pi", information[:, :3, 3:], short)
     turn = _damped_step(left, information[:, :3, :3], damping)
-    return torch.where(outside, torch.cat([turn, short], dim=1), move)
+    return torch.where((held != end).any(1, keepdim=True), torch.cat([turn, short], dim=1), move)
+
+
+def held_in_ball(shift: torch.Tensor, ball: torch.Tensor) -> torch.Tensor:
+    """Shifts (..., 3) brought to the edge of the ball (..., 4), centre and radius, where they lie outside; those inside
+    stay as they are, bit by bit."""
+    away = shift - ball[..., :3]
+    distance = away.norm(dim=-1, keepdim=True)
+    return torch.where(distance > ball[..., 3:], ball[..., :3] + away * (ball[..., 3:] / distance), shift)
 
 
 def _damped_step(gradient: torch.Tensor, information: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:

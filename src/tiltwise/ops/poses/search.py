@@ -101,7 +101,7 @@ def search_poses(
     reference's symmetry allowed for, the best is kept. At most `candidates` of them, and needed until they hold the
     part `held` of the posterior, all others taken as the grid may have missed them (`_GRID_LOSS`).
     """
-    turned = _turned_references(reference, rotations, vectors)
+    turned = turned_references(reference, rotations, vectors)
     period = vectors.layout.box_size * vectors.pixel_size
     score, best_shift, mass = _correlate(vectors, turned, shifts / period)
     best = _distinct_best(score, mass, _near(rotations, separation, symmetry, score), number=candidates, held=held)
@@ -153,8 +153,8 @@ def _search_voxels(layout: SpectralGrid, radius: float) -> tuple[torch.Tensor, t
     return points[flat], flat
 
 
-def _turned_references(reference: torch.Tensor, rotations: torch.Tensor, vectors: ParticleVectors) -> torch.Tensor:
-    """(rotation, voxel) complex64 spectrum of the reference turned by each rotation.
+def turned_references(reference: torch.Tensor, rotations: torch.Tensor, vectors: ParticleVectors) -> torch.Tensor:
+    """(rotation, voxel) complex64 spectrum of the reference (n, n, n) turned by each rotation, at the vectors' voxels.
 
     Insertion on a grid that is not oversampled lets the density fade away from the centre, as sinc²(r / n) along each
     axis, the same in all directions to second order; the reference is divided by that beforehand.

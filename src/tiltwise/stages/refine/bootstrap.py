@@ -24,7 +24,6 @@ from tiltwise.ops.symmetry import symmetrise_volume, symmetry_order
 from tiltwise.params.refine import RefineParams
 from tiltwise.stages.refine.setup import Setup
 
-_WIDEST_CONE = 60.0  # degrees; beyond, nothing is taken to be known of the directions
 _PARTICLES = 400  # of each half that make its first reference, where directions are given
 _FREE_PARTICLES = 160  # the same where they are not: every particle is weighed over every pose
 _FEWEST = 8  # of each half: six that make a map from nothing, and two that judge it
@@ -43,7 +42,7 @@ def bootstrap(
     first references only. Halves that do not agree start again, from other particles and turns. Raises InputError for a
     symmetry that cannot be brought to its setting, StageError if the halves never agree or show no such symmetry.
     """
-    if _free(params):
+    if not params.directions_given:
         _check_free(setup, params)
     for attempt in range(_ATTEMPTS):
 
@@ -74,14 +73,9 @@ def _check_free(setup: Setup, params: RefineParams) -> None:
         )
 
 
-def _free(params: RefineParams) -> bool:
-    """Whether the directions are unknown."""
-    return params.search_cone > _WIDEST_CONE
-
-
 def _resolution(params: RefineParams) -> float:
     """Finest spacing of the first references, Å."""
-    if not _free(params):
+    if params.directions_given:
         return params.reference_lowpass
     return max(params.reference_lowpass, params.particle_diameter / _PER_DIAMETER)
 
@@ -98,14 +92,14 @@ def _attempt(
             progress((half - 1 + part) / 2, f"half {half}")
 
         members = np.flatnonzero(setup.particles.half_set == half)
-        chosen = np.sort(rng.permutation(members)[: _FREE_PARTICLES if _free(params) else _PARTICLES])
+        chosen = np.sort(rng.permutation(members)[: _PARTICLES if params.directions_given else _FREE_PARTICLES])
         vectors = _vectors(setup, weights, chosen, _resolution(params))
         found[half] = _first_map(vectors, setup, params, rng, told)
     pixel_size = setup.source.settings.pixel_size
     grid = _motions(params)
     record = {"halves": [_starts_record(found[h], found[3 - h], pixel_size, grid) for h in (1, 2)]}
     first, second = found[1].map, found[2].map
-    if _free(params):
+    if not params.directions_given:
         motion, agreement = find_map(second, first, pixel_size, grid)
         placed = Volume(data=second.cpu().numpy(), voxel_size=pixel_size)
         moved = move_map(placed, motion, placed).to(second.device)
@@ -128,7 +122,7 @@ def _first_map(
         "cone": params.search_cone,
         "shift": params.search_shift,
     }
-    if _free(params):
+    if not params.directions_given:
         return ab_initio_map(vectors, setup.mask, AbInitioSettings(**shared), rng, told)
     told(0.0)
     return first_reference(vectors, setup.mask, BreakingSettings(**shared, symmetry=params.symmetry), rng)
@@ -136,8 +130,8 @@ def _first_map(
 
 def _motions(params: RefineParams) -> SearchGrid:
     """Of the map of one start against another's: as free as their particles are."""
-    cone = 180.0 if _free(params) else params.search_cone
-    symmetry = "C1" if _free(params) else params.symmetry
+    cone = params.search_cone if params.directions_given else 180.0
+    symmetry = params.symmetry if params.directions_given else "C1"
     return search_grid(_resolution(params), params.particle_diameter, cone, params.search_shift, symmetry)
 
 
@@ -173,7 +167,7 @@ def _in_setting(
     """Maps found without symmetry, brought to the setting of the group asked for, by one motion for both, and averaged
     over it."""
     order = symmetry_order(params.symmetry)
-    if not _free(params) or order == 1:
+    if params.directions_given or order == 1:
         return references, record
     pixel_size, resolution = setup.source.settings.pixel_size, _resolution(params)
     shared = {"resolution": resolution, "diameter": params.particle_diameter}

@@ -10,11 +10,10 @@ from tiltwise.data.errors import InputError
 from tiltwise.ops.maps.rotational_symmetry import RotationalSymmetry, find_rotational_symmetry
 from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.rotations import rotation_vector_to_matrix
-from tiltwise.params.refine import RefineParams
+from tiltwise.params.refine import WIDEST_CONE, RefineParams
 from tiltwise.stages.refine.setup import Setup
 
 _FIND = "find"
-_WIDEST_CONE = 60.0  # degrees; where directions are wholly unknown, z is no axis of anything
 _DETAIL = 10.0  # spacings down to a tenth of the diameter are compared, or the resolution if coarser
 _REACH = 6.0  # the axis lies within a sixth of the diameter of z
 
@@ -31,10 +30,10 @@ def to_be_found(params: RefineParams) -> bool:
     """Whether the symmetry is asked of the data. Raises InputError where z is no axis of anything."""
     if params.symmetry.strip().lower() != _FIND:
         return False
-    if params.search_cone > _WIDEST_CONE:
+    if not params.directions_given:
         raise InputError(
             f"refine: symmetry = {_FIND!r} looks for an axis near z, which needs starting directions (surface normals) "
-            f"and search_cone <= {_WIDEST_CONE:g}; name the symmetry, or refine in C1"
+            f"and search_cone <= {WIDEST_CONE:g}; name the symmetry, or refine in C1"
         )
     return True
 
@@ -84,6 +83,6 @@ def symmetry_shown(
 ) -> dict[str, dict]:
     """Record of the Cn that the half maps show; empty where a group was imposed, or starting directions were not
     given."""
-    if imposed.strip().upper() != "C1" or params.search_cone > _WIDEST_CONE:
+    if imposed.strip().upper() != "C1" or not params.directions_given:  # z is no axis then
         return {}
     return {"rotational_symmetry": symmetry_record(symmetry_of_halves(setup, maps, resolution, params))}
