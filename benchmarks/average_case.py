@@ -11,6 +11,7 @@ names the folder of the models.
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from tiltwise.project.store import join
 from tiltwise.project.threads import keep_freed_memory
 from tiltwise.simulate.image_scene import image_scene
 from tiltwise.simulate.potential import potential_map, scatterer_from_atoms
+from tiltwise.simulate.scene import Scene
 from tiltwise.simulate.scene_session import prepare_series
 from tiltwise.stages.pick import pick
 from tiltwise.stages.postprocess import postprocess
@@ -120,8 +122,9 @@ def tell(fraction: float, text: str) -> None:
     sys.stderr.write(f"{100 * fraction:3.0f} %  {text}\n")
 
 
-def simulate(case: Case, atoms: Atoms) -> Truth:
-    """The case's tilt series with their true geometry and CTF, and all that is known of them."""
+def simulate(case: Case, atoms: Atoms, change: Callable[[Scene], Scene] = lambda scene: scene) -> Truth:
+    """The case's tilt series with their true geometry and CTF, and all that is known of them; `change` makes of each
+    scene the one that is imaged."""
     seed, number = (int(os.environ.get(f"TILTWISE_AVERAGE_{n}", v)) for n, v in (("SEED", 0), ("SERIES", case.series)))
     session = SessionParams(
         scene=SceneParams(
@@ -141,7 +144,8 @@ def simulate(case: Case, atoms: Atoms) -> Truth:
     particles: dict[str, Particles] = {}
     for i in range(1, number + 1):
         made = prepare_series(session, i, model=atoms, frames=False)
-        images = image_scene(made.scene, made.series, made.params, made.seed, disturbances=made.disturbances)
+        scene = change(made.scene)
+        images = image_scene(scene, made.series, made.params, made.seed, disturbances=made.disturbances)
         name, target = made.series.name, made.scene.populations[0]
         series[name] = replace(made.series, images=np.stack(list(images)))
         particles[name] = Particles(

@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from tiltwise.ops.kernels import spline as kernels
+
 Method = Literal["linear", "cubic"]
 
 
@@ -26,7 +28,10 @@ def sample_volume(volume: torch.Tensor, points: torch.Tensor, *, method: Method 
     if method == "linear":
         return _sample_linear(volume, index)
     if method == "cubic":
-        return _sample_spline(spline_coefficients(volume), index)
+        coefficients = spline_coefficients(volume)
+        differentiable = coefficients.requires_grad or index.requires_grad
+        plain = differentiable or index.device.type != "cpu" or index.dtype not in (torch.float32, torch.float64)
+        return _sample_spline(coefficients, index) if plain else _sample_spline_fast(coefficients, index)
     raise ValueError(f"interpolation method {method!r} is not linear or cubic")
 
 
@@ -50,6 +55,14 @@ def _sample_linear(volume: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     size = torch.tensor([max(n - 1, 1) for n in volume.shape[::-1]]).to(volume)
     grid = (2 * index / size - 1).reshape(1, -1, 1, 1, 3)
     values = torch.nn.functional.grid_sample(volume[None, None], grid, mode="bilinear", align_corners=True)
+    return values.reshape(index.shape[:-1])
+
+
+def _sample_spline_fast(coefficients: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`_sample_spline` on the processor, where no derivative is asked for."""
+    points = index.reshape(-1, 3).contiguous()
+    values = torch.empty(len(points), dtype=index.dtype)
+    kernels.sample_spline(coefficients.contiguous().numpy(), points.numpy(), values.numpy())
     return values.reshape(index.shape[:-1])
 
 

@@ -62,3 +62,14 @@ def test_other_box_and_voxel(density):
     back = move_map(Volume(data=moved.numpy(), voxel_size=4.0), RigidMotion.identity(), density)
     fsc = fourier_shell_correlation(back, torch.from_numpy(density.data))
     assert fsc[1 : N // 2 - 3].min() > 0.99
+
+
+def test_maps_with_nothing_in_common_stay_where_they_are(density):
+    mask, start = soft_sphere((N, N, N), 11, 3), _motion()
+    empty = Volume(data=np.zeros((N, N, N), np.float32), voxel_size=VOXEL)
+    for moving, fixed in ((empty, density), (density, empty), (empty, empty)):
+        found = superpose(moving, fixed, mask, start)
+        assert np.array_equal(found.rotation, start.rotation) and np.array_equal(found.shift, start.shift)
+    against = Volume(data=-density.data, voxel_size=VOXEL)  # every shell correlates with -1
+    found = superpose(against, density, mask)
+    assert np.isfinite(found.rotation).all() and np.isfinite(found.shift).all()

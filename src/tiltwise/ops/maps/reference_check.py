@@ -110,16 +110,7 @@ def _best_agreement(
     def agreement(motion: RigidMotion) -> float:
         return _correlation(whitened(move_map(given, motion, fixed) * mask, voxel_size, resolution), target)
 
-    return max(agreement(_placed(given, fixed, mask, start)) for start in starts)
-
-
-def _placed(given: Volume, fixed: Volume, mask: torch.Tensor, start: RigidMotion) -> RigidMotion:
-    """The motion that brings one onto the other from this start; the start, where they have too little in common."""
-    try:
-        found = superpose(given, fixed, mask, start)
-    except torch.linalg.LinAlgError:
-        return start
-    return found if np.isfinite(found.rotation).all() and np.isfinite(found.shift).all() else start
+    return max(agreement(superpose(given, fixed, mask, start)) for start in starts)
 
 
 def _correlation(first: torch.Tensor, second: torch.Tensor) -> float:

@@ -70,7 +70,8 @@ def superpose(moving: Volume, fixed: Volume, mask: torch.Tensor, start: RigidMot
 
     Least squares of moved = a · fixed by Gauss-Newton steps that take the gradient of `fixed` (inverse compositional;
     Baker & Matthews 2004): first low-passed, then with every shell weighted by the signal-to-noise ratio that the
-    correlation of the two implies. It must start within about a dozen Å, at the map's rim, of the answer.
+    correlation of the two implies. It must start within about a dozen Å, at the map's rim, of the answer. A round in
+    which the maps have nothing in common changes nothing.
     """
     motion = start or RigidMotion.identity()
     truth = torch.as_tensor(np.array(fixed.data, dtype=np.float32))
@@ -80,7 +81,10 @@ def superpose(moving: Volume, fixed: Volume, mask: torch.Tensor, start: RigidMot
             target = low_pass(truth, _COARSE_RESOLUTION, fixed.voxel_size)
             source = low_pass(given, _COARSE_RESOLUTION, moving.voxel_size)
         else:
-            target, source = _weighted(moving, motion, fixed, truth, given, mask)
+            found = _weighted(moving, motion, fixed, truth, given, mask)
+            if found is None:
+                break
+            target, source = found
         motion = _gauss_newton(source, moving.voxel_size, target, fixed.voxel_size, mask, motion)
     return motion
 
@@ -105,8 +109,10 @@ def _gauss_newton(
     motion = start
     for _ in range(_STEPS):
         values = _sample_moved(source, source_voxel, motion, points).double()
-        solution = torch.linalg.solve(normal, steady_product(design.T, (values * weight)[:, None])[:, 0])
+        solution, fault = torch.linalg.solve_ex(normal, steady_product(design.T, (values * weight)[:, None])[:, 0])
         step = solution[1:7] / solution[0]
+        if fault or not step.isfinite().all():  # an empty map, or none of it in the other
+            return start
         rotation = rotation_vector_to_matrix(torch.rad2deg(step[:3] / radius)).numpy()
         motion = RigidMotion(rotation=rotation, shift=step[3:].numpy()).after(motion)
     return motion
@@ -114,8 +120,9 @@ def _gauss_newton(
 
 def _weighted(
     moving: Volume, motion: RigidMotion, fixed: Volume, truth: torch.Tensor, given: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both maps whitened and weighted by sqrt(C² / (1 - C²)) of their correlation C, up to where it is significant."""
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Both maps whitened and weighted by sqrt(C² / (1 - C²)) of their correlation C, up to where it is significant;
+    None where it is so nowhere."""
     moved = move_map(moving, motion, fixed)
     n = len(truth)
     correlation = fourier_shell_correlation(moved * mask, truth * mask).clamp(0, 0.999)
@@ -124,6 +131,8 @@ def _weighted(
     weight = (correlation**2 / (1 - correlation**2)).sqrt()
     weight[last:] = 0
     weight[0] = 0
+    if not weight.any():
+        return None
     frequency = torch.arange(len(weight), dtype=torch.float64) / (n * fixed.voxel_size)
     curves = [weight / shell_amplitude(a * mask).clamp_min(1e-12) for a in (truth, moved)]
     target = radial_filter(truth, frequency, curves[0] / curves[0].max(), fixed.voxel_size)

@@ -95,12 +95,7 @@ def motion_between(
         for h in (2, 1)
     )
     coarse = fourier_rescale(mask.float(), (side,) * 3).clamp(0, 1).cpu()
-    try:
-        found = superpose(second, first, coarse)
-    except torch.linalg.LinAlgError:
-        return None
-    if not (np.isfinite(found.rotation).all() and np.isfinite(found.shift).all()):
-        return None  # maps without anything in common
+    found = superpose(second, first, coarse)
     turn = free @ Rotation.from_matrix(found.rotation).as_rotvec()
     motion = RigidMotion(rotation=Rotation.from_rotvec(turn).as_matrix(), shift=free @ found.shift)
     rim = voxel_size * (3 * float((mask > 0.5).sum()) / (4 * np.pi)) ** (1 / 3)

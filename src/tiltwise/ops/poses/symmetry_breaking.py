@@ -8,6 +8,7 @@ them to trust (ops/poses/starts.py). All of it runs on the coarse data vectors o
 once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,15 +53,27 @@ class BreakingSettings:
 
 
 def first_reference(
-    vectors: ParticleVectors, mask: torch.Tensor, settings: BreakingSettings, rng: np.random.Generator
+    vectors: ParticleVectors,
+    mask: torch.Tensor,
+    settings: BreakingSettings,
+    rng: np.random.Generator,
+    told: Callable[[float], None] = lambda part: None,
 ) -> FirstMap:
-    """First map (n, n, n) of one half from the vectors of some of its particles, in the frames of their poses."""
+    """First map (n, n, n) of one half from the vectors of some of its particles, in the frames of their poses.
+
+    told is called with the part of the work that is done.
+    """
     grid = search_grid(settings.resolution, settings.diameter, settings.cone, settings.shift, settings.symmetry)
+    # searches of half of the particles: in each start the rounds and the two likelihoods, then those of all
+    work, done = settings.starts * (settings.rounds + 2) + 2 * settings.more_rounds, 0.0
 
     def rounds(some: ParticleVectors, reference: torch.Tensor, number: int) -> torch.Tensor:
+        nonlocal done
         for _ in range(number):
             poses = search_poses(some, reference, grid.rotations, grid.shifts)
             reference = average_vectors(some, poses, mask, settings.symmetry, settings.resolution)
+            done += 2 * len(some.data) / len(vectors.data)
+            told(min(done / work, 1.0))
         return reference
 
     making, held_out = vectors.of(slice(0, None, 2)), vectors.of(slice(1, None, 2))
@@ -70,6 +83,7 @@ def first_reference(
         first = average_vectors(making, poses, mask, settings.symmetry, settings.resolution)
         found = rounds(making, first, settings.rounds)
         fitted, left_out = (pose_likelihood(some, found, grid).double().cpu().numpy() for some in (making, held_out))
+        done += 2
         starts.append(Start(map=found, fitted=float(fitted.mean()), held_out=left_out))
     trusted = trusted_start(starts)
     final = rounds(vectors, starts[trusted].map, settings.more_rounds)

@@ -125,7 +125,7 @@ def _first_map(
     if not params.directions_given:
         return ab_initio_map(vectors, setup.mask, AbInitioSettings(**shared), rng, told)
     told(0.0)
-    return first_reference(vectors, setup.mask, BreakingSettings(**shared, symmetry=params.symmetry), rng)
+    return first_reference(vectors, setup.mask, BreakingSettings(**shared, symmetry=params.symmetry), rng, told)
 
 
 def _motions(params: RefineParams) -> SearchGrid:
