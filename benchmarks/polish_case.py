@@ -67,7 +67,9 @@ LADDER = {
     "shift": {"blocks": ("shift",), "refine_defocus": False},
     "angles": {"blocks": ("shift", "angles", "magnification"), "refine_defocus": False},
     "sample": {"blocks": ("shift", "angles", "magnification", "sample"), "refine_defocus": False},
-    "warp": {"refine_defocus": False},
+    "cubic": {"blocks": ("shift", "angles", "magnification", "sample", "cubic"), "refine_defocus": False},
+    "warp": {"blocks": ("shift", "angles", "magnification", "sample", "cubic", "warp"), "refine_defocus": False},
+    "ripple": {"refine_defocus": False},
     "after": {},
 }
 """Which blocks each run may use: each adds one to those before, the second the magnification as well."""

@@ -15,7 +15,7 @@ from tiltwise.ops.maps.rotational_symmetry import RotationalSymmetry
 from tiltwise.ops.symmetry import symmetrise_volume
 from tiltwise.params.refine import RefineParams
 from tiltwise.report.map_part import _symmetry
-from tiltwise.stages.refine import refine
+from tiltwise.stages.refine import refine, stage
 from tiltwise.stages.refine.symmetry import symmetry_shown, symmetry_that_holds
 
 VOXEL = 5.0
@@ -118,6 +118,22 @@ def test_an_axis_off_z_is_found_brought_onto_z_and_imposed(lying):
     assert np.degrees(np.linalg.norm(lean.mean(0))) < 1.5 and np.linalg.norm(place[:, :2].mean(0)) < 3.0
     average = torch.as_tensor(result.half_maps.half1.data + result.half_maps.half2.data)
     assert float((symmetrise_volume(average, "C4") - average).std() / average.std()) < 0.1
+
+
+def test_some_particles_tell_and_all_have_it_from_the_start(lying, monkeypatch):
+    """Three of each half are aligned in C1; all of them, from where they started, in C4 only."""
+    monkeypatch.setattr(stage, "_TELLING", 3)
+    series, particles = lying
+    given = particle_scene.reference(windmill())
+    own = {"search_cone": 10.0, "search_shift": 20.0, "particle_diameter": particle_scene.DIAMETER, "iterations": 2}
+    result = refine(series, particles, given, RefineParams(symmetry="find", refine_tilt_shifts=False, **own))
+    assert result.quality["symmetry"] == result.half_maps.symmetry == "C4"
+    rows = result.quality["iterations"]
+    assert [row["symmetry"] for row in rows] == ["C4", "C4"] and rows[0]["particles"] == len(particles)
+    axis = particles.rotation.inv() * result.particles.rotation
+    lean = LEAN.inv().apply(axis.apply([0.0, 0.0, 1.0]))[:, :2]
+    place = LEAN.inv().apply(particles.rotation.inv().apply(result.particles.position - particles.position) - POINT)
+    assert np.degrees(np.linalg.norm(lean.mean(0))) < 1.5 and np.linalg.norm(place[:, :2].mean(0)) < 3.0
 
 
 def test_nothing_to_be_found_without_directions(lying):

@@ -6,7 +6,12 @@ from scipy.spatial.transform import Rotation
 
 from tiltwise.data.errors import InputError
 from tiltwise.data.particles import Particles
-from tiltwise.ops.particles.half_sets import assign_half_sets, distinct_particles, well_explained
+from tiltwise.ops.particles.half_sets import (
+    assign_half_sets,
+    distinct_particles,
+    some_of_halves,
+    well_explained,
+)
 
 
 def particles(position, region, names=None, half_set=None):
@@ -67,3 +72,11 @@ def test_wrong_picks_are_told_by_their_amplitude_in_each_half_for_itself():
     amplitude = np.array([1.0, 0.9, 0.2, 1.1, 0.5, 0.52, 0.48, np.nan])  # the reference of half 2 is too strong
     keep = well_explained(names, halves, amplitude, 0.6)
     assert keep.tolist() == [True, True, False, True, True, True, True, True]
+
+
+def test_some_of_each_half_or_all_there_are():
+    halves = np.array([1, 2, 0, 1, 1, 2, 1])
+    assert some_of_halves(halves, 10, 0).tolist() == [0, 1, 3, 4, 5, 6]
+    some = some_of_halves(halves, 2, 0)
+    assert sorted(halves[some].tolist()) == [1, 1, 2, 2] and (np.diff(some) > 0).all()
+    assert np.array_equal(some, some_of_halves(halves, 2, 0))

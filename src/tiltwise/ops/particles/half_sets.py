@@ -94,3 +94,10 @@ def well_explained(names: np.ndarray, half_set: np.ndarray, amplitude: np.ndarra
             if own.any():
                 keep[own] = amplitude[own] >= least * np.quantile(amplitude[own], 0.75)
     return keep
+
+
+def some_of_halves(half_set: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """Indices, rising, of at most so many particles of each half, drawn at random."""
+    rng = np.random.default_rng([seed, 3])
+    drawn = [rng.permutation(np.flatnonzero(half_set == half))[:number] for half in (1, 2)]
+    return np.sort(np.concatenate(drawn))
