@@ -8,7 +8,8 @@ the side where the block of polishing takes 0.35. What polishing is given: a til
 and shifts by 10 Å (sd, in length), no deformation, defoci off by 600 Å for the series and 300 Å (sd) for each tilt,
 poses off by 2° and 3 Å on each axis.
 
-`before` are the poses alone, refined under that; each further row of LADDER adds a block, and `after` has all.
+`before` are the poses alone, refined under that, and `true` the poses alone under the true geometry and CTF: what no
+block can better. Each further row of LADDER adds a block, and `after` has all.
 `shift_rmse_A` is how far the images of particles lie from the true ones, in length, a shift of each particle free;
 `angle_rmse_deg` and `axis_error_deg` those of the tilt angles and of the axis, turns within the deformation counted,
 what no image tells taken off; `defocus_rmse_A` that of all used tilts. `noise_fsc` is the mean FSC of the half maps,
@@ -62,8 +63,10 @@ FRAMES, LOCAL = 4, 1.0
 """Of each tilt; local motion at the edge of the field while a tilt is taken, Å."""
 BEYOND = {"cubic_deformation": 10.0, "warp": 2.0}
 """What of the deformation no block can hold, Å."""
+TRUE = "true"
 LADDER = {
     "before": {"blocks": (), "refine_defocus": False},
+    TRUE: {"blocks": (), "refine_defocus": False},
     "shift": {"blocks": ("shift",), "refine_defocus": False},
     "angles": {"blocks": ("shift", "angles", "magnification"), "refine_defocus": False},
     "sample": {"blocks": ("shift", "angles", "magnification", "sample"), "refine_defocus": False},
@@ -72,7 +75,8 @@ LADDER = {
     "ripple": {"refine_defocus": False},
     "after": {},
 }
-"""Which blocks each run may use: each adds one to those before, the second the magnification as well."""
+"""Which blocks each run may use: each adds one to those before, that of the angles the magnification as well. TRUE is
+given the true geometry and CTF, and refines poses alone: the best that blocks can come to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -258,7 +262,8 @@ def climb(case: Case, params: PolishParams, rows: tuple[str, ...]) -> dict:
     oracle = oracle_score(case.known)
     for row in rows:
         cpu, wall = time.process_time(), time.perf_counter()
-        result = polish(case.series, case.particles, params.model_copy(update=LADDER[row]), device=device())
+        series = case.known.tilt_series if row == TRUE else case.series
+        result = polish(series, case.particles, params.model_copy(update=LADDER[row]), device=device())
         taken = {"polish_cpu_s": time.process_time() - cpu, "polish_wall_s": time.perf_counter() - wall}
         found = measure(case, result, oracle) | {key: round(seconds, 1) for key, seconds in taken.items()}
         found["ms_per_particle_tilt_cycle"] = 1000 * taken["polish_cpu_s"] / (images(case) * max(found["cycles"], 1))

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dtrtri
 
 from tiltwise.ops.held_out import BlockGate, chance_gain
 from tiltwise.ops.polishing.geometry_blocks import Block, Seen, pose_derivatives
@@ -59,12 +60,14 @@ class Reduced:
         return change
 
     def determined(self, width: np.ndarray) -> np.ndarray:
-        """(parameter,) what part of each the images determine under these priors: the diagonal of (H̃ + P)⁻¹ H̃, P of
-        the prior; 0 for those left out."""
+        """(parameter,) what part of each the images determine under these priors: the diagonal of (H̃ + P)⁻¹ H̃ =
+        1 - (H̃ + P)⁻¹ P, P of the prior; 0 for those left out."""
         free, part = np.flatnonzero(width), np.zeros(len(width))
         if len(free):
-            own = self.information[np.ix_(free, free)]
-            part[free] = np.diag(cho_solve(cho_factor(own + np.diag(1 / width[free] ** 2)), own))
+            prior = 1 / width[free] ** 2
+            root = np.linalg.cholesky(self.information[np.ix_(free, free)] + np.diag(prior))
+            inverse = dtrtri(root, lower=1, overwrite_c=1)[0]  # (L Lᵀ)⁻¹ = L⁻ᵀ L⁻¹
+            part[free] = 1 - np.einsum("ij,ij->j", inverse, inverse) * prior
         return part
 
     def gain(self, change: np.ndarray) -> float:
@@ -117,7 +120,8 @@ def fit_geometry(first: Reduced, second: Reduced, blocks: Sequence[Block]) -> Ge
     """Climb the ladder: the blocks that hold on the other half, and their joint fit. blocks in the order of LADDER."""
     halves, width, gates = (first, second), np.zeros(len(first.gradient)), []
     for block, place in zip(blocks, _places(blocks), strict=True):
-        tried = [_try_block(halves, width, block.name, place, factor) for factor in _WIDTHS]
+        before = [half.fit(width) for half in halves]
+        tried = [_try_block(halves, before, width, block.name, place, factor) for factor in _WIDTHS]
         gates.append(max(tried, key=lambda gate: (gate.accepted, min(gate.gain))))
         if gates[-1].accepted:
             width[place] = gates[-1].width
@@ -161,16 +165,24 @@ def _held_out(halves: tuple[Reduced, Reduced], fit: GeometryFit) -> float:
     return sum(own.gain(fit.by_half[3 - half]) for half, own in enumerate(halves, start=1))
 
 
-def _try_block(halves: tuple[Reduced, Reduced], width: np.ndarray, name: str, place: slice, factor: float) -> BlockGate:
-    """What a block adds, in the halves where it was not fitted, to the blocks of these widths (parameter,)."""
+def _try_block(
+    halves: tuple[Reduced, Reduced],
+    before: Sequence[np.ndarray],
+    width: np.ndarray,
+    name: str,
+    place: slice,
+    factor: float,
+) -> BlockGate:
+    """What a block adds, in the halves where it was not fitted, to the blocks of these widths (parameter,), of which
+    each half has the fit `before`."""
     wider = width.copy()
     wider[place] = factor
     gain, chance = [], []
-    for own, other in (halves, halves[::-1]):
-        before, after = (other.fit(w) for w in (width, wider))
-        step = after - before
+    for own, other, known in zip(halves, halves[::-1], before[::-1], strict=True):
+        after = other.fit(wider)
+        step = after - known
         square = float(step @ own.information @ step)
-        gain.append(own.gain(after) - own.gain(before))
+        gain.append(own.gain(after) - own.gain(known))
         chance.append(chance_gain(square))
     return BlockGate(block=name, width=factor, gain=tuple(gain), chance=tuple(chance))
 
