@@ -5,7 +5,7 @@ No symmetry is given: the refinement begins in C1 and takes what its average sho
 about it (ops/maps/rotational_symmetry.py), and `c1_correlation` that of the half maps with one of them turned by 60° or
 30°, not at all, and on average over all turns.
 `model_` is the FSC with the atomic model that was built into the published map (0.5), within the map's mask and within
-the model's own.
+the model's own; `model_fsc_own_mask` its values at some spacings, Å, down to Nyquist's 20, where no CTF is corrected.
 """
 
 import shutil
@@ -39,6 +39,8 @@ NAMES = ("TS_03", "TS_43")
 SHAPE, VOXEL = (120, 540, 540), 10.0
 """The volume whose kurtosis is compared: voxels z, y, x, and their size in Å."""
 FSC_AT = 23.0
+MODEL_AT = (60.0, 50.0, 40.0, 36.0, 30.0, 28.0, 25.0, 23.0)
+"""Å."""
 RADIUS, EDGES = 120.0, (3.0, 4.8)
 """The sphere of the FSC, Å, and the widths of its soft edge, voxels: the narrow one of the target's recipe, and the
 one that the refinement uses. A narrow edge raises the FSC by itself, which is why both are said."""
@@ -126,6 +128,11 @@ def against_model(project: Path) -> dict:
         "model_resolution_own_mask_A": found.resolution_own_mask,
         "model_resolution_expected_A": found.resolution_expected,
         "model_resolution_mirrored_A": found.resolution_mirrored,
+        "model_fsc_own_mask": {
+            f"{spacing:g}": round(float(np.interp(1 / spacing, found.frequency, found.fsc_own_mask)), 3)
+            for spacing in MODEL_AT
+        },
+        "model_overlap": round(found.overlap, 3),
     }
 
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from tiltwise.data.errors import InputError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.volume import Volume
-from tiltwise.ops.masks import soft_mask_from_map
+from tiltwise.ops.masks import soft_mask_from_map, soft_sphere
 from tiltwise.params.simulate import SpecimenParams
 from tiltwise.simulate.potential import potential_map, scatterer_from_atoms
 from tiltwise.simulate.specimen import procedural_molecule
@@ -61,6 +61,26 @@ def test_a_model_elsewhere_and_turned_is_found(atoms):
     assert found.searched
     assert found.rotation_angle == pytest.approx(np.degrees(np.linalg.norm([1.0, -0.7, 0.4])), abs=1.0)
     assert found.resolution == pytest.approx(found.resolution_expected, rel=0.06)
+
+
+def test_a_model_of_a_part_is_not_drawn_away_by_the_rest(atoms):
+    """Beside the molecule the map shows a membrane as strong as the molecule at its strongest."""
+    halves, _ = halves_of(atoms, 1.0)
+    signal = potential_map(scatterer_from_atoms(atoms), VOXEL, SIDE).data
+    slab = np.zeros((SIDE, 1, 1), np.float32)
+    slab[3:8] = signal.max()  # from 66 to 90 Å below the middle, its radius 60 Å
+    shown = HalfMaps(**{n: Volume(data=h.data + slab, voxel_size=VOXEL) for n, h in halves_by_name(halves)})
+    mask = soft_sphere((SIDE,) * 3, 100.0 / VOXEL, 4.0)
+    turned = Rotation.from_rotvec([1.0, -0.7, 0.4]).apply(atoms.position) + [500.0, -300.0, 90.0]
+    found = measure_model(shown, mask, replace(atoms, position=turned))
+    assert found.overlap > 0.9
+    assert found.rotation_angle == pytest.approx(np.degrees(np.linalg.norm([1.0, -0.7, 0.4])), abs=1.5)
+    assert found.resolution > 40 > 1.5 * found.resolution_own_mask
+    assert any("own mask" in note for note in found.notes)
+
+
+def halves_by_name(halves):
+    return (("half1", halves.half1), ("half2", halves.half2))
 
 
 def test_a_map_of_the_wrong_hand_is_told(atoms):

@@ -73,6 +73,8 @@ class ModelFit:
     """(shell,) 1/Å."""
     fsc_model: tuple[float, ...]
     """(shell,) FSC of map and model within the project's mask."""
+    fsc_own_mask: tuple[float, ...]
+    """(shell,) FSC of map and model within a mask about the model."""
     fsc_expected: tuple[float, ...]
     """(shell,) C_ref."""
     notes: tuple[str, ...]
@@ -89,7 +91,8 @@ def fit_model(project: Path, model: Path, *, progress: Progress = no_progress) -
     halves, mask = _read_maps(ProjectState(folder))
     found = measure_model(halves, mask, read_molecule(model), progress)
     write_file(folder / FIGURES, json.dumps(to_json(asdict(found)), indent=1) + "\n")
-    save_png(draw_model_fit(found.frequency, found.fsc_model, found.fsc_expected), folder / DRAWING)
+    curves = found.fsc_model, found.fsc_own_mask, found.fsc_expected
+    save_png(draw_model_fit(found.frequency, *curves), folder / DRAWING)
     return found, [folder / FIGURES, folder / DRAWING]
 
 
@@ -113,7 +116,8 @@ def measure_model(halves: HalfMaps, mask: torch.Tensor, atoms: Atoms, progress: 
     moved = move_map(density, motion, target)
     overlap = _overlap(moved, mask)
     reached, mirrored_to = (_crossing(curves, c) for c in (fsc, fsc_mirrored))
-    own = _within_own_mask(moved, target, curves.frequency)
+    fsc_own = _within_own_mask(moved, target)
+    own = first_crossing(curves.frequency, fsc_own, MODEL_THRESHOLD)
     change = motion.after(placed.inverse())
     progress(1.0, "model measured")
     return ModelFit(
@@ -127,6 +131,7 @@ def measure_model(halves: HalfMaps, mask: torch.Tensor, atoms: Atoms, progress: 
         searched=searched,
         frequency=tuple(curves.frequency.tolist()),
         fsc_model=tuple(fsc.tolist()),
+        fsc_own_mask=tuple(fsc_own.tolist()),
         fsc_expected=tuple(expected.tolist()),
         notes=tuple(_notes((reached, promised, mirrored_to), own, overlap)),
     )
@@ -169,23 +174,36 @@ def _cubes(density: Volume, target: Volume, mask: torch.Tensor) -> tuple[torch.T
 def _best_fit(
     density: Volume, target: Volume, mask: torch.Tensor, starts: list[RigidMotion]
 ) -> tuple[RigidMotion, torch.Tensor]:
-    """Of the fits from several places the one that agrees best, summed over the shells, and its FSC (shell,)."""
+    """Of the fits from several places the one that agrees best within the model's own mask, summed over the shells; and
+    its FSC (shell,) within the project's.
+
+    From each place the model is brought onto the map within the project's mask, and the map onto the model within the
+    model's: what a map shows beside the model, such as a membrane, would draw a model of a part of it away.
+    """
     fixed = torch.as_tensor(np.array(target.data, dtype=np.float32)) * mask
-    fits = []
+    own_mask, fits = _mask_about(torch.as_tensor(density.data), density.voxel_size), []
     for start in starts:
-        motion = superpose(density, target, mask, start)
-        fits.append((motion, fourier_shell_correlation(move_map(density, motion, target) * mask, fixed)))
+        within_own = superpose(target, density, own_mask, start.inverse()).inverse()
+        for motion in (superpose(density, target, mask, start), within_own):
+            fits.append((motion, _within_own_mask(move_map(density, motion, target), target)))
     shells = torch.arange(len(fits[0][1]), dtype=torch.float64) ** 2  # number of samples in a shell, to a factor
-    return max(fits, key=lambda fit: float((fit[1].clamp(0, 1) * shells).sum()))
+    motion, _ = max(fits, key=lambda fit: float((fit[1].clamp(0, 1) * shells).sum()))
+    return motion, fourier_shell_correlation(move_map(density, motion, target) * mask, fixed)
 
 
-def _within_own_mask(moved: torch.Tensor, target: Volume, frequency: torch.Tensor) -> float:
-    voxel = target.voxel_size
-    filtered = low_pass(moved, max(_MASK_SPACING, 4 * voxel), voxel)
-    threshold = 0.15 * float(torch.quantile(filtered.flatten()[:: max(1, filtered.numel() // 1_000_000)], 0.999))
-    mask = soft_mask_from_map(filtered, threshold, 0.0, _MASK_EDGE / voxel)
+def _within_own_mask(moved: torch.Tensor, target: Volume) -> torch.Tensor:
+    """(shell,) FSC of a model and the map within a mask about the model; 0 for one that left the box."""
+    if not moved.any():
+        return torch.zeros(len(moved) // 2 + 1, dtype=torch.float64)
+    mask = _mask_about(moved, target.voxel_size)
     fixed = torch.as_tensor(np.array(target.data, dtype=np.float32))
-    return first_crossing(frequency, fourier_shell_correlation(moved * mask, fixed * mask), MODEL_THRESHOLD)
+    return fourier_shell_correlation(moved * mask, fixed * mask)
+
+
+def _mask_about(model: torch.Tensor, voxel: float) -> torch.Tensor:
+    filtered = low_pass(model, max(_MASK_SPACING, 4 * voxel), voxel)
+    threshold = 0.15 * float(torch.quantile(filtered.flatten()[:: max(1, filtered.numel() // 1_000_000)], 0.999))
+    return soft_mask_from_map(filtered, threshold, 0.0, _MASK_EDGE / voxel)
 
 
 def _notes(resolutions: tuple[float, float, float], own: float, overlap: float) -> list[str]:
