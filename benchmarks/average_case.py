@@ -18,6 +18,7 @@ from pathlib import Path
 import gemmi
 import numpy as np
 import torch
+from averaged_crossings import averaged_crossings
 from scipy.spatial.transform import Rotation
 
 from tiltwise.data.atoms import Atoms
@@ -248,19 +249,14 @@ def compare_with_halves(known: Truth, maps: HalfMaps, scores: dict) -> dict:
     fsc, to_truth = fourier_shell_correlation(first, second), torch.as_tensor(scores["fsc_to_truth"])
     frequency, values = shell_frequency(known), independent_values(len(mask), mask, symmetry_order(known.symmetry))
     halves, halves_range = crossing_with_range(frequency, fsc, values, 0.143)
-    truth, truth_range = crossing_with_range(frequency, to_truth, values, 0.5)
-    oracle, oracle_range = crossing_with_range(frequency, torch.as_tensor(scores["fsc_oracle"]), values, 0.5)
+    averaged = averaged_crossings(known, scores, known.symmetry)
     expected = (2 * fsc / (1 + fsc)).clamp_min(0).sqrt()
     inside = frequency <= 1 / halves
     return {
         "halves_truth_mask_A": halves,
         "halves_truth_mask_range_A": halves_range,
-        "truth_averaged_A": truth,
-        "truth_averaged_range_A": truth_range,
-        "oracle_averaged_A": oracle,
-        "oracle_averaged_range_A": oracle_range,
-        "oracle_ratio_averaged": round(truth / oracle, 4),
-        "fsc_over_truth": round(halves / truth, 4),
+        **averaged,
+        "fsc_over_truth": round(halves / averaged["truth_averaged_A"], 4),
         "fsc_excess": round(float((expected - to_truth)[inside][1:].mean()), 4),
     }
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from averaged_crossings import averaged_crossings
 from measured_tracks import SERIES, SHARED, TRACKS, tracks_at
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
@@ -221,7 +222,8 @@ def climb_all(make: Callable[[int], Case], params: Callable[[Case], PolishParams
     device = {"device": device_name()}
     if len(found) == 1:
         return found[0] | device
-    return spread(found) | device | {"oracle_ratio_mean_sd": mean_and_sd(found, "oracle_ratio"), "seeds": found}
+    ratios = {f"{key}_mean_sd": mean_and_sd(found, key) for key in ("oracle_ratio", "oracle_ratio_averaged")}
+    return spread(found) | device | ratios | {"seeds": found}
 
 
 def spread(found: list[dict]) -> dict:
@@ -279,7 +281,7 @@ def images(case: Case) -> int:
 
 
 _ERRORS = ("shift_rmse_A", "angle_rmse_deg", "axis_error_deg", "defocus_rmse_A", "pose_error_median_deg")
-_BOTH_ENDS = ("oracle_ratio", "resolution_to_truth_A", "resolution_fsc_A", *_ERRORS)
+_BOTH_ENDS = ("oracle_ratio", "oracle_ratio_averaged", "resolution_to_truth_A", "resolution_fsc_A", *_ERRORS)
 _GAINED = (*_BOTH_ENDS, "sum_ssnr_ratio", "cycles", "polish_cpu_s", "ms_per_particle_tilt_cycle")
 
 
@@ -301,6 +303,7 @@ def measure(case: Case, result: PolishResult, oracle: MapScore) -> dict:
     keys = ("resolution_to_truth_A", "oracle_resolution_A", "oracle_ratio", "oracle_valid", "sum_ssnr_ratio")
     return {
         **{key: scores[key] for key in keys},
+        **averaged_crossings(known, scores, case.symmetry),
         "resolution_fsc_A": curves.resolution,
         "noise_fsc": noise_correlation(maps, np.array(scores["fsc_oracle"])),
         "shift_rmse_A": motion,
