@@ -71,9 +71,7 @@ LADDER = {
     "shift": {"blocks": ("shift",), "refine_defocus": False},
     "angles": {"blocks": ("shift", "angles", "magnification"), "refine_defocus": False},
     "sample": {"blocks": ("shift", "angles", "magnification", "sample"), "refine_defocus": False},
-    "cubic": {"blocks": ("shift", "angles", "magnification", "sample", "cubic"), "refine_defocus": False},
-    "warp": {"blocks": ("shift", "angles", "magnification", "sample", "cubic", "warp"), "refine_defocus": False},
-    "ripple": {"refine_defocus": False},
+    "warp": {"refine_defocus": False},
     "after": {},
 }
 """Which blocks each run may use: each adds one to those before, that of the angles the magnification as well. TRUE is

@@ -8,7 +8,7 @@ from tiltwise.data.units import Angstrom
 from tiltwise.params.base import Params
 from tiltwise.params.weighting import ExposureWeighting
 
-GeometryBlock = Literal["shift", "angles", "magnification", "sample", "cubic", "warp", "ripple"]
+GeometryBlock = Literal["shift", "angles", "magnification", "sample", "warp"]
 """What of the geometry is fitted at once: see docs/explanation/polish.md."""
 
 
@@ -41,7 +41,7 @@ class PolishParams(Params):
         description="Refine a smooth deformation of the specimen over the exposure, and a smooth warp of each image.",
     )
     blocks: tuple[GeometryBlock, ...] = Field(
-        ("shift", "angles", "magnification", "sample", "cubic", "warp", "ripple"),
+        ("shift", "angles", "magnification", "sample", "warp"),
         description="Parts of the geometry to try, of those that the two switches above ask for.",
     )
     refine_defocus: bool = Field(True, description="Refine the defocus of every tilt, and the astigmatism.")

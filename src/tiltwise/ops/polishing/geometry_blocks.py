@@ -9,9 +9,7 @@ gives, for each used tilt, the derivatives of y = (w, t) of `ops.poses.terms` by
 - magnification: t = r dm.
 - sample:   t = (R_i D(X, N_i))_xy, D quadratic in x, y, z, its coefficients a random walk over the exposure. A
             shape that stays is none: it is where the particles are, so the walk's mean over the tilts is taken out.
-- cubic:    the same of the monomials of third order.
 - warp:     t = w_i(r), the leading modes of a Gaussian random field, each tilt by itself.
-- ripple:   the same of a field that is weaker and changes sooner.
 """
 
 from collections.abc import Callable
@@ -22,27 +20,18 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.deformation import (
-    CUBIC,
-    QUADRATIC,
-    middle_exposure,
-    sample_monomials,
-    specimen_in_images,
-    warp_basis,
-)
+from tiltwise.ops.deformation import middle_exposure, sample_monomials, specimen_in_images, warp_basis
 from tiltwise.ops.geometry import rotate_about_z, tilt_rotations
 from tiltwise.ops.poses.terms import PoseTerms
 
-SHIFT, ANGLE, MAGNIFICATION, SAMPLE = 5.0, 0.3, 0.002, 10.0
-"""Prior standard deviations: Å, degrees, factor, Å at the edge of the field at the end of the series."""
-MONOMIALS = {"sample": slice(1, QUADRATIC), "cubic": slice(QUADRATIC, CUBIC)}
-"""Those of a deformation of the specimen; the constant is the shift's."""
-FIELDS = {"warp": (5.0, 0.35), "ripple": (2.5, 0.2)}
-"""Standard deviation, Å, of a warp's Gaussian random field, and of its Gaussian covariance in sides of the image."""
+SHIFT, ANGLE, MAGNIFICATION, SAMPLE, WARP = 5.0, 0.3, 0.002, 10.0, 5.0
+"""Prior standard deviations: Å, degrees, factor, Å at the edge of the field at the end of the series, Å."""
 KNOTS = 5
 """Of a new sample deformation, over the exposure."""
-CONTROLS = (7, 7)
-"""Control values of a new image warp along y, x: a quarter of the side apart, as the finest field asks."""
+CONTROLS = (5, 5)
+"""Control values of a new image warp along y, x."""
+_LENGTH = 0.35
+"""Standard deviation of the warp's Gaussian covariance, in sides of the image."""
 _LEAST_MODE = 0.03
 """Modes of the warp with less than this part of the variance of the first are left out."""
 
@@ -52,7 +41,7 @@ class Block:
     """Parameters of one kind for all used tilts of a series."""
 
     name: str
-    """shift, angles, magnification, sample, cubic, warp or ripple."""
+    """shift, angles, magnification, sample or warp."""
     number: int
     """Of its parameters."""
     at_tilt: Callable[[int], tuple[np.ndarray, np.ndarray]]
@@ -135,12 +124,12 @@ def magnification_block(seen: Seen) -> Block:
     return Block(name="magnification", number=len(seen.rotations), at_tilt=at_tilt)
 
 
-def sample_block(name: str, seen: Seen, knots: np.ndarray, scale: float) -> Block:
-    """The monomials of this name in MONOMIALS, of three components, each a walk of len(knots) - 1 steps."""
+def sample_block(seen: Seen, knots: np.ndarray, scale: float) -> Block:
+    """Nine monomials (all but the constant) of three components, each a walk of len(knots) - 1 steps."""
     walk = sample_walk(knots, seen.exposure)
     over_exposure = CubicSpline(knots, walk)(np.clip(seen.exposure, knots[0], knots[-1]))  # (tilt, step)
-    shape = sample_monomials(seen.position, scale, CUBIC)[:, MONOMIALS[name]]
-    number = shape.shape[1] * 3 * walk.shape[1]
+    shape = sample_monomials(seen.position, scale)[:, 1:]
+    number = 9 * 3 * walk.shape[1]
 
     def at_tilt(i: int) -> tuple[np.ndarray, np.ndarray]:
         derivatives = np.zeros((len(seen.position), 5, number))
@@ -148,7 +137,7 @@ def sample_block(name: str, seen: Seen, knots: np.ndarray, scale: float) -> Bloc
         derivatives[:, 3:] = part.reshape(len(seen.position), 2, number)
         return np.arange(number), derivatives
 
-    return Block(name=name, number=number, at_tilt=at_tilt)
+    return Block(name="sample", number=number, at_tilt=at_tilt)
 
 
 def sample_walk(knots: np.ndarray, exposure: np.ndarray) -> np.ndarray:
@@ -158,9 +147,9 @@ def sample_walk(knots: np.ndarray, exposure: np.ndarray) -> np.ndarray:
     return steps - mean
 
 
-def warp_block(name: str, seen: Seen, controls: tuple[int, int]) -> Block:
-    """The leading modes of the field of this name in FIELDS, x and y, of every tilt."""
-    modes = warp_modes(name, seen.extent, controls)
+def warp_block(seen: Seen, controls: tuple[int, int]) -> Block:
+    """The leading modes of a smooth warp, x and y, of every tilt."""
+    modes = warp_modes(seen.extent, controls)
     number = 2 * modes.shape[1]
 
     def at_tilt(i: int) -> tuple[np.ndarray, np.ndarray]:
@@ -170,20 +159,19 @@ def warp_block(name: str, seen: Seen, controls: tuple[int, int]) -> Block:
         derivatives[:, 4, number // 2 :] = values
         return _own(i, number), derivatives
 
-    return Block(name=name, number=number * len(seen.rotations), at_tilt=at_tilt)
+    return Block(name="warp", number=number * len(seen.rotations), at_tilt=at_tilt)
 
 
-def warp_modes(name: str, extent: tuple[float, float], controls: tuple[int, int]) -> np.ndarray:
-    """(y · x control values, mode) of unit coefficients, Å: principal modes of the field of this name in FIELDS."""
-    deviation, length = FIELDS[name]
+def warp_modes(extent: tuple[float, float], controls: tuple[int, int]) -> np.ndarray:
+    """(y · x control values, mode) of unit coefficients: principal modes of a Gaussian random field of sd WARP, Å."""
     longest = max(extent)
     along = [
         ((np.arange(n) - 1) / (n - 3) - 0.5) * side / longest for n, side in zip(controls, extent[::-1], strict=True)
     ]
-    covariance = np.kron(*(np.exp(-((a[:, None] - a) ** 2) / (2 * length**2)) for a in along))
+    covariance = np.kron(*(np.exp(-((a[:, None] - a) ** 2) / (2 * _LENGTH**2)) for a in along))
     value, vector = np.linalg.eigh(covariance)
     keep = np.flatnonzero(value > _LEAST_MODE * value[-1])[::-1]
-    return deviation * vector[:, keep] * np.sqrt(value[keep])
+    return WARP * vector[:, keep] * np.sqrt(value[keep])
 
 
 def _own(tilt: int, number: int) -> np.ndarray:

@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
 from tiltwise.data.deformation import Deformation, ImageWarp, SampleDeformation
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.deformation import CUBIC, QUADRATIC
+from tiltwise.ops.deformation import QUADRATIC
 from tiltwise.ops.polishing.geometry_blocks import (
     ANGLE,
     CONTROLS,
-    FIELDS,
     KNOTS,
     MAGNIFICATION,
-    MONOMIALS,
     SHIFT,
     Block,
     Seen,
@@ -36,9 +33,9 @@ def geometry_blocks(tilt_series: TiltSeries, seen: Seen, names: Sequence[str]) -
         "shift": lambda: shift_block(seen),
         "angles": lambda: angle_block(seen),
         "magnification": lambda: magnification_block(seen),
+        "sample": lambda: sample_block(seen, sample.exposure, sample.scale),
+        "warp": lambda: warp_block(seen, warp.coefficient.shape[1:3]),
     }
-    makers |= {name: partial(sample_block, name, seen, sample.exposure, sample.scale) for name in MONOMIALS}
-    makers |= {name: partial(warp_block, name, seen, warp.coefficient.shape[1:3]) for name in FIELDS}
     return [makers[name]() for name in names]
 
 
@@ -49,17 +46,17 @@ def change_geometry(tilt_series: TiltSeries, seen: Seen, blocks: Sequence[Block]
         own = change[first : first + block.number]
         first += block.number
         if own.any():
-            tilt_series = _CHANGES[block.name](tilt_series, seen, own, block.name)
+            tilt_series = _CHANGES[block.name](tilt_series, seen, own)
     return tilt_series
 
 
-def _shift(tilt_series: TiltSeries, seen: Seen, change: np.ndarray, name: str) -> TiltSeries:
+def _shift(tilt_series: TiltSeries, seen: Seen, change: np.ndarray) -> TiltSeries:
     shift = tilt_series.geometry.shift.astype(float)
     shift[tilt_series.use] += SHIFT * change.reshape(-1, 2)
     return replace(tilt_series, geometry=replace(tilt_series.geometry, shift=shift))
 
 
-def _angles(tilt_series: TiltSeries, seen: Seen, change: np.ndarray, name: str) -> TiltSeries:
+def _angles(tilt_series: TiltSeries, seen: Seen, change: np.ndarray) -> TiltSeries:
     geometry = tilt_series.geometry
     axis, angle = geometry.tilt_axis_angle.astype(float), geometry.tilt_angle.astype(float)
     axis[tilt_series.use] += ANGLE * change[0::2]
@@ -67,27 +64,25 @@ def _angles(tilt_series: TiltSeries, seen: Seen, change: np.ndarray, name: str) 
     return replace(tilt_series, geometry=replace(geometry, tilt_axis_angle=axis, tilt_angle=angle))
 
 
-def _magnification(tilt_series: TiltSeries, seen: Seen, change: np.ndarray, name: str) -> TiltSeries:
+def _magnification(tilt_series: TiltSeries, seen: Seen, change: np.ndarray) -> TiltSeries:
     sample = _sample(tilt_series)
     magnification = sample.magnification.astype(float)
     magnification[tilt_series.use] *= 1 + MAGNIFICATION * change
     return _with(tilt_series, sample=replace(sample, magnification=magnification))
 
 
-def _sample_change(tilt_series: TiltSeries, seen: Seen, change: np.ndarray, name: str) -> TiltSeries:
+def _sample_change(tilt_series: TiltSeries, seen: Seen, change: np.ndarray) -> TiltSeries:
     sample = _sample(tilt_series)
     walk = sample_walk(sample.exposure, seen.exposure)
-    place = MONOMIALS[name]
+    added = np.einsum("mdj,kj->kmd", change.reshape(9, 3, -1), walk)
     coefficient = sample.coefficient.astype(float)
-    if coefficient.shape[1] < place.stop:
-        coefficient = np.pad(coefficient, ((0, 0), (0, CUBIC - QUADRATIC), (0, 0)))
-    coefficient[:, place] += np.einsum("mdj,kj->kmd", change.reshape(place.stop - place.start, 3, -1), walk)
+    coefficient[:, 1:QUADRATIC] += added
     return _with(tilt_series, sample=replace(sample, coefficient=coefficient))
 
 
-def _warp_change(tilt_series: TiltSeries, seen: Seen, change: np.ndarray, name: str) -> TiltSeries:
+def _warp_change(tilt_series: TiltSeries, seen: Seen, change: np.ndarray) -> TiltSeries:
     warp = _warp(tilt_series)
-    modes = warp_modes(name, warp.extent, warp.coefficient.shape[1:3])
+    modes = warp_modes(warp.extent, warp.coefficient.shape[1:3])
     added = np.einsum("cm,tdm->tcd", modes, change.reshape(-1, 2, modes.shape[1]))
     coefficient = warp.coefficient.astype(float)
     coefficient[tilt_series.use] += added.reshape(-1, *coefficient.shape[1:])
@@ -98,8 +93,8 @@ _CHANGES = {
     "shift": _shift,
     "angles": _angles,
     "magnification": _magnification,
-    **dict.fromkeys(MONOMIALS, _sample_change),
-    **dict.fromkeys(FIELDS, _warp_change),
+    "sample": _sample_change,
+    "warp": _warp_change,
 }
 
 

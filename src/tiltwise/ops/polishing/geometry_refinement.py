@@ -31,7 +31,7 @@ from tiltwise.ops.held_out import BlockGate, chance_gain
 from tiltwise.ops.polishing.geometry_blocks import Block, Seen, pose_derivatives
 from tiltwise.ops.poses.terms import PoseTerms
 
-LADDER = ("shift", "angles", "magnification", "sample", "cubic", "warp", "ripple")
+LADDER = ("shift", "angles", "magnification", "sample", "warp")
 """Blocks from the fewest to the most numbers a tilt."""
 _WIDTHS = (1.0, 0.3)
 """Of a block's prior, relative to its standard deviations."""

@@ -125,7 +125,7 @@ def _kind(
 def block_names(params: PolishParams) -> tuple[str, ...]:
     """The blocks of the geometry that are to be tried, from the fewest to the most numbers."""
     tilts = ("shift", "angles", "magnification") if params.refine_tilts else ()
-    asked = tilts + (("sample", "cubic", "warp", "ripple") if params.refine_deformation else ())
+    asked = tilts + (("sample", "warp") if params.refine_deformation else ())
     return tuple(name for name in asked if name in params.blocks)
 
 
