@@ -20,7 +20,7 @@ NO_HOME = {"utils", "util", "misc", "common", "helpers", "helper", "tools", "lib
 KINDS = {
     *("tilt_series", "tomogram", "half_tomograms", "pyramid", "particles"),
     *("half_maps", "class_maps", "map", "mask", "local_resolution", "reference", "centres", "shapes", "gain"),
-    *("defects", "focus"),
+    *("defects", "focus", "motions"),
 }
 
 

@@ -52,8 +52,9 @@ STAGES: tuple[Stage, ...] = (
         "motion",
         "tilt_series",
         ("tilt_series", "gain?", "defects?"),
-        ("tilt_series",),
+        ("tilt_series", "motions"),
         "correct the motion of movies and sum their frames",
+        version=2,
     ),
     _stage(
         "align",
@@ -115,6 +116,13 @@ STAGES: tuple[Stage, ...] = (
         ("particles", "half_maps", "tilt_series"),
         "refine tilt geometry, deformation, defocus and poses on the particles",
         version=3,
+    ),
+    _stage(
+        "frames",
+        "tilt_series",
+        ("tilt_series", "particles", "half_maps", "motions", "gain?", "defects?"),
+        ("tilt_series", "motions"),
+        "refine motion and weights of movie frames on the particles; sum them anew",
     ),
     _stage(
         "postprocess",

@@ -70,7 +70,7 @@ def test_a_series_of_movies_becomes_images(movie):
     assert series.why_not[2] == "movie 3 is cut short" and series.why_not[1]
     assert "mirrored in x, then turned by 180°, counts multiplied" in result.quality["gain_reference"]
     assert result.quality["defective_pixels"][0] == 1 and result.quality["defective_pixels"][1] is None
-    error = result.motions[0].shift - TRACK + TRACK.mean(axis=0)
+    error = result.motions.motion[0].shift - TRACK + TRACK.mean(axis=0)
     assert np.sqrt((error**2).sum(axis=1).mean()) < 5 * result.quality["shift_error"][0]
     odd, even = series.half_images
     assert np.allclose(series.images[0], odd[0] + even[0], atol=1e-3)

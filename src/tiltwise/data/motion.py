@@ -1,8 +1,12 @@
 """Motion of the specimen while a tilt image is taken as a movie: as it is simulated, and as it is estimated."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+Weighting = Literal["plain", "critical", "measured"]
+"""How frames are weighted in a sum: alike, by the critical-exposure curve, or by that times what was measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -26,6 +30,45 @@ class Motion:
     def frames(self) -> int:
         """Number of frames."""
         return len(self.shift)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MovieReading:
+    """What was done to the movies of a series as they were read, so that they can be read alike once more."""
+
+    gain_orientation: int | None = None
+    """How the gain reference lay (`ops.motion.gain.ORIENTATIONS`); None without one."""
+    gain_inverted: bool = False
+    """Whether counts were divided by it."""
+    defects_orientation: int | None = None
+    """How the defect map lay; None without one."""
+    find_defects: bool = True
+    """Whether defective pixels were looked for in each movie."""
+    samples: int = 1
+    """For each pixel of the camera along a side, where the movie lists electrons."""
+    binning: int = 1
+    """Pixels of the frames along a side of one of the sums."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MovieMotions:
+    """By what the movies of a series were corrected and weighted when they were summed."""
+
+    movies: tuple
+    """(tilt,) movies, each (frame, y, x), read as they were then; None where a tilt has none that can be read."""
+    movie_names: tuple[str, ...]
+    """(tilt,) file of each; empty where there is none."""
+    faults: tuple[str, ...]
+    """(tilt,) why a movie that has a motion cannot be read any more; empty where it can."""
+    motion: tuple[Motion | None, ...]
+    """(tilt,) what was taken back; None for a tilt without a movie."""
+    reading: MovieReading
+    """What was done to the frames before."""
+    weighting: Weighting = "plain"
+    """Of the frames in the sums."""
+    amplitude: tuple[np.ndarray | None, ...] = ()
+    """(tilt,) of (frame, 2) factor A and B, Å², of A exp(-B k² / 4), by which the critical curve was multiplied; empty
+    unless the weights were measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -19,6 +19,7 @@ STARTS: dict[str, dict[str, dict[str, Any]]] = {
     "movies": {name: {} for name in ("motion", *_LINE)},
     "classes": {name: {} for name in (*_LINE[:-1], "classify", *_LINE[-1:])},
     "polished": {name: {} for name in (*_LINE[:-1], "polish", *_LINE[-1:])},
+    "movies-polished": {name: {} for name in ("motion", *_LINE[:-1], "polish", "frames", "polish-frames", *_LINE[-1:])},
     "spheres": {
         **{name: {} for name in _LINE},
         "pick": {"method": "spheres", "surface_spacing": 65.0},
@@ -32,6 +33,9 @@ STARTS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Starting recipes: their steps, and the parameters that differ from the defaults."""
+
+_STAGES = {"polish-frames": "polish"}
+"""Of steps that do not bear the name of their stage."""
 
 DEPOSITS = {path.stem: path for path in sorted((Path(__file__).parent / "deposits").glob("*.toml"))}
 """Recipes for public data, by the name of the deposit."""
@@ -75,7 +79,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def _starting_step(recipe: str, name: str, values: Mapping[str, Any]) -> Step:
-    stage = pipeline.BY_NAME[name]
+    stage = pipeline.BY_NAME[_STAGES.get(name, name)]
     return Step(
         name=name, stage=stage, params=check_params(params_class(stage), values, f"recipe {recipe!r}: step {name!r}")
     )

@@ -17,6 +17,7 @@ from tiltwise.data.volume import Volume
 from tiltwise.io.centres import read_centres
 from tiltwise.io.defects import read_defects
 from tiltwise.io.images import MRC_SUFFIXES, stack_image_names
+from tiltwise.io.movie_motions import read_motions, write_motions
 from tiltwise.io.movies import read_gain
 from tiltwise.io.mrc import read_label, read_volume, write_mrc, write_volume
 from tiltwise.io.ome_zarr import write_ome_zarr
@@ -42,6 +43,8 @@ NAMED = ("particles", "half_maps")
 CLASS_MAPS = "class*.mrc"
 """One for each class, numbered from 1."""
 PYRAMID = "tomogram.ome.zarr"
+MOTIONS = "motions.star"
+"""By what the movies of a series were corrected."""
 
 IMAGES = ("images.mrc", "images_odd.mrc", "images_even.mrc")
 
@@ -63,6 +66,7 @@ KINDS = (
     "defects",
     "focus",
     "given_particles",
+    "motions",
 )
 
 
@@ -93,6 +97,9 @@ def save(kind: str, value: Any, folder: Path, root: Path | None = None) -> list[
         for path, one in zip(paths, value.maps, strict=True):
             write_volume(path, one)
         return paths
+    if kind == "motions":
+        write_motions(folder / MOTIONS, value, root=root)
+        return [folder / MOTIONS]
     if kind == "pyramid":
         return write_ome_zarr(folder / PYRAMID, value)[:1]
     if kind in VOLUMES:
@@ -155,6 +162,8 @@ def load(kind: str, path: Path, root: Path, *, series: str | None = None, specie
     if kind == "class_maps":
         number = len(list(path.glob(CLASS_MAPS)))
         return ClassMaps(maps=tuple(read_volume(path / CLASS_MAPS.replace("*", str(k))) for k in range(1, number + 1)))
+    if kind == "motions":
+        return read_motions(path / MOTIONS, root=root)
     if kind == "focus":
         return read_volume(path)
     if kind == "reference":

@@ -34,7 +34,8 @@ class FrameSums:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ExposureWeights:
-    """q_f(k) / sqrt(Σ q_f²): the best sum of frames whose signal fades and whose noise does not."""
+    """a_f(k) / sqrt(Σ a_f²), a_f = q_f(k) A_f exp(-B_f k² / 4): the best sum of frames whose signal fades and whose
+    noise does not. q_f is the critical-exposure curve; A_f = 1 and B_f = 0 unless they were measured."""
 
     before: np.ndarray
     """(frame,) exposure before each frame, e⁻/Å²."""
@@ -42,6 +43,8 @@ class ExposureWeights:
     """(frame,) exposure of each frame, e⁻/Å²."""
     voltage: float
     """kV."""
+    amplitude: np.ndarray | None = None
+    """(frame, 2) A and B, Å²; None where they were not measured."""
 
 
 def sum_frames(
@@ -49,7 +52,7 @@ def sum_frames(
 ) -> FrameSums:
     """Sum frames (y, x) float32 one by one as they come; pixel_size Å. Without weights the sums are plain.
 
-    With weights each frame is multiplied by q_f(k) / sqrt(mean over the frames of q_f²), which leaves the noise as it
+    With weights each frame is multiplied by a_f(k) / sqrt(mean over the frames of a_f²), which leaves the noise as it
     is in the plain sum.
     """
     totals, norm, amplitude = [None, None], None, None
@@ -114,7 +117,12 @@ def take_back(
 
 def _amplitude(shape: tuple[int, int], pixel_size: float, weights: ExposureWeights, frame: int) -> torch.Tensor:
     before, during = (torch.tensor(float(v[frame])) for v in (weights.before, weights.during))
-    return exposure_amplitude(frequency_norm(shape, pixel_size), before, during, weights.voltage)
+    frequency = frequency_norm(shape, pixel_size)
+    critical = exposure_amplitude(frequency, before, during, weights.voltage)
+    if weights.amplitude is None:
+        return critical
+    factor, b_factor = (float(value) for value in weights.amplitude[frame])
+    return critical * factor * torch.exp(-b_factor / 4 * frequency**2)
 
 
 def _add_local(image: torch.Tensor, motion: Motion, frame: int, pixel_size: float, total: np.ndarray) -> None:

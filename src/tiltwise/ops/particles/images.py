@@ -85,14 +85,20 @@ def normalised_images(
     The mean over squares of side background_size (Å) is taken off; it should be well above the particle's diameter.
     Pixels beyond 5 robust standard deviations (median absolute deviation) are set to 0, the local mean.
     """
-    width = int(min(background_size / tilt_series.pixel_size, min(tilt_series.image_shape) - 1)) | 1
+    width = background_size / tilt_series.pixel_size
     used = np.flatnonzero(tilt_series.use)
     read = (np.array(tilt_series.images[i], dtype=np.float32) for i in used)
     return torch.stack([_normalise(torch.as_tensor(image, device=device), width) for image in read])
 
 
-def _normalise(image: torch.Tensor, width: int) -> torch.Tensor:
-    flat = image - _running_mean(_running_mean(image, width).T, width).T
+def local_mean_removed(image: torch.Tensor, width: float) -> torch.Tensor:
+    """An image (y, x) without its mean over squares `width` px wide."""
+    odd = int(min(width, min(image.shape) - 1)) | 1
+    return image - _running_mean(_running_mean(image, odd).T, odd).T
+
+
+def _normalise(image: torch.Tensor, width: float) -> torch.Tensor:
+    flat = local_mean_removed(image, width)
     deviation = 1.4826 * flat.abs().median()
     beyond = flat.abs() > _OUTLIER * deviation
     if 0 < beyond.count_nonzero() < _MOST_OUTLIERS * beyond.numel():

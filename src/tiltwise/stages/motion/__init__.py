@@ -9,16 +9,16 @@ import torch
 
 from tiltwise.data.defects import DefectMap
 from tiltwise.data.errors import InputError
-from tiltwise.data.motion import Motion
+from tiltwise.data.motion import Motion, MovieMotions, MovieReading
 from tiltwise.data.progress import Progress, no_progress
 from tiltwise.data.tilt_series import TiltSeries
+from tiltwise.ops.motion.camera import Camera, calibrate, defects_of
 from tiltwise.ops.motion.estimate import Exposures, MotionEstimate, estimate_motion
 from tiltwise.ops.motion.frame_sum import ExposureWeights, FrameSums, bin_sums, binned_shape, sum_frames
 from tiltwise.ops.motion.gain import correct_frame
 from tiltwise.ops.motion.model import displacement
 from tiltwise.ops.motion.patches import crop_frame, gather_frames, working_shape
 from tiltwise.params.motion import MotionParams
-from tiltwise.stages.motion.camera import Camera, calibrate, defects_of
 
 _FINEST = 8.0
 """Å; contrast in ice finer than this adds little to what a frame of a tilt says of its place."""
@@ -34,8 +34,8 @@ _LOOKED_AT = 5
 class MotionResult:
     tilt_series: TiltSeries
     """The series with images, and the sums of odd and of even frames; tilts whose movie cannot be read are excluded."""
-    motions: tuple[Motion | None, ...]
-    """(tilt,) what was taken back; None for a tilt without a readable movie."""
+    motions: MovieMotions
+    """What was taken back, and all that reading the movies alike once more needs."""
     quality: dict
     """Figures per tilt, None where there was no movie; how gain reference and defect map lie."""
 
@@ -95,7 +95,30 @@ def motion(
         use=use,
         why_not=tuple(why_not),
     )
-    return MotionResult(tilt_series=corrected, motions=tuple(motions), quality=_quality(rows, camera))
+    found = _found(tilt_series, motions, camera, camera_pixel, params)
+    return MotionResult(tilt_series=corrected, motions=found, quality=_quality(rows, camera))
+
+
+def _found(
+    tilt_series: TiltSeries, motions: list[Motion | None], camera: Camera, camera_pixel: float, params: MotionParams
+) -> MovieMotions:
+    """What a later step needs to read the movies once more."""
+    orientation, inverted = camera.gain_lies or (None, False)
+    return MovieMotions(
+        movies=tilt_series.movies,
+        movie_names=tuple(tilt_series.image_names) or ("",) * tilt_series.number,
+        faults=("",) * tilt_series.number,
+        motion=tuple(motions),
+        reading=MovieReading(
+            gain_orientation=orientation,
+            gain_inverted=inverted,
+            defects_orientation=camera.defects_lie,
+            find_defects=params.defects,
+            samples=round(camera_pixel / tilt_series.pixel_size),
+            binning=params.binning,
+        ),
+        weighting="critical" if params.exposure_weighting else "plain",
+    )
 
 
 def _frame_shape(tilt_series: TiltSeries) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""Movie frames refined on the particles: their motion, and what each has left of the signal."""
