@@ -3,8 +3,13 @@
 Each tilt is fitted by itself, on the particles of half 1, on those of half 2, and on all: uniform shifts of the frames
 (`shift`), and with them what is linear and quadratic in the position (`field`), each with the prior's full width and a
 third of it. What half 1 gives is tried on the images of half 2, and the other way round, by the likelihood itself, no
-quadratic. Summed over the tilts, both gains must exceed what chance gives (`ops.held_out`), of `field` those over
-`shift`; then the fit on all particles is taken.
+quadratic. Summed over the tilts, both gains must exceed what chance gives, of `field` those over `shift`; then the fit
+on all particles is taken.
+
+By chance: images without signal give to a step d the gain Σ Re(X* (m_d - m)), of mean 0 and variance Σ |m_d - m|²,
+which is at most q = d·H·d. So 3 sqrt(q) is asked. The loss of q / 2 that `ops.held_out` sets against it is that of
+images which hold the signal as modelled, and of quadratics; where likelihoods are looked at and nothing is there, it is
+not to be had. Gain and bound go alike with the amplitude of the model, so that a wrong one decides nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,11 +27,13 @@ from tiltwise.ops.frames.frame_shifts import (
     shell_sums,
     shift_problem,
 )
-from tiltwise.ops.held_out import BlockGate, chance_gain
+from tiltwise.ops.held_out import BlockGate
 
 BLOCKS = ("shift", "field")
 _FACTORS = (1.0, 0.3)
 """Of the prior's width."""
+_SIGNIFICANT = 3.0
+"""Standard deviations of a gain by chance."""
 Trial = tuple[str, float] | None
 """A block and the factor of its width; None: the motion as it was."""
 
@@ -147,7 +154,7 @@ def _gate(tilts: Sequence[TiltEvidence], trial: Trial, before: Trial) -> BlockGa
     gain, chance = [], []
     for half in (1, 2):
         gain.append(sum(t.trials[trial].gain[half] - t.trials[before].gain[half] for t in tilts))
-        chance.append(chance_gain(sum(_square(t, trial, before, half) for t in tilts)))
+        chance.append(_SIGNIFICANT * float(np.sqrt(sum(_square(t, trial, before, half) for t in tilts))))
     return BlockGate(block=trial[0], width=trial[1], gain=tuple(gain), chance=tuple(chance))
 
 

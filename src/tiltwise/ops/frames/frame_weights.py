@@ -7,9 +7,10 @@ particles over a shell, the log likelihood of an amplitude a_f(k), relative to t
 
 q the critical-exposure curve: α and B are what it does not tell, such as the blur of the first frames. Either is the
 sum of a course that all tilts share and of each tilt's own, walks over the frames (`ops.frames.frame_shifts`) with
-steps of 0.1 and 10 Å² a frame (standard deviation) for what is shared, half as much for a tilt's own: a frame in which
-all drifts by s loses sin(πks) / πks, B = 2π² s² / 3, 26 Å² at 2 Å. Gauss-Newton steps find them; a tilt's own is
-eliminated (Schur complement). What is common to all frames of a tilt is the tilt's, and is taken out.
+steps of 0.1 and 10 Å² a frame (standard deviation; three times and a third are tried too) for what is shared, half or a
+tenth as much for a tilt's own: a frame in which all drifts by s loses sin(πks) / πks, B = 2π² s² / 3, 26 Å² at 2 Å.
+Gauss-Newton steps find them; a tilt's own is eliminated (Schur complement). What is common to all frames of a tilt is the tilt's: before anything is tried, models
+are multiplied by one level for each shell and one for each tilt, which fit all frames and both halves best.
 
 The gate: `critical`, where the sum so far was plain, then `measured` must raise the likelihood of both halves, each
 under what the other gave, by more than chance gives; a is brought to a mean of 1 over the frames in any case. Frames
@@ -17,7 +18,7 @@ are then weighted by w_f(k) = a_f / sqrt(mean a²), which leaves the noise as in
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,11 +30,12 @@ from tiltwise.ops.frames.frame_shifts import frame_walk
 from tiltwise.ops.held_out import BlockGate, chance_gain
 
 _SHARED = np.array([0.1, 10.0])
-"""Standard deviations of a frame's step, α and B (Å²), of what all tilts share; each tilt's own has half of it."""
-_OWN = 0.5
-_FACTORS = (1.0, 0.3)
-"""Of both."""
+"""Standard deviations of a frame's step, α and B (Å²), of what all tilts share."""
+_TRIED = ((3.0, 0.1), (1.0, 0.5), (1.0, 0.1), (0.3, 0.5))
+"""Factors of these, and the part of that which each tilt's own steps have."""
 _STEPS, _HALVINGS, _SETTLED = 8, 5, 0.05
+_PRIOR, _LEAST, _LARGEST = 25.0, 0.2, 3.0
+"""Of a tilt's level: 1 ± 0.2, and its bounds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -100,8 +102,34 @@ def relative_amplitude(critical: np.ndarray, square: np.ndarray, amplitude: np.n
     return critical / critical.mean(axis=0)
 
 
+def levelled(tilts: Sequence[TiltAmplitudes]) -> list[TiltAmplitudes]:
+    """The same under models of the amplitude that the frames of all tilts show together; where a shell shows less than
+    one standard deviation, that of all shells."""
+    cross = sum(one.cross.sum(axis=0) for tilt in tilts for one in tilt.sums.values())
+    model = sum(one.model for tilt in tilts for one in tilt.sums.values())
+    whole = max(float(cross.sum() / max(model.sum(), 1e-30)), 0.0)
+    level = np.where(cross > np.sqrt(model), cross / np.maximum(model, 1e-30), whole)
+    return [_times(_times(tilt, level), _own_level(_times(tilt, level))) for tilt in tilts]
+
+
+def _times(tilt: TiltAmplitudes, level: np.ndarray | float) -> TiltAmplitudes:
+    """For models times a level (shell,)."""
+    sums = {half: AmplitudeSums(cross=level * s.cross, model=level**2 * s.model) for half, s in tilt.sums.items()}
+    return replace(tilt, sums=sums)
+
+
+def _own_level(tilt: TiltAmplitudes) -> float:
+    cross, model = (float(sum(v.sum() for v in values)) for values in zip(*_parts(tilt), strict=True))
+    return float(np.clip((cross + _PRIOR) / (model + _PRIOR), _LEAST, _LARGEST))
+
+
+def _parts(tilt: TiltAmplitudes) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(one.cross, one.model) for one in tilt.sums.values()]
+
+
 def choose_weights(tilts: Sequence[TiltAmplitudes], weighting: Weighting) -> WeightChoice:
     """Try the critical curve, where the frames were summed plainly, and what is measured."""
+    tilts = levelled(tilts)
     gates: list[BlockGate] = []
     chosen: Weighting | None = None
     best = [tilt.before for tilt in tilts]
@@ -111,23 +139,29 @@ def choose_weights(tilts: Sequence[TiltAmplitudes], weighting: Weighting) -> Wei
         if gates[-1].accepted:
             chosen, best = "critical", curve
     found = []
-    for factor in _FACTORS:
-        held_out = {half: _relative(tilts, fit_amplitudes(tilts, (3 - half,), factor)) for half in (1, 2)}
-        found.append(_gate(tilts, "measured", factor, held_out, best))
-    gates.append(max(found, key=lambda gate: (gate.accepted, min(gate.gain))))
-    fit = fit_amplitudes(tilts, (1, 2), gates[-1].width) if gates[-1].accepted else None
+    for widths in _TRIED:
+        held_out = {half: _relative(tilts, fit_amplitudes(tilts, (3 - half,), widths)) for half in (1, 2)}
+        found.append((_gate(tilts, "measured", widths[0], held_out, best), widths))
+    gate, widths = max(found, key=lambda one: (one[0].accepted, min(one[0].gain)))
+    gates.append(gate)
+    fit = fit_amplitudes(tilts, (1, 2), widths) if gate.accepted else None
     return WeightChoice(weighting="measured" if fit else chosen, fit=fit, gates=tuple(gates))
 
 
-def fit_amplitudes(tilts: Sequence[TiltAmplitudes], halves: tuple[int, ...], factor: float) -> AmplitudeFit:
-    """A and B by the particles of some half sets. Tilts of other numbers of frames share nothing with each other."""
+def fit_amplitudes(
+    tilts: Sequence[TiltAmplitudes], halves: tuple[int, ...], widths: tuple[float, float]
+) -> AmplitudeFit:
+    """A and B by the particles of some half sets. Tilts of other numbers of frames share nothing with each other.
+
+    widths: factor of the prior's standard deviations, and the part of that which a tilt's own course has.
+    """
     amplitude: list[np.ndarray] = [np.zeros((0, 2))] * len(tilts)
     error = list(amplitude)
     for frames in sorted({len(tilt.share) for tilt in tilts}):
         members = [number for number, tilt in enumerate(tilts) if len(tilt.share) == frames]
         problems = [_problem(tilts[number], halves) for number in members]
         basis = frame_walk(tilts[members[0]].share)[0]
-        for number, (place, spread) in zip(members, _solve(problems, factor), strict=True):
+        for number, (place, spread) in zip(members, _solve(problems, widths), strict=True):
             course = basis @ place.reshape(basis.shape[1], 2)
             blocks = spread.reshape(basis.shape[1], 2, basis.shape[1], 2)
             amplitude[number] = np.stack([np.exp(course[:, 0]), course[:, 1]], axis=-1)
@@ -172,11 +206,11 @@ def _problem(tilt: TiltAmplitudes, halves: tuple[int, ...]) -> _Problem:
     )
 
 
-def _solve(problems: Sequence[_Problem], factor: float) -> list[tuple[np.ndarray, np.ndarray]]:
+def _solve(problems: Sequence[_Problem], widths: tuple[float, float]) -> list[tuple[np.ndarray, np.ndarray]]:
     """γ of each tilt, shared and own together, and its covariance."""
     size = problems[0].design.shape[2]
-    own_prior = [problem.walk / (_OWN * factor) ** 2 for problem in problems]
-    shared_prior = problems[0].walk / factor**2
+    own_prior = [problem.walk / (widths[0] * widths[1]) ** 2 for problem in problems]
+    shared_prior = problems[0].walk / widths[0] ** 2
     shared, own = np.zeros(size), [np.zeros(size) for _ in problems]
     value = _penalised(problems, shared, own, shared_prior, own_prior)
     for _ in range(_STEPS):
