@@ -12,7 +12,7 @@ from tiltwise.data.errors import InputError
 from tiltwise.data.motion import Motion, MovieMotions, MovieReading
 from tiltwise.io.images import parse_image_name
 from tiltwise.io.movies import Movie, open_movie
-from tiltwise.io.star import Block, block, integers, numbers, read_star, single_number, single_text, texts, write_star
+from tiltwise.io.star import Block, block, integers, numbers, read_star, single_text, texts, write_star
 
 _NONE = -1
 """Stands for an orientation of what there was none of."""
@@ -31,6 +31,7 @@ _CONTROLS = ("tiltwiseControlsExposure", "tiltwiseControlsY", "tiltwiseControlsX
 _SHIFT = ("tiltwiseFrameShiftX", "tiltwiseFrameShiftY")
 _AMPLITUDE = ("tiltwiseFrameAmplitude", "tiltwiseFrameBFactor")
 _LOCAL = ("tiltwiseLocalX", "tiltwiseLocalY")
+_LEAST, _MOST = 4, 10**5
 _WEIGHTINGS = ("plain", "critical", "measured")
 
 
@@ -69,6 +70,8 @@ def read_motions(path: str | Path, *, root: str | Path | None = None) -> MovieMo
     if weighting not in _WEIGHTINGS:
         raise InputError(f"{path}: frames are weighted by {weighting!r}; it can only be {', '.join(_WEIGHTINGS)}")
     motion, amplitude = _motions(tilts, frames, blocks.get("local"), path)
+    if weighting == "measured" and not any(one is not None for one in amplitude):
+        raise InputError(f"{path}: frames are weighted as measured, but their amplitudes are missing")
     names = tuple(name and str(Path(root or "") / name) for name in texts(tilts, _MOVIE, path))
     reading = _read_reading(series, path)
     opened = [_open(name, one, reading.samples) for name, one in zip(names, motion, strict=True)]
@@ -89,16 +92,23 @@ def _reading_columns(reading: MovieReading) -> dict[str, object]:
 
 
 def _read_reading(series: Block, path: Path) -> MovieReading:
-    values = {field: int(single_number(series, column, path)) for field, column in _READING.items()}
+    values = {field: _single_integer(series, column, path) for field, column in _READING.items()}
     for field in ("gain_orientation", "defects_orientation"):
         if not _NONE <= values[field] <= 7:
             raise InputError(f"{path}: {_READING[field]} is {values[field]}; it is 0 to 7, or {_NONE} for none")
         values[field] = None if values[field] == _NONE else values[field]
     for field in ("gain_inverted", "find_defects"):
         values[field] = bool(values[field])
-    if min(values["samples"], values["binning"]) < 1:
-        raise InputError(f"{path}: samples and binning are at least 1")
+    if values["samples"] not in (1, 2, 4) or not 1 <= values["binning"] <= 8:
+        raise InputError(
+            f"{path}: samples are 1, 2 or 4, binning 1 to 8; it has {values['samples']}, {values['binning']}"
+        )
     return MovieReading(**values)
+
+
+def _single_integer(table: Block, column: str, path: Path) -> int:
+    single_text(table, column, path)
+    return int(integers(table, column, path)[0])
 
 
 def _tilt_columns(motions: MovieMotions, root: str | Path | None) -> dict[str, object]:
@@ -134,11 +144,12 @@ def _motions(
     numbers_of = integers(tilts, _FRAMES, path)
     extent = np.stack([numbers(tilts, name, path) for name in _EXTENT], axis=-1)
     controls = np.stack([integers(tilts, name, path) for name in _CONTROLS], axis=-1)
-    exposure = numbers(frames, "tiltwiseFrameExposure", path)
-    shift = np.stack([numbers(frames, name, path) for name in _SHIFT], axis=-1)
-    measured = _AMPLITUDE[0] in frames
-    amplitude = np.stack([numbers(frames, name, path) for name in _AMPLITUDE], axis=-1) if measured else None
-    inside = np.zeros((0, 2)) if local is None else np.stack([numbers(local, name, path) for name in _LOCAL], axis=-1)
+    exposure = _finite(frames, ("tiltwiseFrameExposure",), path)[:, 0]
+    shift = _finite(frames, _SHIFT, path)
+    measured = any(name in frames for name in _AMPLITUDE)
+    amplitude = _finite(frames, _AMPLITUDE, path) if measured else None
+    inside = np.zeros((0, 2)) if local is None else _finite(local, _LOCAL, path)
+    _check_counts(numbers_of, controls, extent, path)
     _check_rows(integers(frames, _TILT, path), numbers_of, len(inside), int(controls.prod(axis=1).sum()), path)
     ends, local_ends = np.cumsum(numbers_of), np.cumsum(controls.prod(axis=1))
     found, factors = [], []
@@ -151,6 +162,24 @@ def _motions(
         found.append(one if number else None)
         factors.append(amplitude[own] if number and measured else None)
     return tuple(found), tuple(factors)
+
+
+def _finite(table: Block, names: tuple[str, ...], path: Path) -> np.ndarray:
+    """(row, column) numbers; InputError where one is none."""
+    values = np.stack([numbers(table, name, path) for name in names], axis=-1)
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: _{names[int(np.argwhere(~np.isfinite(values))[0, 1])]} holds what is no number")
+    return values
+
+
+def _check_counts(frames: np.ndarray, controls: np.ndarray, extent: np.ndarray, path: Path) -> None:
+    """InputError for numbers that no motion has; splines have four control values or more on each axis, or none."""
+    odd = (controls.min(axis=1) < _LEAST) & (controls != 0).any(axis=1)
+    local = (controls != 0).any(axis=1) & ((frames < 1) | ~(extent > 0).all(axis=1))
+    if (frames < 0).any() or (frames > _MOST).any() or (controls > _MOST).any() or odd.any() or local.any():
+        raise InputError(
+            f"{path}: the numbers of frames or of control values, or the extent, can be those of no motion"
+        )
 
 
 def _check_rows(tilt: np.ndarray, frames: np.ndarray, local: int, controls: int, path: Path) -> None:

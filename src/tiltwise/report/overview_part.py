@@ -98,6 +98,10 @@ _METHODS = {
         "Tilt geometry, deformation, defocus and poses were refined on the particles against the raw tilt images; "
         "every change raised the likelihood of the half set that had no part in it."
     ),
+    "frames": (
+        "Shifts and weights of movie frames were refined on the particles and the frames summed anew, where the half "
+        "set that had no part in it gained."
+    ),
     "refine": "Particles were aligned against the tilt images and averaged in two halves, independent throughout.",
     "classify": (
         "Particles were sorted into classes by expectation-maximisation on the tilt images, none of them compared with "

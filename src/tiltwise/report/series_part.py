@@ -7,6 +7,7 @@ import numpy as np
 from tiltwise.report import curves
 from tiltwise.report.contents import Contents, Entry
 from tiltwise.report.drawing import as_svg
+from tiltwise.report.frames_part import frames_part
 from tiltwise.report.motion_part import motion_part
 from tiltwise.report.page import Html, figure, join, table, tag
 from tiltwise.report.views import picture, slab
@@ -21,6 +22,7 @@ def series_part(contents: Contents, name: str, *, opened: bool) -> Html:
         _alignment(contents.last("align", name), series),
         _defocus(contents.last("defocus", name), series),
         _tomogram(contents, name),
+        frames_part(contents.last("frames", name)),
     ]
     attribute = {"open": "open"} if opened else {}
     return tag("details", tag("summary", name, " ", tag("span", _summary(series), class_="soft")), *parts, **attribute)

@@ -51,8 +51,8 @@ def walk(rng, steps):
 
 
 def test_the_gradient_is_that_of_the_likelihood_written_out():
-    """By central differences of Σ Re(X* sqrt(s) m exp(-2πi k·t)) in double precision. The kernel sums in single: 4e-7 of
-    each of 40 × 627 terms, against a gradient of the root of their number, leaves 1e-4."""
+    """By central differences of Σ Re(X* sqrt(s) m exp(-2πi k·t)) in double precision. The kernel's phases are single:
+    4e-7 of each of 40 × 627 terms, against a gradient of the root of their number, leaves 1e-4."""
     rng = np.random.default_rng(0)
     share = rng.uniform(0.5, 1.5, FRAMES)
     images = made(walk(rng, [2.0] + [0.5] * 5), rng, share=share / share.sum())
@@ -74,7 +74,7 @@ def test_the_gradient_is_that_of_the_likelihood_written_out():
 
 
 def test_the_information_is_the_curvature_where_frames_are_in_their_places():
-    """Without noise and at the true shifts, -∂²L = s_f H: by differences of the gradient, to second order in the step."""
+    """Without noise, at the true shifts, -∂²L = s_f H: by differences of the gradient, to second order in the step."""
     rng = np.random.default_rng(1)
     truth = walk(rng, [1.0] + [0.3] * 5)
     problem = shift_problem(made(truth, rng, noise=0.0), SCALE)

@@ -34,9 +34,7 @@ def made(rng, amplitude, *, information=400.0, before="plain", level=1.0):
             cross = true * share + np.sqrt(share) * rng.normal(size=true.shape)
             sums[half] = AmplitudeSums(cross=level * cross, model=level**2 * model)
         assumed = np.ones_like(critical) if before == "plain" else relative_amplitude(critical, FREQUENCY**2, None)
-        tilts.append(
-            TiltAmplitudes(sums=sums, share=SHARE, critical=critical, square=FREQUENCY**2, before=assumed)
-        )
+        tilts.append(TiltAmplitudes(sums=sums, share=SHARE, critical=critical, square=FREQUENCY**2, before=assumed))
     return tilts
 
 

@@ -9,8 +9,9 @@ q the critical-exposure curve: α and B are what it does not tell, such as the b
 sum of a course that all tilts share and of each tilt's own, walks over the frames (`ops.frames.frame_shifts`) with
 steps of 0.1 and 10 Å² a frame (standard deviation; three times and a third are tried too) for what is shared, half or a
 tenth as much for a tilt's own: a frame in which all drifts by s loses sin(πks) / πks, B = 2π² s² / 3, 26 Å² at 2 Å.
-Gauss-Newton steps find them; a tilt's own is eliminated (Schur complement). What is common to all frames of a tilt is the tilt's: before anything is tried, models
-are multiplied by one level for each shell and one for each tilt, which fit all frames and both halves best.
+Gauss-Newton steps find them; a tilt's own is eliminated (Schur complement). What is common to all frames of a tilt is
+the tilt's: before anything is tried, models are multiplied by one level for each shell and one for each tilt, which fit
+all frames and both halves best.
 
 The gate: `critical`, where the sum so far was plain, then `measured` must raise the likelihood of both halves, each
 under what the other gave, by more than chance gives; a is brought to a mean of 1 over the frames in any case. Frames
