@@ -42,12 +42,15 @@ def project(tiltwise, tmp_path) -> Path:
     return tmp_path / "p"
 
 
-@pytest.mark.parametrize("recipe", ["template", "spheres", "movies", "classes", "polished"])
+@pytest.mark.parametrize("recipe", ["template", "spheres", "movies", "classes", "polished", "movies-polished"])
 def test_starting_recipes_are_complete(tiltwise, tmp_path, recipe):
     assert tiltwise("new", tmp_path / "p", "--recipe", recipe)[0] == 0
-    optional = {"motion": "movies", "classify": "classes", "polish": "polished"}
-    expected = [name for name in pipeline.BY_NAME if optional.get(name, recipe) == recipe]
-    assert [step.name for step in load_recipe(tmp_path / "p").steps] == expected
+    optional = {"motion": ("movies",), "classify": ("classes",), "polish": ("polished",), "frames": ()}
+    twice = {"motion", "polish", "frames"} if recipe == "movies-polished" else set()
+    expected = [name for name in pipeline.BY_NAME if name in twice or recipe in optional.get(name, (recipe,))]
+    steps = load_recipe(tmp_path / "p").steps
+    assert [step.name for step in steps if step.name == step.stage.name] == expected
+    assert [step.name for step in steps if step.name != step.stage.name] == (["polish-frames"] if twice else [])
     method = next(step.params.method for step in load_recipe(tmp_path / "p").steps if step.name == "pick")
     assert method == ("spheres" if recipe == "spheres" else "template")
 
