@@ -120,7 +120,7 @@ STAGES: tuple[Stage, ...] = (
     _stage(
         "frames",
         "tilt_series",
-        ("tilt_series", "particles", "half_maps", "motions", "gain?", "defects?"),
+        ("tilt_series", "particles", "half_maps", "motions", "gain?"),
         ("tilt_series", "motions"),
         "refine motion and weights of movie frames on the particles; sum them anew",
     ),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from made_eer import write_eer
 
+from tiltwise.data.defects import DefectMap
 from tiltwise.data.errors import InputError
 from tiltwise.data.motion import Motion, MovieMotions, MovieReading
 from tiltwise.io.movie_motions import read_motions, write_motions
@@ -36,6 +37,7 @@ def made(folder, *, amplitude=()):
         movie_names=(names[0], "", names[1]),
         faults=("",) * 3,
         motion=(first, None, last),
+        defects=DefectMap(rectangles=np.array([[3, 0, 1, 8], [5, 5, 2, 1]]), shape=(8, 10) if amplitude else None),
         reading=MovieReading(gain_orientation=6, gain_inverted=True, find_defects=False, samples=1, binning=2),
         weighting="measured" if amplitude else "critical",
         amplitude=amplitude,
@@ -59,6 +61,8 @@ def test_round_trip(tmp_path, measured):
     assert str(tmp_path) not in (tmp_path / "motions.star").read_text()
     found = read_motions(tmp_path / "motions.star", root=tmp_path)
     assert found.reading == motions.reading and found.weighting == motions.weighting
+    assert np.array_equal(found.defects.rectangles, motions.defects.rectangles)
+    assert found.defects.shape == motions.defects.shape
     assert found.movie_names == motions.movie_names and found.faults == ("",) * 3
     for one, other in zip(found.motion, motions.motion, strict=True):
         same(one, other)

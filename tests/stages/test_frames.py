@@ -19,7 +19,7 @@ STEP = 5.0
 
 def run(made, params=PARAMS, **changed):
     given = {"tilt_series": made.tilt_series, "particles": made.particles, "half_maps": made.half_maps}
-    given |= {"motions": made.motions, "gain": None, "defects": None} | changed
+    given |= {"motions": made.motions, "gain": None} | changed
     return frames(*given.values(), params)
 
 
@@ -145,7 +145,7 @@ def bad_inputs(made):
         "voxels of 4 Å": {"half_maps": maps},
         "not two cubes": {"half_maps": HalfMaps(half1=flat, half2=flat)},
         "not aligned": {"tilt_series": replace(made.tilt_series, geometry=None)},
-        "gain reference and defect map must be those": {"gain": np.ones((SIZE, SIZE), np.float32)},
+        "the gain reference must be that": {"gain": np.ones((SIZE, SIZE), np.float32)},
     }
 
 

@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+from tiltwise.data.defects import DefectMap
+
 Weighting = Literal["plain", "critical", "measured"]
 """How frames are weighted in a sum: alike, by the critical-exposure curve, or by that times what was measured."""
 
@@ -64,6 +66,8 @@ class MovieMotions:
     """(tilt,) what was taken back; None for a tilt without a movie."""
     reading: MovieReading
     """What was done to the frames before."""
+    defects: DefectMap | None = None
+    """The map of defective pixels, as it was given; None without one."""
     weighting: Weighting = "plain"
     """Of the frames in the sums."""
     amplitude: tuple[np.ndarray | None, ...] = ()

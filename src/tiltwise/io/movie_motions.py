@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tiltwise.data.defects import DefectMap
 from tiltwise.data.errors import InputError
 from tiltwise.data.motion import Motion, MovieMotions, MovieReading
 from tiltwise.io.images import parse_image_name
@@ -32,6 +33,8 @@ _SHIFT = ("tiltwiseFrameShiftX", "tiltwiseFrameShiftY")
 _AMPLITUDE = ("tiltwiseFrameAmplitude", "tiltwiseFrameBFactor")
 _LOCAL = ("tiltwiseLocalX", "tiltwiseLocalY")
 _LEAST, _MOST = 4, 10**5
+_DEFECTS_SHAPE = ("tiltwiseDefectsRows", "tiltwiseDefectsColumns")
+_RECTANGLE = ("tiltwiseDefectX", "tiltwiseDefectY", "tiltwiseDefectWidth", "tiltwiseDefectHeight")
 _WEIGHTINGS = ("plain", "critical", "measured")
 
 
@@ -45,7 +48,7 @@ def write_motions(path: str | Path, motions: MovieMotions, *, root: str | Path |
     write_star(
         path,
         {
-            "series": {_WEIGHTING: motions.weighting} | _reading_columns(motions.reading),
+            "series": {_WEIGHTING: motions.weighting} | _reading_columns(motions.reading) | _shape(motions.defects),
             "tilts": _tilt_columns(motions, root),
             "frames": {
                 _TILT: np.concatenate([np.full(one.frames, tilt) for tilt, one in known]),
@@ -53,6 +56,7 @@ def write_motions(path: str | Path, motions: MovieMotions, *, root: str | Path |
                 **_pair(_SHIFT, [one.shift for _, one in known]),
                 **(_pair(_AMPLITUDE, amplitude) if amplitude else {}),
             },
+            **({"defects": _rectangles(motions.defects)} if motions.defects is not None else {}),
             **({"local": _pair(_LOCAL, [one.coefficient.reshape(-1, 2) for _, one in local])} if local else {}),
         },
     )
@@ -81,6 +85,7 @@ def read_motions(path: str | Path, *, root: str | Path | None = None) -> MovieMo
         faults=tuple(fault for _, fault in opened),
         motion=motion,
         reading=reading,
+        defects=_read_defects(series, blocks.get("defects"), path),
         weighting=weighting,
         amplitude=amplitude if weighting == "measured" else (),
     )
@@ -104,6 +109,26 @@ def _read_reading(series: Block, path: Path) -> MovieReading:
             f"{path}: samples are 1, 2 or 4, binning 1 to 8; it has {values['samples']}, {values['binning']}"
         )
     return MovieReading(**values)
+
+
+def _shape(defects: DefectMap | None) -> dict[str, int]:
+    rows, columns = (0, 0) if defects is None or defects.shape is None else defects.shape
+    return {_DEFECTS_SHAPE[0]: int(rows), _DEFECTS_SHAPE[1]: int(columns)}
+
+
+def _rectangles(defects: DefectMap) -> dict[str, np.ndarray]:
+    values = np.asarray(defects.rectangles, dtype=np.int64).reshape(-1, 4)
+    return {name: values[:, number] for number, name in enumerate(_RECTANGLE)}
+
+
+def _read_defects(series: Block, table: Block | None, path: Path) -> DefectMap | None:
+    if table is None:
+        return None
+    rows, columns = (_single_integer(series, name, path) for name in _DEFECTS_SHAPE)
+    rectangles = np.stack([integers(table, name, path) for name in _RECTANGLE], axis=-1)
+    if (rectangles < 0).any() or min(rows, columns) < 0:
+        raise InputError(f"{path}: its defective pixels have places or sizes below 0")
+    return DefectMap(rectangles=rectangles, shape=(rows, columns) if rows and columns else None)
 
 
 def _single_integer(table: Block, column: str, path: Path) -> int:

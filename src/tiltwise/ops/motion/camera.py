@@ -41,16 +41,14 @@ class Camera:
 def camera_as_read(
     gain: np.ndarray | None, defects: DefectMap | None, shape: tuple[int, int], reading: MovieReading
 ) -> Camera:
-    """The camera as it was found to lie when movies with frames (y, x) were first read. InputError where reference or
-    map are not those of then."""
-    if (gain is None) != (reading.gain_orientation is None) or (defects is None) != (
-        reading.defects_orientation is None
-    ):
-        raise InputError("gain reference and defect map must be those with which the motion was corrected")
+    """The camera as it was found to lie when movies with frames (y, x) were first read. InputError where the reference
+    is not that of then."""
+    if (gain is None) != (reading.gain_orientation is None):
+        raise InputError("the gain reference must be that with which the motion was corrected")
     laid = bad = None
     if gain is not None:
         laid = lay_gain(match_size(gain, shape), reading.gain_orientation, inverted=reading.gain_inverted)
-    if defects is not None:
+    if defects is not None and reading.defects_orientation is not None:
         bad = orient(defective_pixels(defects, shape, reading.samples), reading.defects_orientation)
     if any(one is not None and one.shape != shape for one in (laid, bad)):
         raise InputError(f"gain reference or defect map do not fit the frames of {shape[1]} × {shape[0]} px")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tiltwise.data.defects import DefectMap
 from tiltwise.data.errors import InputError
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.motion import MovieMotions
@@ -71,9 +70,7 @@ class Setup:
         return self.settings.box_size * self.settings.pixel_size / self.radius
 
 
-def check_movies(
-    series: TiltSeries, motions: MovieMotions, gain: np.ndarray | None, defects: DefectMap | None
-) -> tuple[Movies, tuple[int, ...]]:
+def check_movies(series: TiltSeries, motions: MovieMotions, gain: np.ndarray | None) -> tuple[Movies, tuple[int, ...]]:
     """The movies of a series, and its used tilts with two frames or more. InputError, in one line, where there are
     none, or a used one cannot be read."""
     if len(motions.motion) != series.number:
@@ -87,7 +84,7 @@ def check_movies(
     if not tilts:
         raise InputError(f"{series.name}: has no movies of two frames or more in the tilts that are used")
     shape = tuple(motions.movies[tilts[0]].shape[1:])
-    camera = camera_as_read(gain, defects, shape, motions.reading)
+    camera = camera_as_read(gain, motions.defects, shape, motions.reading)
     pixel_size = series.pixel_size / motions.reading.binning
     return Movies(motions=motions, camera=camera, pixel_size=pixel_size), tilts
 

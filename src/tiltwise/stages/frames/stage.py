@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tiltwise.data.defects import DefectMap
 from tiltwise.data.maps import HalfMaps
 from tiltwise.data.motion import MovieMotions
 from tiltwise.data.particles import Particles
@@ -56,7 +55,6 @@ def frames(
     half_maps: HalfMaps,
     motions: MovieMotions,
     gain: np.ndarray | None,
-    defects: DefectMap | None,
     params: FramesParams,
     *,
     device: str = "cpu",
@@ -70,7 +68,7 @@ def frames(
     cannot be read any more, and particles in no half set.
     """
     progress(0.0, "references")
-    movies = check_movies(tilt_series, motions, gain, defects)
+    movies = check_movies(tilt_series, motions, gain)
     why_not = check_halves(tilt_series, particles, half_maps)
     if why_not:
         quality = {"taken": [], "notes": [why_not], "gates": {}, "particles": len(particles)}

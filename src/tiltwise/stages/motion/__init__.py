@@ -95,7 +95,7 @@ def motion(
         use=use,
         why_not=tuple(why_not),
     )
-    found = _found(tilt_series, motions, camera, camera_pixel, params)
+    found = replace(_found(tilt_series, motions, camera, camera_pixel, params), defects=defects)
     return MotionResult(tilt_series=corrected, motions=found, quality=_quality(rows, camera))
 
 
