@@ -1,20 +1,58 @@
 """Frames refined on particles: known motion is taken back, images sharpen; where nothing is told nothing is touched."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "ops"))
+from made_movies import make_movie
 from movie_scene import FRAMES, NAME, movie_scene, walks
 from particle_scene import DIAMETER, PIXEL, SIZE
 
+from tiltwise.data.defects import DefectMap
 from tiltwise.data.errors import InputError
 from tiltwise.data.maps import HalfMaps
+from tiltwise.data.optics import Optics
+from tiltwise.data.progress import no_progress
+from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.data.volume import Volume
+from tiltwise.io.movie_motions import read_motions, write_motions
+from tiltwise.io.movies import open_movie
+from tiltwise.io.mrc import write_mrc
 from tiltwise.params.frames import FramesParams
+from tiltwise.params.motion import MotionParams
 from tiltwise.stages.frames import frames
+from tiltwise.stages.frames.setup import check_movies
+from tiltwise.stages.frames.sums import sum_anew
+from tiltwise.stages.motion import motion
 
 PARAMS = FramesParams(particle_diameter=DIAMETER, shift_step=5.0, field_step=1.5)
 STEP = 5.0
+SHAPE = (192, 256)
+DRIFT = np.array([[0, 0], [6, -3], [9, -6], [10, -7.0]])
+GAIN = np.clip(1 + 0.1 * np.random.default_rng(7).standard_normal(SHAPE), 0.6, 1.4)
+"""Sensitivity of the pixels, by which counts are divided."""
+
+
+def still_series(count, shape):
+    """A series of movies, not aligned."""
+    return TiltSeries(
+        name="TS",
+        images=np.broadcast_to(np.float32(0), (count, *shape)),
+        image_names=(),
+        pixel_size=2.0,
+        optics=Optics(),
+        stage_tilt_angle=np.linspace(-3, 3, count),
+        nominal_tilt_axis_angle=None,
+        exposure=np.full(count, 2.4),
+        pre_exposure=np.arange(count) * 2.4,
+        acquisition_order=np.arange(count),
+        use=np.ones(count, bool),
+        why_not=("",) * count,
+    )
 
 
 def run(made, params=PARAMS, **changed):
@@ -114,6 +152,34 @@ def test_frames_that_blur_are_weighed_less():
         (np.abs(np.fft.rfft2(one.images - 100)[:, k]) ** 2).mean() for one in (made.tilt_series, result.tilt_series)
     ]
     assert power[1] == pytest.approx(power[0], rel=0.02)
+
+
+@pytest.mark.parametrize("binning", [1, 2])
+def test_movies_read_once_more_give_the_same_sums(binning, tmp_path):
+    """To the bit, from the motions as they lie on disk: gain divided and turned, a map of defects, hot pixels, motion
+    of the whole, weights of the critical curve, sums on wider pixels."""
+    rng = np.random.default_rng(0)
+    movies = []
+    for number in range(2):
+        movie = make_movie(lambda f, x, y: np.broadcast_to(DRIFT[f], (*x.shape, 2)), SHAPE, 2.0, 0.6, number, 4)
+        movie = rng.binomial(movie.astype(int), np.clip(GAIN / 2, 0, 1)).astype(np.uint16)
+        movie[:, 100, 150] = 60
+        write_mrc(tmp_path / f"{number}.mrc", movie, 2.0, stack=True)
+        movies.append(open_movie(tmp_path / f"{number}.mrc"))
+    series = replace(
+        still_series(2, SHAPE), movies=tuple(movies), image_names=tuple(str(tmp_path / f"{n}.mrc") for n in range(2))
+    )
+    defects = DefectMap(rectangles=np.array([[20, 30, 2, 100]]), shape=SHAPE)
+    params = MotionParams(patch_size=200.0, largest_shift=50.0, exposure_weighting=True, binning=binning)
+    stored = np.ascontiguousarray(np.rot90(GAIN, 1))
+    found = motion(series, stored, defects, params)
+    assert "counts divided" in found.quality["gain_reference"] and min(found.quality["defective_pixels"]) > 200
+    write_motions(tmp_path / "motions.star", found.motions, root=tmp_path)
+    motions = read_motions(tmp_path / "motions.star", root=tmp_path)
+    read, _ = check_movies(found.tilt_series, motions, stored)
+    again = sum_anew(read, found.tilt_series, motions, no_progress)
+    assert np.array_equal(again.images, found.tilt_series.images)
+    assert all(np.array_equal(*both) for both in zip(again.half_images, found.tilt_series.half_images, strict=True))
 
 
 def test_switched_off_is_off(moving):
