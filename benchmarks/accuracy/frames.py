@@ -1,11 +1,11 @@
 """Frames placed by the particles of a tilt: what is left of their shifts, what the sums keep at 3 Å, what chance takes.
 
-Ten tilts of eight frames; each particle's image in a whole tilt tells its shift to 2 Å on either axis, from frequencies
+Five tilts of eight frames; each particle's image in a whole tilt tells its shift to 2 Å on either axis, from frequencies
 to 6 Å, so an eighth of it to 5.7 Å. Frames are off by independent errors (`white`; motion correction leaves 0.05 Å on
 each axis of usual simulated K3 movies, 0.23 Å of weak ones) or by walks (`walk`, as uncorrected motion is), rms in Å on
 each axis, mean over the frames 0. `left_A` is what is left of it after the gate (their own rms where it refuses),
-`kept_at_3A` the amplitude exp(-2π² σ² / 9) that sums keep before and after; the mean of three trials.
-`taken_by_chance` counts trials out of 40 each, frames in their places, with 10 and 60 particles, and without signal.
+`kept_at_3A` the amplitude exp(-2π² σ² / 9) that sums keep before and after; the mean of two trials.
+`taken_by_chance` counts trials out of 20 each, frames in their places, with 10 and 60 particles, and without signal.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from tiltwise.ops.frames.frame_gates import choose_motion, gather_evidence
 from tiltwise.ops.frames.frame_images import FrameImages
 from tiltwise.ops.particles.slices import band_points
 
-TILTS, FRAMES, TRIALS, CHANCES = 10, 8, 3, 40
+TILTS, FRAMES, TRIALS, CHANCES = 5, 8, 2, 20
 WIDTH, SCALE, ERROR = 120.0, 2000.0, 2.0
 """Of the box, and half the longer side of the image, Å; what an image tells of its shift, Å."""
 CASES = (("white", 0.05), ("white", 0.23), ("walk", 0.3), ("walk", 1.0), ("walk", 3.0))

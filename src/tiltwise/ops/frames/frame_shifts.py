@@ -34,9 +34,11 @@ MONOMIALS = 6
 _STEPS = 20
 _SHORTEST, _LONGEST = 1 / 16, 8.0
 """Of a step."""
+_AS_EXPECTED = 1.3
+"""Of the gain that a step is expected to bring: with less it is long enough."""
 _SETTLED = 0.05
 """Log likelihood; less than this is no reason for a further step."""
-_LEVELS, _LEVEL_PRIOR = 2, 25.0
+_LEVELS, _LEVEL_PRIOR, _SAME_LEVEL = 2, 25.0, 0.05
 _LEAST_SHARE = 1e-6
 Look = Callable[[np.ndarray], tuple[float, np.ndarray]]
 """Value and gradient at a place."""
@@ -131,7 +133,9 @@ def fit_shifts(problem: ShiftProblem, width: np.ndarray) -> ShiftFit:
     place, level = np.zeros(len(prior)), 1.0
     for _ in range(_LEVELS):
         place = _climb(_looked_at(problem, basis, free, prior, level), level**2 * information + prior, place)
-        level = _level(problem, _spread(basis, place, free))
+        before, level = level, _level(problem, _spread(basis, place, free))
+        if abs(level - before) < _SAME_LEVEL:
+            break
     spread = np.linalg.inv(level**2 * information + prior)
     spread = spread.reshape(basis.shape[1], len(axes), basis.shape[1], len(axes))
     error = np.zeros((len(basis), MONOMIALS, 2))
@@ -157,20 +161,29 @@ def _level(problem: ShiftProblem, coefficient: np.ndarray) -> float:
 
 
 def _climb(look: Look, normal: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """The top, from a place; a step is doubled while the value rises, halved until it does."""
+    """The top, from a place; a step is doubled while that helps, halved until the value rises.
+
+    Where the matrix is c times too large the unit step gains 2 - c of what it should, and is 1 / c too short.
+    """
     factor = cho_factor(normal)
     value, gradient = look(place)
     for _ in range(_STEPS):
-        step, before, best, scale = cho_solve(factor, gradient), value, 0.0, 1.0
+        step = cho_solve(factor, gradient)
+        expected = 0.5 * float(step @ gradient)
+        if expected < _SETTLED:
+            break
+        before, best, scale = value, 0.0, 1.0
         while _SHORTEST <= scale <= _LONGEST and (best == 0 or best >= 1):
             reached, slope = look(place + scale * step)
             if reached > value:
                 best, value, gradient = scale, reached, slope
+                if value - before < _AS_EXPECTED * expected:
+                    break
             elif best:
                 break
             scale = 2 * scale if best else scale / 2
-        if value - before < _SETTLED:
-            return place + best * step
+        if not best:
+            break
         place = place + best * step
     return place
 
