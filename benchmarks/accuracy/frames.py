@@ -1,6 +1,6 @@
 """Frames placed by the particles of a tilt: what is left of their shifts, what the sums keep at 3 Å, what chance takes.
 
-Five tilts of eight frames; each particle's image in a whole tilt tells its shift to 2 Å on either axis, from frequencies
+Five tilts of eight frames; a particle's image in a whole tilt tells its shift to 2 Å on either axis, from frequencies
 to 6 Å, so an eighth of it to 5.7 Å. Frames are off by independent errors (`white`; motion correction leaves 0.05 Å on
 each axis of usual simulated K3 movies, 0.23 Å of weak ones) or by walks (`walk`, as uncorrected motion is), rms in Å on
 each axis, mean over the frames 0. `left_A` is what is left of it after the gate (their own rms where it refuses),
@@ -79,7 +79,7 @@ def images(rng: np.random.Generator, shift: np.ndarray, number: int, signal: flo
         other=model,
         share=np.full(FRAMES, 1 / FRAMES),
         place=place,
-        half_set=1 + np.arange(number) % 2,
+        half_set=1 + 2 * np.arange(number) // number,
         points=POINTS,
         width=WIDTH,
     )

@@ -62,7 +62,7 @@ def test_whitened_noise_has_unit_power_whatever_the_frames_share():
     tilt = torch.from_numpy((7.0 * crops.sum(axis=0)).astype(np.complex64))  # images in units of their own
     model = torch.from_numpy((7.0 * picture).astype(np.complex64))
     settings = CropSettings(box_size=BOX, pixel_size=2.0, particle_radius=20.0, device="cpu")
-    where = (np.zeros((60, 2)), 1 + np.arange(60) % 2)
+    where = (np.zeros((60, 2)), 1 + np.arange(60) // 30)
     found = frame_images(crops, known, tilt, {"own": model, "other": model}, points, settings, where)
     rest = found.data - np.sqrt(share)[:, None, None] * found.model
     assert (np.abs(rest) ** 2).mean() / 2 == pytest.approx(1, abs=0.03)

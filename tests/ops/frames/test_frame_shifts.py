@@ -38,7 +38,7 @@ def made(coefficient, rng, *, particles=40, strength=0.15, noise=1.0, share=None
         other=model,
         share=share,
         place=place,
-        half_set=1 + np.arange(particles) % 2,
+        half_set=1 + 2 * np.arange(particles) // particles,
         points=POINTS,
         width=WIDTH,
     )

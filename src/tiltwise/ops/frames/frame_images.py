@@ -62,18 +62,19 @@ class FrameImages:
     place: np.ndarray
     """(particle, 2) x, y, Å from the image centre."""
     half_set: np.ndarray
-    """(particle,) 1 or 2."""
+    """(particle,) 1 or 2, those of half 1 first."""
     points: np.ndarray
     """(point, 2) int64 frequencies in 1 / width."""
     width: float
     """Of the box, Å."""
 
     def of(self, half: int) -> "FrameImages":
-        """Those of one half set."""
-        own = np.flatnonzero(self.half_set == half)
+        """Those of one half set; a view of the same memory."""
+        first, last = np.searchsorted(self.half_set, (half, half + 1))
+        own = slice(int(first), int(last))
         return replace(
             self,
-            data=np.ascontiguousarray(self.data[:, own]),
+            data=self.data[:, own],
             model=self.model[own],
             other=self.other[own],
             place=self.place[own],

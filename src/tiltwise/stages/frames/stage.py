@@ -115,6 +115,7 @@ def _evidence(setup: Setup, params: FramesParams, progress: Progress) -> list[Ti
 def _images(setup: Setup, seen: SeenParticles, tilt: int, row: int) -> FrameImages | None:
     """The particles of one tilt, row `row` of the used ones, in each frame; None where a half shows none."""
     index = np.flatnonzero(seen.inside[row].numpy())
+    index = index[np.argsort(setup.particles.half_set[index], kind="stable")]
     half_set = setup.particles.half_set[index]
     if not {1, 2} <= set(half_set.tolist()):
         return None
