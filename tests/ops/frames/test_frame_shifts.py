@@ -136,10 +136,10 @@ def test_what_is_there_is_taken_and_no_more(steps, expected):
 
 
 def test_noise_passes_the_gate_once_in_a_thousand_times_at_most():
-    """Images without signal, models of any strength: of 60 scenes none is taken (once in 10³ or less for each of four
+    """Images without signal, models of any strength: of 30 scenes none is taken (once in 10³ or less for each of four
     gates, of which both halves must pass: 0.1 expected at the very most)."""
     taken = 0
-    for seed in range(60):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         images = made(walk(rng, [1.0] * 6), rng, particles=8)
         noise = (rng.normal(size=(*images.data.shape, 2)) @ [1, 1j]).astype(np.complex64)

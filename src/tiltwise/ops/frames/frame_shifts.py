@@ -17,11 +17,12 @@ width_j Å from one frame of average exposure to the next. In cosines of zero me
 
 is a step, K the precision of a walk of unit steps. L is then looked at anew under the phases of the shift (no image is
 cut again): H, that of frames in their places, makes steps too short far from there. So a step is doubled while L with
-its prior rises, halved until it does; where motion is small two suffice. The inverse of the matrix states errors.
+its prior rises, halved until it does; where motion is small two suffice. Low frequencies come first, for motion may be
+longer than the finest waves. The inverse of the matrix states errors.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -34,6 +35,9 @@ MONOMIALS = 6
 _STEPS = 20
 _SHORTEST, _LONGEST = 1 / 16, 8.0
 """Of a step."""
+_BANDS = (0.25, 0.35, 0.5, 0.7)
+"""Parts of the finest frequency up to which motion is sought first: where it is longer than the finest wave, the climb
+would end beside the top."""
 _AS_EXPECTED = 1.3
 """Of the gain that a step is expected to bring: with less it is long enough."""
 _SETTLED = 0.05
@@ -74,12 +78,24 @@ def position_monomials(place: np.ndarray, scale: float) -> np.ndarray:
 
 def shift_problem(images: FrameImages, scale: float) -> ShiftProblem:
     """The problem that some particles pose; scale Å."""
-    monomials = position_monomials(images.place, scale)
+    return _problem(images, position_monomials(images.place, scale))
+
+
+def _problem(images: FrameImages, monomials: np.ndarray) -> ShiftProblem:
     power = np.abs(images.model).astype(np.float64) ** 2
     wave = 2 * np.pi / images.width * images.points
     own = np.einsum("pn,na,nb->pab", power, wave, wave, optimize=True)
     full = np.einsum("pj,pl,pab->jalb", monomials, monomials, own, optimize=True)
     return ShiftProblem(images=images, monomials=monomials, information=full.reshape(2 * MONOMIALS, 2 * MONOMIALS))
+
+
+def _banded(problem: ShiftProblem, part: float) -> ShiftProblem:
+    """The same up to a part of the finest frequency (points rise with |k|)."""
+    images = problem.images
+    radius = np.linalg.norm(images.points, axis=1)
+    number = max(int((radius <= part * radius[-1]).sum()), 1)
+    kept = {"data": images.data[..., :number], "model": images.model[:, :number], "points": images.points[:number]}
+    return _problem(replace(images, **kept), problem.monomials)
 
 
 def shifts_at(problem: ShiftProblem, coefficient: np.ndarray) -> np.ndarray:
@@ -122,15 +138,21 @@ def frame_walk(share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def fit_shifts(problem: ShiftProblem, width: np.ndarray) -> ShiftFit:
     """The most probable shifts; width (6,) Å a frame, of the steps of each monomial's walk; 0 leaves it out.
 
-    Models are of the amplitude that the sum so far shows, which motion has blurred; they are fitted once more with that
-    which the frames show in their new places.
+    Low frequencies come first. Models are of the amplitude that the sum so far shows, which motion has blurred; shifts
+    are fitted once more with that which the frames show in their new places.
     """
     share, free = problem.images.share, np.flatnonzero(width)
     basis, walk = frame_walk(share)
     axes = (2 * free[:, None] + np.arange(2)).ravel()
     prior = np.kron(walk, np.diag(np.repeat(width[free] ** -2.0, 2)))
-    information = np.kron(basis.T @ (share[:, None] * basis), problem.information[np.ix_(axes, axes)])
+
+    def informed(own: ShiftProblem) -> np.ndarray:
+        return np.kron(basis.T @ (share[:, None] * basis), own.information[np.ix_(axes, axes)])
+
     place, level = np.zeros(len(prior)), 1.0
+    for coarse in (_banded(problem, part) for part in _BANDS):
+        place = _climb(_looked_at(coarse, basis, free, prior, level), informed(coarse) + prior, place)
+    information = informed(problem)
     for _ in range(_LEVELS):
         place = _climb(_looked_at(problem, basis, free, prior, level), level**2 * information + prior, place)
         before, level = level, _level(problem, _spread(basis, place, free))
