@@ -58,7 +58,7 @@ def run(folder: Path | None) -> dict:
     if folder is None:
         return {"skipped": f"{SHARED} is not here"}
     try:
-        project = new_project(folder / "hiv", recipe="spheres", params={"refine": {"symmetry": "find"}})
+        project = new_project(folder / "hiv", recipe="spheres")
         import_tilt_series(project, [SHARED / "stacks" / f"{name}.mrc" for name in NAMES])
         summary = run_project(project)
         if summary.failed:

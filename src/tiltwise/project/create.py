@@ -25,7 +25,7 @@ STARTS: dict[str, dict[str, dict[str, Any]]] = {
         "pick": {"method": "spheres", "surface_spacing": 65.0},
         "refine": {
             "particle_diameter": 240.0,
-            "symmetry": "C6",
+            "symmetry": "find",
             "search_cone": 15.0,
             "search_shift": 45.0,
             "duplicate_distance": 50.0,
