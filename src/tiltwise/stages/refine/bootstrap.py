@@ -54,7 +54,8 @@ def bootstrap(
             return _in_setting(setup, references, record | {"attempts": attempt + 1}, params)
     raise StageError(
         f"refine: without a reference the halves came to different first maps (correlation "
-        f"{record['correlation_of_halves']:.2f}, {_ATTEMPTS} attempts); give a reference or a larger box"
+        f"{record['correlation_of_halves']:.2f}, {_ATTEMPTS} attempts); give a reference or a larger box, or name the "
+        "symmetry if it is known"
     )
 
 
