@@ -99,7 +99,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles", "reference?"),
         ("particles", "half_maps", "tilt_series"),
         "align and average particles in two independent halves",
-        version=5,
+        version=6,
     ),
     _stage(
         "classify",

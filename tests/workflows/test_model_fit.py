@@ -69,7 +69,8 @@ def test_a_model_of_a_part_is_not_drawn_away_by_the_rest(atoms):
     signal = potential_map(scatterer_from_atoms(atoms), VOXEL, SIDE).data
     slab = np.zeros((SIDE, 1, 1), np.float32)
     slab[3:8] = signal.max()  # from 66 to 90 Å below the middle, its radius 60 Å
-    shown = HalfMaps(**{n: Volume(data=h.data + slab, voxel_size=VOXEL) for n, h in halves_by_name(halves)})
+    first, second = (Volume(data=one.data + slab, voxel_size=VOXEL) for one in (halves.half1, halves.half2))
+    shown = HalfMaps(half1=first, half2=second)
     mask = soft_sphere((SIDE,) * 3, 100.0 / VOXEL, 4.0)
     turned = Rotation.from_rotvec([1.0, -0.7, 0.4]).apply(atoms.position) + [500.0, -300.0, 90.0]
     found = measure_model(shown, mask, replace(atoms, position=turned))
@@ -77,10 +78,6 @@ def test_a_model_of_a_part_is_not_drawn_away_by_the_rest(atoms):
     assert found.rotation_angle == pytest.approx(np.degrees(np.linalg.norm([1.0, -0.7, 0.4])), abs=1.5)
     assert found.resolution > 40 > 1.5 * found.resolution_own_mask
     assert any("own mask" in note for note in found.notes)
-
-
-def halves_by_name(halves):
-    return (("half1", halves.half1), ("half2", halves.half2))
 
 
 def test_a_map_of_the_wrong_hand_is_told(atoms):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_SIGNIFICANT = 3.0
+SIGNIFICANT = 3.0
 """Standard deviations of a gain by chance."""
 
 
@@ -44,4 +44,4 @@ class BlockGate:
 
 def chance_gain(square: float) -> float:
     """What noise alone gives once in a thousand times to a step whose square d·H·d in the other half is so large."""
-    return max(0.0, _SIGNIFICANT * float(np.sqrt(square)) - square / 2)
+    return max(0.0, SIGNIFICANT * float(np.sqrt(square)) - square / 2)

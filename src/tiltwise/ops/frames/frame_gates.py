@@ -27,13 +27,11 @@ from tiltwise.ops.frames.frame_shifts import (
     shell_sums,
     shift_problem,
 )
-from tiltwise.ops.held_out import BlockGate
+from tiltwise.ops.held_out import SIGNIFICANT, BlockGate
 
 BLOCKS = ("shift", "field")
 _FACTORS = (1.0, 0.3)
 """Of the prior's width."""
-_SIGNIFICANT = 3.0
-"""Standard deviations of a gain by chance."""
 Trial = tuple[str, float] | None
 """A block and the factor of its width; None: the motion as it was."""
 
@@ -154,7 +152,7 @@ def _gate(tilts: Sequence[TiltEvidence], trial: Trial, before: Trial) -> BlockGa
     gain, chance = [], []
     for half in (1, 2):
         gain.append(sum(t.trials[trial].gain[half] - t.trials[before].gain[half] for t in tilts))
-        chance.append(_SIGNIFICANT * float(np.sqrt(sum(_square(t, trial, before, half) for t in tilts))))
+        chance.append(SIGNIFICANT * float(np.sqrt(sum(_square(t, trial, before, half) for t in tilts))))
     return BlockGate(block=trial[0], width=trial[1], gain=tuple(gain), chance=tuple(chance))
 
 
