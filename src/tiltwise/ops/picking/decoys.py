@@ -32,6 +32,8 @@ _MOST_GAIN = 3.0
 """By which the amplitude of a Fourier shell is raised at most."""
 _SURE_RATE, _FEWEST_SURE = 0.01, 10
 """Wins that are false at this rate, by the decoys, are sure; and how many must be to say what a target scores."""
+_TAIL, _FEWEST_IN_TAIL = 0.1, 10
+"""Part of the margins, and number at least, whose exponential tells how many exceed any of them."""
 _FLANK = 0.5
 """Part of a neighbour's score below which a place within a diameter is its flank: balls half a diameter apart share
 0.31 of their volume, and a template laid on a particle's flank reached 0.35 of its score."""
@@ -187,14 +189,25 @@ def _lowest_rates(false: np.ndarray) -> np.ndarray:
 
 
 def _false_by_decoys(competition: Competition, won: np.ndarray) -> np.ndarray:
-    """(win,) false wins by at least each margin: as many as the decoys win by it, over their number.
+    """(win,) false wins by at least each margin: as many as the decoys win by it, over their number."""
+    return _as_many_by(competition.margin[competition.place < 0], won) / competition.decoys
 
-    Their margins fall off exponentially; beyond those that were seen, the exponential of their mean is taken, so that
-    rates finer than one in their number can be told.
+
+def _as_many_by(margins: np.ndarray, won: np.ndarray) -> np.ndarray:
+    """(win,) how many margins (n,) are to be expected at each of `won` or more.
+
+    As many as there are; of the largest, a tenth and ten at least, as many as an exponential of their mean excess over
+    the next one leaves (peaks over a threshold: Pickands 1975). Counts of one or two are chance, and below one they say
+    nothing; an exponential through all margins falls off too slowly where large ones are rarer than small ones promise.
     """
-    lost = competition.margin[competition.place < 0]
-    tail = len(lost) * np.exp(-won / lost.mean()) if len(lost) else np.zeros_like(won)
-    return np.maximum((lost[:, None] >= won).sum(0), tail) / competition.decoys
+    falling = -np.sort(-margins)
+    number = min(max(math.ceil(_TAIL * len(margins)), _FEWEST_IN_TAIL), len(margins))
+    if number == 0:
+        return np.zeros_like(won)
+    threshold = falling[number] if number < len(margins) else 0.0
+    excess = max(float(falling[:number].mean() - threshold), 1e-6)
+    tail = number * np.exp(-np.clip(won - threshold, 0.0, None) / excess)
+    return np.where(won > threshold, tail, (margins[:, None] >= won).sum(0))
 
 
 def _false_by_score(competition: Competition, won: np.ndarray, sure: float) -> np.ndarray:
@@ -209,7 +222,7 @@ def _false_by_score(competition: Competition, won: np.ndarray, sure: float) -> n
     least = np.median(competition.score[wins & (competition.margin >= sure)]) / 2
     low = competition.margin[wins & (competition.score < least)]
     high = competition.margin[~wins & (competition.score >= least)]
-    seen = (low[:, None] >= won).sum(0)
+    seen = _as_many_by(low, won)
     if len(low):
         seen = np.minimum(seen, len(low) * 2 ** (-won / max(float(np.median(low)), 1e-6)))
     return seen + (high[:, None] >= won).sum(0) / competition.decoys
