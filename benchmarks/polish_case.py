@@ -137,9 +137,11 @@ def imaged(whole: SceneSeries, real: str, seed: int) -> TiltSeries:
     return replace(whole.series, images=np.stack(list(made)), deformation=bent)
 
 
-def real_motion(params: MotionParams, series: TiltSeries, real: str, rng: np.random.Generator) -> FrameMotion:
+def real_motion(
+    params: MotionParams, series: TiltSeries, real: str, rng: np.random.Generator, *, frames: int = FRAMES
+) -> FrameMotion:
     """Every tilt on the track of the movie of a real series that was taken nearest to its angle."""
-    return frame_motion_on_tracks(tracks_at(real, series.stage_tilt_angle), params, series, FRAMES, rng)
+    return frame_motion_on_tracks(tracks_at(real, series.stage_tilt_angle), params, series, frames, rng)
 
 
 def targets(whole: SceneSeries) -> Particles:
