@@ -7,8 +7,9 @@ same after the step `frames`, `corrected` those of the step `motion`, `corrected
 are sums under the true motion: what no correction can better.
 
 By row: `left_A` and `left_worst_A`, rms on each axis of the motion that the sums still hold, over 5 × 5 places, the
-median of the used tilts and the worst; `taken`, what the gates of `frames` let pass, series by series; `resolution_to_truth_A` and its ratio to the
-oracle's under the true motion, at true poses, by first crossings and by averaged curves; `sum_ssnr_ratio` likewise.
+median of the used tilts and the worst; `taken`, what the gates of `frames` let pass, series by series;
+`resolution_to_truth_A` and its ratio to the oracle's under the true motion, at true poses, by first crossings and by
+averaged curves; `sum_ssnr_ratio` likewise.
 TILTWISE_FRAMES_SEED takes another seed, _ROWS=plain,plain_placed leaves rows out (a placed row needs the one before).
 """
 
