@@ -89,7 +89,7 @@ STAGES: tuple[Stage, ...] = (
         ("tomogram", "tilt_series", "reference?", "centres?", "shapes?"),
         ("particles",),
         "find particles by template, or on spheres, filaments, tubes, membranes",
-        version=4,
+        version=5,
         given="tiltwise.stages.given:given_particles",
         given_takes=("given_particles", "tilt_series"),
     ),
