@@ -15,6 +15,7 @@ from tiltwise.ops.frames.frame_shifts import (
     shifts_at,
 )
 from tiltwise.ops.frames.moved import add_shifts
+from tiltwise.ops.kernels.frames import shifted_agreement, shifted_agreement_alone
 from tiltwise.ops.motion.model import displacement
 from tiltwise.ops.particles.slices import band_points
 
@@ -71,6 +72,15 @@ def test_the_gradient_is_that_of_the_likelihood_written_out():
         step[place] = 1e-3
         slope = (written_out(at + step) - written_out(at - step)) / 2e-3
         assert gradient[place] == pytest.approx(slope, rel=1e-3, abs=1e-3 * np.abs(gradient).max())
+
+
+def test_one_thread_and_many_agree_to_the_bit():
+    images = made(np.zeros((8, 6, 2)), np.random.default_rng(1), particles=7)
+    shifts = np.random.default_rng(2).normal(0, 0.1, (8, 7, 2))
+    found = [np.full((8, 7, 3), np.nan) for _ in range(2)]
+    for fill, terms in zip((shifted_agreement, shifted_agreement_alone), found, strict=True):
+        fill(images.data, images.model, images.points, shifts, terms)
+    assert np.abs(found[0]).min() > 0 and np.array_equal(*found)
 
 
 def test_the_information_is_the_curvature_where_frames_are_in_their_places():

@@ -28,7 +28,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from tiltwise.ops.frames.frame_images import FrameImages
-from tiltwise.ops.kernels.frames import shell_agreement, shifted_agreement
+from tiltwise.ops.kernels.frames import shell_agreement, shifted_agreement, shifted_agreement_alone
 from tiltwise.ops.motion.model import whole_basis
 
 MONOMIALS = 6
@@ -44,6 +44,8 @@ _SETTLED = 0.05
 """Log likelihood; less than this is no reason for a further step."""
 _LEVELS, _LEVEL_PRIOR, _SAME_LEVEL = 2, 25.0, 0.05
 _LEAST_SHARE = 1e-6
+_WORTH_THREADS = 300_000
+"""Values, a millisecond's work: below that one thread is done before others have begun."""
 Look = Callable[[np.ndarray], tuple[float, np.ndarray]]
 """Value and gradient at a place."""
 
@@ -109,7 +111,8 @@ def agreement(problem: ShiftProblem, coefficient: np.ndarray) -> tuple[float, np
     unit = 2 * np.pi / images.width
     terms = np.zeros((*images.data.shape[:2], 3))
     shifts = np.ascontiguousarray(unit * shifts_at(problem, coefficient))
-    shifted_agreement(images.data, images.model, images.points, shifts, terms)
+    fill = shifted_agreement if images.data.size > _WORTH_THREADS else shifted_agreement_alone
+    fill(images.data, images.model, images.points, shifts, terms)
     root = np.sqrt(images.share)
     gradient = np.einsum("f,fpc,pj->fjc", unit * root, terms[..., 1:], problem.monomials)
     return float(root @ terms[..., 0].sum(axis=1)), gradient
