@@ -48,9 +48,10 @@ def shifted_agreement(data, model, points, shifts, terms):
 
 @numba.njit(cache=True, fastmath=True)
 def shifted_agreement_alone(data, model, points, shifts, terms):
-    """The same in one thread, to the bit: for so little that threads would wait for each other longer than they work.
+    """The same in one thread: for so little that threads would wait for each other longer than they work.
 
-    Where more programs run than there are cores such waits were most of the time.
+    Where more programs run than there are cores such waits were most of the time. Which of the two is taken goes by the
+    size of the data alone, so that results do not depend on the number of threads.
     """
     radius = int(np.abs(points).max())
     waves = np.empty(radius + 1, np.complex64), np.empty(2 * radius + 1, np.complex64)
