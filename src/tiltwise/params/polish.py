@@ -32,7 +32,7 @@ class PolishParams(Params):
     species: tuple[SpeciesParams, ...] = Field(
         (), description="Where the step takes several kinds of particles: name and what is other for that kind."
     )
-    cycles: int = Field(5, ge=1, le=50, description="Rounds of poses, geometry, defocus and average at most.")
+    cycles: int = Field(12, ge=1, le=50, description="Rounds of poses, geometry, defocus and average at most.")
     refine_tilts: bool = Field(
         True, description="Refine shift, axis angle, tilt angle and magnification of every tilt."
     )
