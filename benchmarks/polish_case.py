@@ -113,17 +113,22 @@ def make_case(session: SessionParams, number: int, model: Atoms | None, symmetry
     """Simulate so many series, which move by turns as the real ones did, and spoil them."""
     keep_freed_memory()
     made = [prepare_series(session, n, model=model, frames=False) for n in range(1, number + 1)]
+    series = {one.series.name: imaged(one, SERIES[n % 2], session.seed) for n, one in enumerate(made)}
+    return spoil_case(truth_of(made, series), symmetry, session.seed)
+
+
+def truth_of(made: list[SceneSeries], series: dict[str, TiltSeries]) -> Truth:
+    """The truth of a session whose series have these images."""
     scatterer = made[0].scene.populations[0].scatterer
     density, mask = molecule_and_mask(scatterer, made[0].series.pixel_size)
-    known = Truth(
-        tilt_series={one.series.name: imaged(one, SERIES[n % 2], session.seed) for n, one in enumerate(made)},
+    return Truth(
+        tilt_series=series,
         particles=join("particles", {one.series.name: targets(one) for one in made}),
         map=density,
         mask=mask,
         particle_diameter=particle_diameter(scatterer),
         reference_lowpass=REFERENCE_LOWPASS,
     )
-    return spoil_case(known, symmetry, session.seed)
 
 
 def imaged(whole: SceneSeries, real: str, seed: int) -> TiltSeries:

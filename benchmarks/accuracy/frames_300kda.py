@@ -21,7 +21,7 @@ import numpy as np
 from measured_tracks import SERIES
 from polish_300kda import PARTICLES, SIDE, params
 from polish_300kda import SERIES as NUMBER
-from polish_case import Case, measure, missing, real_motion, small_session, spoil_case, targets
+from polish_case import Case, measure, missing, real_motion, small_session, spoil_case, truth_of
 
 from tiltwise.data.deformation import Deformation
 from tiltwise.data.motion import FrameMotion, Motion, MovieMotions
@@ -30,7 +30,6 @@ from tiltwise.ops.frames.moved import add_shifts
 from tiltwise.ops.motion.model import displacement
 from tiltwise.params.frames import FramesParams
 from tiltwise.params.motion import MotionParams
-from tiltwise.project.store import join
 from tiltwise.project.threads import keep_freed_memory
 from tiltwise.simulate.image_scene import image_frames
 from tiltwise.simulate.scene_session import SceneSeries, prepare_series
@@ -40,7 +39,6 @@ from tiltwise.stages.frames.sums import sum_anew
 from tiltwise.stages.motion import motion
 from tiltwise.stages.polish import PolishResult, polish
 from tiltwise.workflows.map_scores import MapScore, oracle_score
-from tiltwise.workflows.simulation import REFERENCE_LOWPASS, Truth, molecule_and_mask, particle_diameter
 
 FRAMES = 8
 MODELS = {"plain": "none", "corrected": "local"}
@@ -73,8 +71,11 @@ class Row:
     """Sums of the frames, and what was refined on them."""
 
     series: dict[str, TiltSeries]
+    """By name, with the sums as images."""
     motions: dict[str, MovieMotions]
+    """By what the frames were corrected, by series."""
     polished: PolishResult
+    """Poses and half maps."""
 
 
 def run() -> dict:
@@ -85,9 +86,10 @@ def run() -> dict:
     session = small_session("small-300kda", particles=PARTICLES, side=SIDE, pixel_size=2.0, thickness=700.0, seed=seed)
     made = [prepare_series(session, n, frames=False) for n in range(1, NUMBER + 1)]
     filmed = {one.series.name: film(one, SERIES[n % 2], seed) for n, one in enumerate(made)}
-    case = case_of(made, {name: still(one) for name, one in filmed.items()}, seed)
-    oracle = oracle_score(case.known)
-    figures = {"oracle_resolution_A": None}
+    known = truth_of(made, {name: still(one) for name, one in filmed.items()})
+    case = spoil_case(known, "D3", seed)
+    oracle = oracle_score(known)
+    figures: dict = {}
     rows: dict[str, Row] = {}
     for name in ROWS:
         before = time.process_time()
@@ -132,21 +134,6 @@ def still(one: Filmed) -> TiltSeries:
     motions = replace(result.motions, motion=known)
     movies, _ = check_movies(result.tilt_series, motions, None)
     return sum_anew(movies, result.tilt_series, motions, lambda *_: None)
-
-
-def case_of(made: list[SceneSeries], series: dict[str, TiltSeries], seed: int) -> Case:
-    """The truth with sums under the true motion, and poses in error."""
-    scatterer = made[0].scene.populations[0].scatterer
-    density, mask = molecule_and_mask(scatterer, made[0].series.pixel_size)
-    known = Truth(
-        tilt_series=series,
-        particles=join("particles", {one.series.name: targets(one) for one in made}),
-        map=density,
-        mask=mask,
-        particle_diameter=particle_diameter(scatterer),
-        reference_lowpass=REFERENCE_LOWPASS,
-    )
-    return spoil_case(known, "D3", seed)
 
 
 def summed(filmed: dict[str, Filmed], case: Case, model: str) -> Row:
