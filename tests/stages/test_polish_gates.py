@@ -113,9 +113,9 @@ def test_cycles_that_do_not_pay_are_the_last_and_worse_ones_undone(made, monkeyp
     """1 % less agreement is undone; 0.1 % more is kept, but less than the 0.2 % for which one goes on."""
     calls = []
 
-    def cycle(setup, states, params, progress):
+    def cycle(setup, states, known, params, progress):
         calls.append(states)
-        return grown(states, part), {"poses": {}, "gates": {}}
+        return grown(states, part), known, {"poses": {}, "gates": {}}
 
     monkeypatch.setattr(stage, "_cycle", cycle)
     result = polish(made.tilt_series, made.particles, PARAMS.model_copy(update={"cycles": 5}))

@@ -9,7 +9,7 @@ import numpy as np
 class SampleDeformation:
     """Displacement Σ_j c_j(N) p_j(X / scale) of a specimen point X after exposure N: quadratic in x, y, z, or cubic.
 
-    What is fitted is quadratic; the cubic part is that of simulated specimens, which do more than any fit allows."""
+    What tracks of beads tell is quadratic; particles tell the part of third order as well."""
 
     exposure: np.ndarray
     """(knot,) accumulated exposure at which the coefficients are given, rising, e⁻/Å²; cubic splines between."""

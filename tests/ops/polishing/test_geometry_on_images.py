@@ -65,7 +65,7 @@ def test_shaken_shifts_come_back(made):
     position = made.particles.position[made.particles.tilt_series == NAME]
     found = refine_geometry([kind.with_series(wrong)], NAME)
     assert found.accepted and found.fit.gates[0].accepted
-    again = refine_geometry(list(found.species), NAME)
+    again = refine_geometry(list(found.species), NAME, known=found.so_far)
     best = again if again.accepted else found
     assert apart(wrong, truth, position) > 4
     assert apart(best.tilt_series, truth, position) < 1.5

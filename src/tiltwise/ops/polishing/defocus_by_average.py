@@ -26,8 +26,15 @@ units at the end where its defoci were right.
 
 A gain must exceed the largest z √(q + v) - q / 2 that any q gives: (z² + v) / 2, at q = z² - v, and z √v where v > z².
 
-Sums of the other series are made once; all are on a grid that holds the band compared and no more. What the maps of
-several species explain adds up, as log likelihoods of different images do.
+Sums are made once for all changes, on a grid that holds the band compared and no more. A change δ turns χ by φ = πλk²δ,
+the same at all places of a shell, so that with t₀ and t₉₀ the transfers as they are and under a further phase of 90°
+
+    t_δ = cos φ t₀ + sin φ t₉₀,   N_δ = cos φ N₀ + sin φ N₉₀,
+    D_δ = cos²φ D₀ + sin²φ D₉₀ + 2 sin φ cos φ D₀,₉₀,
+
+of which D₀,₉₀ = Σ t₀ t₉₀ is D₄₅ - (D₀ + D₉₀) / 2: two more sums tell of any number of changes. Interpolation puts what
+belongs to one |k| half a node beside it, where φ is another by less than 0.1 radians at the end of the search. What the
+maps of several species explain adds up, as log likelihoods of different images do.
 """
 
 from collections.abc import Sequence
@@ -54,8 +61,6 @@ _REACH, _STEP = 1750.0, 250.0
 _STEPS = np.arange(-_REACH, _REACH + 1, _STEP)
 _BY_CHANCE = 0.00135
 """How often a right defocus may be changed: beyond three standard deviations, as in the other gates."""
-_TRIAL_BYTES = 2**30
-"""Of the sums under changes that are tried together, for which each particle is cut once."""
 _MARGIN = 1.15
 """The small box holds frequencies this much beyond the band."""
 
@@ -149,14 +154,17 @@ class _Sums:
 
     def explained(self, series: TiltSeries) -> np.ndarray:
         """(trial,) power of the images that is explained under each change of a series."""
-        kind, symmetry, mask, found = self.kind, self.symmetry, _mask(self.kind), []
+        mask, found = _mask(self.kind), []
         others = [part for name, part in self.parts.items() if name != series.name]
-        together = max(1, _TRIAL_BYTES // sum(_bytes(total) for total in _empty(kind, symmetry).values()))
-        for first in range(0, len(_STEPS), together):
-            trials = [shifted_defocus(series, float(step)) for step in _STEPS[first : first + together]]
-            for part in _sums(kind, trials, symmetry):
-                first_half, second_half = (reduce(merge, [part[half], *(o[half] for o in others)]) for half in (1, 2))
-                found.append(explained_power(first_half, second_half, mask))
+        phases = [
+            self.parts[series.name],
+            *_sums(self.kind, [_phase_added(series, p) for p in (45, 90)], self.symmetry),
+        ]
+        turn = np.pi * electron_wavelength(series.optics.voltage) * _square_frequency(phases[0][1], self.kind)
+        for step in _STEPS.tolist():
+            own = {half: _turned(*(part[half] for part in phases), turn * step) for half in (1, 2)}
+            first_half, second_half = (reduce(merge, [own[half], *(o[half] for o in others)]) for half in (1, 2))
+            found.append(explained_power(first_half, second_half, mask))
         return np.array(found)
 
     def variance(self, series: TiltSeries) -> np.ndarray:
@@ -186,8 +194,30 @@ def _choose(explained: np.ndarray, variance: np.ndarray) -> CommonDefocus:
     return replace(still, change=parabola_top(_STEPS, explained)) if accepted else still
 
 
-def _bytes(total: Accumulator) -> int:
-    return total.numerator.nbytes + total.denominator.nbytes
+def _phase_added(series: TiltSeries, degrees: float) -> TiltSeries:
+    """The series with so much more phase shift."""
+    return replace(series, ctf=replace(series.ctf, phase_shift=series.ctf.phase_shift + degrees))
+
+
+def _square_frequency(total: Accumulator, kind: Species) -> torch.Tensor:
+    """(z, y, x) |k|² at the nodes of sums, 1/Å²."""
+    unit = 1 / (total.step * kind.source.settings.box_size * kind.source.settings.pixel_size)
+    device = total.numerator.device
+    z, y, x = (torch.arange(n, dtype=torch.float64, device=device) for n in total.numerator.shape)
+    z, y = z - len(z) // 2, y - len(y) // 2
+    return unit**2 * (z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
+
+
+def _turned(still: Accumulator, eighth: Accumulator, quarter: Accumulator, turn: torch.Tensor) -> Accumulator:
+    """The sums with χ turned by a phase (z, y, x), from those under a further phase of 0, 45 and 90°."""
+    cos, sin = torch.cos(turn), torch.sin(turn)
+    mixed = eighth.denominator - (still.denominator + quarter.denominator) / 2
+    denominator = cos**2 * still.denominator + sin**2 * quarter.denominator + 2 * sin * cos * mixed
+    return replace(
+        still,
+        numerator=cos * still.numerator + sin * quarter.numerator,
+        denominator=denominator.clamp_min(0),  # a sum of squares, but for rounding
+    )
 
 
 def _box(kind: Species) -> int:

@@ -27,11 +27,11 @@ made, since it has learnt their error (`ops.polishing.defocus_by_average` finds 
 each tilt has in common with the reference's error passed for a change of its own, and undid what the average had told.
 
 Two blocks, each behind the gate of `ops.polishing.geometry_refinement` (what the particles of one half set say must
-raise the likelihood of the other): one change for each tilt; and astigmatism, A cos 2az + B sin 2az, one for the
-series, by Gauss-Newton.
+raise the likelihood of the other, over what they said the time before): one change for each tilt; and astigmatism,
+A cos 2az + B sin 2az, one for the series, by Gauss-Newton.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -147,6 +147,21 @@ _SUMS = ("cross", "power", "slope", "square", "mixed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DefocusSoFar:
+    """How the tilts' own defoci have changed since they were given, and what each half alone says."""
+
+    joint: np.ndarray
+    """(used tilt,) fitted on both halves, beside what all tilts share: what the series has, Å."""
+    by_half: Mapping[int, np.ndarray]
+    """(used tilt,) fitted on each half alone, Å: what the other half judges."""
+
+    @staticmethod
+    def as_given(number: int) -> "DefocusSoFar":
+        """No change of so many tilts."""
+        return DefocusSoFar(joint=np.zeros(number), by_half={half: np.zeros(number) for half in (1, 2)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DefocusRefinement:
     """A series with refined defoci, or as it was."""
 
@@ -160,6 +175,8 @@ class DefocusRefinement:
     """own, astigmatism, as far as they were tried."""
     determined: dict[str, float]
     """By block that was taken, how many of its numbers the images determine."""
+    so_far: DefocusSoFar | None
+    """All changes since the defoci were given; None where none was ever tried."""
 
     @property
     def accepted(self) -> bool:
@@ -177,29 +194,35 @@ class DefocusRefinement:
         }
 
 
-def refine_defocus(species: Sequence[Species], name: str) -> DefocusRefinement:
-    """Refine the defoci of the series of this name on the particles of all species; without a CTF it stays as it is."""
+def refine_defocus(species: Sequence[Species], name: str, known: DefocusSoFar | None = None) -> DefocusRefinement:
+    """Refine the defoci of the series of this name on the particles of all species; without a CTF it stays as it is.
+
+    known: what refinement before has made of them; the prior is about the defoci as given.
+    """
     series = species[0].source.tilt_series[name]
     used = int(np.count_nonzero(series.use))
     nothing = DefocusRefinement(
-        tilt_series=series, change=np.zeros(used), error=np.full(used, np.nan), gates=(), determined={}
+        tilt_series=series, change=np.zeros(used), error=np.full(used, np.nan), gates=(), determined={}, so_far=known
     )
     species = [kind for kind in species if tells_defocus(kind, series)]
     if not species:
         return nothing
     halves = defocus_terms([kind.across() for kind in species], series, searched=True)
-    own = _try_changes(halves)
-    reached = own.joint if own.gate.accepted else np.zeros(used)
+    known = known or DefocusSoFar.as_given(used)
+    gate_of_own, found = _try_changes(halves, known)
+    reached = found.joint - known.joint
     bent, gate, bending = _try_astigmatism(species, _with_defocus(series, reached))
     information = sum(half.information[:, 0, 0] for half in halves.values())
     own_part = float((information / (information + 1 / OWN**2)).sum())
-    determined = {"own": own_part if own.gate.accepted else 0.0, "astigmatism": bending if gate.accepted else 0.0}
+    own_taken = gate_of_own.accepted
+    determined = {"own": own_part if own_taken else 0.0, "astigmatism": bending if gate.accepted else 0.0}
     return DefocusRefinement(
-        tilt_series=bent if own.gate.accepted or gate.accepted else series,
+        tilt_series=bent if own_taken or gate.accepted else series,
         change=reached,
         error=1 / np.sqrt(information + 1 / OWN**2),
-        gates=(own.gate, gate),
+        gates=(gate_of_own, gate),
         determined=determined,
+        so_far=found,
     )
 
 
@@ -326,37 +349,34 @@ def _phase(series: TiltSeries, position: torch.Tensor, frequency: torch.Tensor, 
     return ctf_phase(frequency, defocus, series.optics, shift)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Trial:
-    """Changes of all defoci and whether they hold."""
-
-    joint: np.ndarray
-    """(tilt,) Å, from both halves."""
-    gate: BlockGate
-
-
-def _try_changes(halves: dict[int, DefocusTerms]) -> _Trial:
-    """A change of each tilt's own, beside what all tilts share, which each half has for itself."""
-    best = {half: _best_changes(terms) for half, terms in halves.items()}
+def _try_changes(halves: dict[int, DefocusTerms], known: DefocusSoFar) -> tuple[BlockGate, DefocusSoFar]:
+    """A change of each tilt's own, beside what all tilts share, which each half has for itself; and all changes after
+    it, which are those before where it does not hold."""
+    best = {half: _best_changes(terms, known.joint) for half, terms in halves.items()}
     gain, chance = [], []
     for half in (1, 2):
-        other, common = best[3 - half][0], best[half][1]
-        gain.append(halves[half].likelihood(other, common))
-        chance.append(chance_gain(float((halves[half].information[:, 0, 0] * other**2).sum())))
+        (new, _), old, common = best[3 - half], known.by_half[3 - half], best[half][1]
+        after, before = (halves[half].likelihood(own - known.joint, common) for own in (new, old))
+        gain.append(after - before)
+        chance.append(chance_gain(float((halves[half].information[:, 0, 0] * (new - old) ** 2).sum())))
     gate = BlockGate(block="own", width=1.0, gain=tuple(gain), chance=tuple(chance))
-    return _Trial(joint=_best_changes(halves[1] + halves[2])[0], gate=gate)
+    if not gate.accepted:
+        return gate, known
+    joint, _ = _best_changes(halves[1] + halves[2], known.joint)
+    return gate, DefocusSoFar(joint=joint, by_half={half: best[half][0] for half in (1, 2)})
 
 
-def _best_changes(terms: DefocusTerms) -> tuple[np.ndarray, float]:
-    """(tilt,) the most probable changes, and what all tilts share beside them, of which nothing is held likelier.
+def _best_changes(terms: DefocusTerms, present: np.ndarray) -> tuple[np.ndarray, float]:
+    """(tilt,) the most probable changes since the defoci were given, of which these are `present` (tilt,), and what all
+    tilts share beside them, of which nothing is held likelier.
 
     For each shared change of the grid each tilt's own is the top of profile and prior, by a parabola through its place.
     """
     profile, steps = terms.profile, terms.change
-    reached = [(profile - 0.5 * ((steps - shared) / OWN) ** 2) for shared in steps]
+    reached = [profile - 0.5 * ((present[:, None] + steps - shared) / OWN) ** 2 for shared in steps]
     best = int(np.argmax([rows.max(axis=1).sum() for rows in reached]))
     shared = float(steps[best])
-    return np.array([parabola_top(steps, row) for row in reached[best]]) - shared, shared
+    return present + np.array([parabola_top(steps, row) for row in reached[best]]) - shared, shared
 
 
 def _try_astigmatism(species: Sequence[Species], series: TiltSeries) -> tuple[TiltSeries, BlockGate, float]:

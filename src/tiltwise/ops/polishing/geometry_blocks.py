@@ -7,9 +7,11 @@ gives, for each used tilt, the derivatives of y = (w, t) of `ops.poses.terms` by
 - angles:   the image frame turns by ω, R_i → exp(ω) R_i, so that w = (R_i A)ᵀ ω and t = (ω × R_i X)_xy, where
             ω = e_z dφ + Rz(φ) e_y dθ for the axis φ and the tilt angle θ.
 - magnification: t = r dm.
-- sample:   t = (R_i D(X, N_i))_xy, D quadratic in x, y, z, its coefficients a random walk over the exposure. A
+- sample:   t = (R_i D(X, N_i))_xy, D cubic in x, y, z, its coefficients a random walk over the exposure. A
             shape that stays is none: it is where the particles are, so the walk's mean over the tilts is taken out.
-- warp:     t = w_i(r), the leading modes of a Gaussian random field, each tilt by itself.
+- warp:     t = w_i(r), the leading modes of a Gaussian random field, each tilt by itself. Its covariance 1 / (1 + r² /
+            2l²) mixes Gaussian ones of many lengths, 1 / length² distributed exponentially with mean 1 / l² (Rasmussen
+            and Williams 2006, eq. 4.19, α = 1): how near two places must be to move together is not known beforehand.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,7 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.deformation import middle_exposure, sample_monomials, specimen_in_images, warp_basis
+from tiltwise.ops.deformation import CUBIC, middle_exposure, sample_monomials, specimen_in_images, warp_basis
 from tiltwise.ops.geometry import rotate_about_z, tilt_rotations
 from tiltwise.ops.poses.terms import PoseTerms
 
@@ -28,12 +30,14 @@ SHIFT, ANGLE, MAGNIFICATION, SAMPLE, WARP = 5.0, 0.3, 0.002, 10.0, 5.0
 """Prior standard deviations: Å, degrees, factor, Å at the edge of the field at the end of the series, Å."""
 KNOTS = 5
 """Of a new sample deformation, over the exposure."""
-CONTROLS = (5, 5)
+CONTROLS = (9, 9)
 """Control values of a new image warp along y, x."""
-_LENGTH = 0.35
-"""Standard deviation of the warp's Gaussian covariance, in sides of the image."""
-_LEAST_MODE = 0.03
-"""Modes of the warp with less than this part of the variance of the first are left out."""
+_LENGTH = 0.3
+"""l of the warp's covariance, in longer sides of the image."""
+_KEPT_VARIANCE = 0.99
+"""Part of the warp's variance over the image that the modes kept have."""
+_MODE_GRID = 41
+"""Points along either side over which the variance of modes is taken."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -125,11 +129,11 @@ def magnification_block(seen: Seen) -> Block:
 
 
 def sample_block(seen: Seen, knots: np.ndarray, scale: float) -> Block:
-    """Nine monomials (all but the constant) of three components, each a walk of len(knots) - 1 steps."""
+    """All monomials but the constant, of three components, each a walk of len(knots) - 1 steps."""
     walk = sample_walk(knots, seen.exposure)
     over_exposure = CubicSpline(knots, walk)(np.clip(seen.exposure, knots[0], knots[-1]))  # (tilt, step)
-    shape = sample_monomials(seen.position, scale)[:, 1:]
-    number = 9 * 3 * walk.shape[1]
+    shape = sample_monomials(seen.position, scale, CUBIC)[:, 1:]
+    number = 3 * shape.shape[1] * walk.shape[1]
 
     def at_tilt(i: int) -> tuple[np.ndarray, np.ndarray]:
         derivatives = np.zeros((len(seen.position), 5, number))
@@ -163,15 +167,20 @@ def warp_block(seen: Seen, controls: tuple[int, int]) -> Block:
 
 
 def warp_modes(extent: tuple[float, float], controls: tuple[int, int]) -> np.ndarray:
-    """(y · x control values, mode) of unit coefficients: principal modes of a Gaussian random field of sd WARP, Å."""
-    longest = max(extent)
-    along = [
-        ((np.arange(n) - 1) / (n - 3) - 0.5) * side / longest for n, side in zip(controls, extent[::-1], strict=True)
-    ]
-    covariance = np.kron(*(np.exp(-((a[:, None] - a) ** 2) / (2 * _LENGTH**2)) for a in along))
-    value, vector = np.linalg.eigh(covariance)
-    keep = np.flatnonzero(value > _LEAST_MODE * value[-1])[::-1]
-    return WARP * vector[:, keep] * np.sqrt(value[keep])
+    """(y · x control values, mode) of unit coefficients: the principal modes over the image of a Gaussian random field
+    of standard deviation WARP there, Å."""
+    sides = np.array(extent) / max(extent)
+    along = [((np.arange(n) - 1) / (n - 3) - 0.5) * side for n, side in zip(controls, sides[::-1], strict=True)]
+    place = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, 2)
+    square = ((place[:, None] - place) ** 2).sum(axis=-1)
+    value, vector = np.linalg.eigh(1 / (1 + square / (2 * _LENGTH**2)))
+    root = vector * np.sqrt(value.clip(0))
+    grid = np.stack(np.meshgrid(*(np.linspace(-0.5, 0.5, _MODE_GRID) * side for side in extent)), axis=-1)
+    over_image = warp_basis(grid.reshape(-1, 2), extent, controls) @ root
+    spread, turn = np.linalg.eigh(over_image.T @ over_image / len(over_image))
+    falling = spread[::-1].clip(0)
+    kept = int((falling.cumsum() < _KEPT_VARIANCE * falling.sum()).sum()) + 1
+    return WARP / np.sqrt(falling.sum()) * root @ turn[:, ::-1][:, :kept]
 
 
 def _own(tilt: int, number: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tiltwise.data.deformation import Deformation, ImageWarp, SampleDeformation
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.deformation import QUADRATIC
+from tiltwise.ops.deformation import CUBIC
 from tiltwise.ops.polishing.geometry_blocks import (
     ANGLE,
     CONTROLS,
@@ -74,9 +74,8 @@ def _magnification(tilt_series: TiltSeries, seen: Seen, change: np.ndarray) -> T
 def _sample_change(tilt_series: TiltSeries, seen: Seen, change: np.ndarray) -> TiltSeries:
     sample = _sample(tilt_series)
     walk = sample_walk(sample.exposure, seen.exposure)
-    added = np.einsum("mdj,kj->kmd", change.reshape(9, 3, -1), walk)
     coefficient = sample.coefficient.astype(float)
-    coefficient[:, 1:QUADRATIC] += added
+    coefficient[:, 1:] += np.einsum("mdj,kj->kmd", change.reshape(CUBIC - 1, 3, -1), walk)
     return _with(tilt_series, sample=replace(sample, coefficient=coefficient))
 
 
@@ -103,14 +102,15 @@ def _with(tilt_series: TiltSeries, **parts) -> TiltSeries:
 
 
 def _sample(tilt_series: TiltSeries) -> SampleDeformation:
-    """That of the series, or none on knots over its exposure."""
+    """That of the series, its part of third order 0 where it has none; or none at all on knots over its exposure."""
     known = tilt_series.deformation and tilt_series.deformation.sample
     if known is not None:
-        return known
+        missing = CUBIC - known.coefficient.shape[1]
+        return replace(known, coefficient=np.pad(known.coefficient, ((0, 0), (0, missing), (0, 0))))
     end = float((tilt_series.pre_exposure + tilt_series.exposure).max())
     return SampleDeformation(
         exposure=np.linspace(0, end, KNOTS),
-        coefficient=np.zeros((KNOTS, QUADRATIC, 3)),
+        coefficient=np.zeros((KNOTS, CUBIC, 3)),
         scale=max(tilt_series.image_shape) * tilt_series.pixel_size / 2,
         magnification=np.ones(tilt_series.number),
     )

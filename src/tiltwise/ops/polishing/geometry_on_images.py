@@ -17,6 +17,7 @@ from tiltwise.ops.polishing.geometry_change import change_geometry, geometry_blo
 from tiltwise.ops.polishing.geometry_refinement import (
     LADDER,
     GeometryFit,
+    GeometrySoFar,
     fit_kinds,
     follow_poses,
     left_by_poses,
@@ -40,6 +41,8 @@ class GeometryRefinement:
     """Log likelihood that the images of half 1 gain by the fit on half 2, and those of half 2 by that on half 1."""
     moved: float
     """Rms over used tilts and particles by which images were moved, poses aside, Å."""
+    so_far: GeometrySoFar | None = None
+    """What the geometry has become since it was given; None where nothing was ever fitted."""
     telling: tuple[int, ...] = ()
     """Numbers of the species that the fit rests on."""
 
@@ -61,35 +64,43 @@ class GeometryRefinement:
         }
 
 
-def refine_geometry(species: Sequence[Species], name: str, blocks: Sequence[str] = LADDER) -> GeometryRefinement:
-    """Refine the geometry of the series of this name on the particles of all species; blocks: a part of LADDER."""
+def refine_geometry(
+    species: Sequence[Species], name: str, blocks: Sequence[str] = LADDER, known: GeometrySoFar | None = None
+) -> GeometryRefinement:
+    """Refine the geometry of the series of this name on the particles of all species; blocks: a part of LADDER; known:
+    what it has become by refinement of the same blocks before."""
     tilt_series = species[0].source.tilt_series[name]
     found = terms_of_species(species, name)
-    nothing = GeometryRefinement(tilt_series=tilt_series, species=tuple(species), fit=None, gain=(0.0, 0.0), moved=0.0)
+    nothing = GeometryRefinement(
+        tilt_series=tilt_series, species=tuple(species), fit=None, gain=(0.0, 0.0), moved=0.0, so_far=known
+    )
     asked = [number for number, terms in enumerate(found) if terms is not None and len(set(terms.half_set)) == 2]
     if not asked:
         return nothing
     names = [block for block in LADDER if block in blocks]
     kinds = [_halves(tilt_series, found[number], names) for number in asked]
-    reduced = [(halves[1].reduced(), halves[2].reduced()) for halves in kinds]
-    fit, taken = fit_kinds(reduced, kinds[0][1].blocks)
-    nothing = replace(nothing, fit=fit, telling=tuple(asked[number] for number in taken))
-    if not fit.joint.any():
+    known = known or GeometrySoFar.as_given(sum(block.number for block in kinds[0][1].blocks))
+    reduced = [tuple(halves[half].reduced().about(known.joint) for half in (1, 2)) for halves in kinds]
+    fit, taken = fit_kinds(reduced, kinds[0][1].blocks, known)
+    nothing = replace(nothing, fit=fit, so_far=known, telling=tuple(asked[number] for number in taken))
+    if fit.found is known:
         return nothing
     telling = [terms if number in nothing.telling else None for number, terms in enumerate(found)]
     terms = join_terms([terms for terms in telling if terms is not None])
     halves = _halves(tilt_series, terms, names)
-    gain = tuple(_gain_on_images(species, telling, half, halves[half], fit.by_half[3 - half]) for half in (1, 2))
+    gain = tuple(_gain_on_images(species, telling, half, halves[half], known, fit.found) for half in (1, 2))
     if min(gain) <= 0:
         return replace(nothing, gain=gain)
     every = _Half.of(tilt_series, join_terms([terms for terms in found if terms is not None]), names)
-    changed = every.changed(fit.joint)
+    change = fit.found.joint - known.joint
+    changed = every.changed(change)
     return replace(
         nothing,
         tilt_series=changed,
-        species=tuple(_follow(species, found, every, fit.joint, (1, 2), changed)),
+        species=tuple(_follow(species, found, every, change, (1, 2), changed)),
         gain=gain,
-        moved=_Half.of(tilt_series, terms, names).moved(fit.joint),
+        so_far=fit.found,
+        moved=_Half.of(tilt_series, terms, names).moved(change),
     )
 
 
@@ -134,14 +145,21 @@ def _halves(tilt_series: TiltSeries, terms: PoseTerms, names: Sequence[str]) -> 
 
 
 def _gain_on_images(
-    species: Sequence[Species], found: Sequence[PoseTerms | None], half: int, own: _Half, change: np.ndarray
+    species: Sequence[Species],
+    found: Sequence[PoseTerms | None],
+    half: int,
+    own: _Half,
+    known: GeometrySoFar,
+    fitted: GeometrySoFar,
 ) -> float:
-    """What the images of one half gain, over what their poses alone would, by a geometry fitted without them."""
-    name = own.tilt_series.name
+    """What the images of one half gain by a geometry fitted without them over the one so far that was, poses following
+    either. That so far is near the series as it is, where the quadratics hold."""
+    name, change = own.tilt_series.name, fitted.by_half[3 - half] - known.joint
     moved = _follow(species, found, own, change, (half,), own.changed(change))
     asked = [kind for kind, terms in zip(moved, found, strict=True) if terms is not None]
     after = sum(terms.likelihood.sum() for terms in terms_of_species(asked, name, (half,)) if terms is not None)
-    return float(after - own.terms.likelihood.sum()) - left_by_poses(own.seen, own.terms)
+    before = own.reduced().gain(known.by_half[3 - half] - known.joint) + left_by_poses(own.seen, own.terms)
+    return float(after - own.terms.likelihood.sum()) - before
 
 
 def _follow(

@@ -33,8 +33,10 @@ from tiltwise.ops.poses.terms import PoseTerms
 
 LADDER = ("shift", "angles", "magnification", "sample", "warp")
 """Blocks from the fewest to the most numbers a tilt."""
+AGAIN = "again"
+"""In the place of a block: all that was taken before, fitted anew."""
 _WIDTHS = (1.0, 0.3)
-"""Of a block's prior, relative to its standard deviations."""
+"""Of a block's prior, or of a step's, relative to its standard deviations."""
 _TURN, _MOVE = np.radians(5.0), 20.0
 """Prior standard deviations of a pose, radians and Å: they only keep what no image tells from moving."""
 
@@ -51,12 +53,14 @@ class Reduced:
     def __add__(self, other: "Reduced") -> "Reduced":
         return Reduced(gradient=self.gradient + other.gradient, information=self.information + other.information)
 
-    def fit(self, width: np.ndarray) -> np.ndarray:
-        """(parameter,) the most probable change under priors of this width (parameter,); 0 leaves a parameter out."""
-        free, change = np.flatnonzero(width), np.zeros(len(width))
+    def fit(self, width: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
+        """(parameter,) the most probable changes under priors of this width (parameter,) about centre (parameter,), or
+        about 0; a width of 0 leaves a parameter at the centre."""
+        centre = np.zeros(len(width)) if centre is None else centre
+        free, change = np.flatnonzero(width), centre.copy()
         if len(free):
             factor = cho_factor(self.information[np.ix_(free, free)] + np.diag(1 / width[free] ** 2))
-            change[free] = cho_solve(factor, self.gradient[free])
+            change[free] += cho_solve(factor, (self.gradient - self.information @ centre)[free])
         return change
 
     def determined(self, width: np.ndarray) -> np.ndarray:
@@ -70,19 +74,39 @@ class Reduced:
             part[free] = 1 - np.einsum("ij,ij->j", inverse, inverse) * prior
         return part
 
+    def about(self, change: np.ndarray) -> "Reduced":
+        """The same likelihood as a quadratic of all changes since the geometry was given, of which it has had these."""
+        return Reduced(gradient=self.gradient + self.information @ change, information=self.information)
+
     def gain(self, change: np.ndarray) -> float:
         """What the log likelihood gains by a change (parameter,), without the prior."""
         return float(self.gradient @ change - 0.5 * change @ self.information @ change)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class GeometryFit:
-    """Changes of the geometry, and what they rest on."""
+class GeometrySoFar:
+    """What a series' geometry has become since it was given, in units of the blocks, and what each half alone says."""
 
+    width: np.ndarray
+    """(parameter,) of the priors about the geometry as given; 0 for blocks that were not taken."""
     joint: np.ndarray
-    """(parameter,) fitted on both halves, in units of the blocks; 0 for blocks that were not taken."""
+    """(parameter,) fitted on both halves: what the series has."""
     by_half: Mapping[int, np.ndarray]
-    """(parameter,) fitted on each half alone."""
+    """(parameter,) fitted on each half alone: what the other half judges."""
+
+    @staticmethod
+    def as_given(number: int) -> "GeometrySoFar":
+        """Nothing of so many parameters is changed."""
+        none = np.zeros(number)
+        return GeometrySoFar(width=none, joint=none, by_half={1: none, 2: none})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class GeometryFit:
+    """Changes of the geometry since it was given, and what they rest on."""
+
+    found: GeometrySoFar
+    """The fit; as before where no gate opened."""
     gates: tuple[BlockGate, ...]
     """In the order in which blocks were tried."""
     determined: Mapping[str, float]
@@ -116,39 +140,92 @@ def reduce_over_poses(seen: Seen, terms: PoseTerms, blocks: Sequence[Block]) -> 
     )
 
 
-def fit_geometry(first: Reduced, second: Reduced, blocks: Sequence[Block]) -> GeometryFit:
-    """Climb the ladder: the blocks that hold on the other half, and their joint fit. blocks in the order of LADDER."""
-    halves, width, gates = (first, second), np.zeros(len(first.gradient)), []
-    for block, place in zip(blocks, _places(blocks), strict=True):
-        before = [half.fit(width) for half in halves]
-        tried = [_try_block(halves, before, width, block.name, place, factor) for factor in _WIDTHS]
-        gates.append(max(tried, key=lambda gate: (gate.accepted, min(gate.gain))))
-        if gates[-1].accepted:
-            width[place] = gates[-1].width
-    both = first + second
-    part = both.determined(width)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Trial:
+    """A way to fit the geometry, the same for either half and for both."""
+
+    name: str
+    """The block that is tried, or AGAIN."""
+    width: np.ndarray
+    """(parameter,) of the priors about the geometry as given."""
+    factor: float
+    """Width of the block's prior, or of the step's, relative to its standard deviations."""
+    step: bool = False
+    """Whether to go a short way only from where each fit stood, priors narrower by the factor and about that."""
+
+    def fit(self, reduced: Reduced, before: np.ndarray) -> np.ndarray:
+        """(parameter,) the changes, after those before (parameter,)."""
+        return reduced.fit(self.factor * self.width, before) if self.step else reduced.fit(self.width)
+
+    def gate(self, first: Reduced, second: Reduced, known: GeometrySoFar) -> BlockGate:
+        """What the fit of each half gains in the other over the one before."""
+        gain, chance = [], []
+        for own, other, half in ((first, second, 2), (second, first, 1)):
+            before = known.by_half[half]
+            after = self.fit(other, before)
+            gain.append(own.gain(after) - own.gain(before))
+            chance.append(chance_gain(float((after - before) @ own.information @ (after - before))))
+        return BlockGate(block=self.name, width=self.factor, gain=tuple(gain), chance=tuple(chance))
+
+    def fitted(self, first: Reduced, second: Reduced, both: Reduced, known: GeometrySoFar) -> GeometrySoFar:
+        """All fits made this way."""
+        by_half = {half: self.fit(own, known.by_half[half]) for half, own in ((1, first), (2, second))}
+        return GeometrySoFar(width=self.width, joint=self.fit(both, known.joint), by_half=by_half)
+
+
+def fit_geometry(
+    first: Reduced, second: Reduced, blocks: Sequence[Block], known: GeometrySoFar | None = None
+) -> GeometryFit:
+    """Fit anew what is known, then climb the ladder: the blocks that hold on the other half, and their joint fit.
+
+    first, second: quadratics of all changes since the geometry was given; blocks in the order of LADDER.
+    """
+    found, both, gates = known or GeometrySoFar.as_given(len(first.gradient)), first + second, []
+    named = [(block.name, place) for block, place in zip(blocks, _places(blocks), strict=True)]
+    for name, place in [(AGAIN, slice(0)), *named]:
+        tried = [(trial.gate(first, second, found), trial) for trial in _trials(name, place, found.width)]
+        if tried:
+            gate, trial = max(tried, key=lambda one: (one[0].accepted, min(one[0].gain)))
+            gates.append(gate)
+            found = trial.fitted(first, second, both, found) if gate.accepted else found
+    part = both.determined(found.width)
     return GeometryFit(
-        joint=both.fit(width),
-        by_half={1: first.fit(width), 2: second.fit(width)},
+        found=found,
         gates=tuple(gates),
-        determined={
-            b.name: float(part[p].sum()) for b, p in zip(blocks, _places(blocks), strict=True) if width[p].any()
-        },
+        determined={name: float(part[place].sum()) for name, place in named if found.width[place].any()},
     )
 
 
-def fit_kinds(kinds: Sequence[tuple[Reduced, Reduced]], blocks: Sequence[Block]) -> tuple[GeometryFit, list[int]]:
+def _trials(name: str, place: slice, width: np.ndarray) -> list[_Trial]:
+    """Ways to go on from priors of this width (parameter,), place the parameters of a block: all that is known fitted
+    anew, or a short step of it; or a block with its prior at another width."""
+    if name == AGAIN:
+        whole, step = (_Trial(name=AGAIN, width=width, factor=f, step=f < 1) for f in (1.0, min(_WIDTHS)))
+        return [whole, step] if width.any() else []
+    trials = []
+    for factor in _WIDTHS:
+        if factor != width[place][0]:
+            wider = width.copy()
+            wider[place] = factor
+            trials.append(_Trial(name=name, width=wider, factor=factor))
+    return trials
+
+
+def fit_kinds(
+    kinds: Sequence[tuple[Reduced, Reduced]], blocks: Sequence[Block], known: GeometrySoFar | None = None
+) -> tuple[GeometryFit, list[int]]:
     """The fit of the species that help each other, and which those are; all where none gains by itself."""
-    alone = [fit_geometry(*own, blocks) for own in kinds]
+    alone = [fit_geometry(*own, blocks, known) for own in kinds]
     promise = [sum(fit.predicted_gain) for fit in alone]
     if len(kinds) == 1 or max(promise) <= 0:
-        return (alone[0] if len(kinds) == 1 else fit_geometry(*_together(kinds), blocks)), list(range(len(kinds)))
+        fit = alone[0] if len(kinds) == 1 else fit_geometry(*_together(kinds), blocks, known)
+        return fit, list(range(len(kinds)))
     first, *others = sorted(range(len(kinds)), key=lambda number: -promise[number])
     taken, best = [first], alone[first]
     for number in others:
-        known = _together([kinds[k] for k in taken])
-        tried = fit_geometry(*_together([kinds[k] for k in (*taken, number)]), blocks)
-        if _held_out(known, tried) > _held_out(known, best):
+        judges = _together([kinds[k] for k in taken])
+        tried = fit_geometry(*_together([kinds[k] for k in (*taken, number)]), blocks, known)
+        if _held_out(judges, tried) > _held_out(judges, best):
             taken, best = [*taken, number], tried
     return best, sorted(taken)
 
@@ -162,29 +239,7 @@ def _together(kinds: Sequence[tuple[Reduced, Reduced]]) -> tuple[Reduced, Reduce
 
 def _held_out(halves: tuple[Reduced, Reduced], fit: GeometryFit) -> float:
     """What each half gains by what was fitted on the other."""
-    return sum(own.gain(fit.by_half[3 - half]) for half, own in enumerate(halves, start=1))
-
-
-def _try_block(
-    halves: tuple[Reduced, Reduced],
-    before: Sequence[np.ndarray],
-    width: np.ndarray,
-    name: str,
-    place: slice,
-    factor: float,
-) -> BlockGate:
-    """What a block adds, in the halves where it was not fitted, to the blocks of these widths (parameter,), of which
-    each half has the fit `before`."""
-    wider = width.copy()
-    wider[place] = factor
-    gain, chance = [], []
-    for own, other, known in zip(halves, halves[::-1], before[::-1], strict=True):
-        after = other.fit(wider)
-        step = after - known
-        square = float(step @ own.information @ step)
-        gain.append(own.gain(after) - own.gain(known))
-        chance.append(chance_gain(square))
-    return BlockGate(block=name, width=factor, gain=tuple(gain), chance=tuple(chance))
+    return sum(own.gain(fit.found.by_half[3 - half]) for half, own in enumerate(halves, start=1))
 
 
 def follow_poses(seen: Seen, terms: PoseTerms, blocks: Sequence[Block], change: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.particles.gated_weights import GatedWeights
 from tiltwise.ops.particles.half_maps import half_maps, particles_at_rest
 from tiltwise.ops.polishing.defocus_by_average import refine_common_defoci
-from tiltwise.ops.polishing.defocus_on_images import refine_defocus
+from tiltwise.ops.polishing.defocus_on_images import DefocusSoFar, refine_defocus
 from tiltwise.ops.polishing.geometry_on_images import refine_geometry
+from tiltwise.ops.polishing.geometry_refinement import GeometrySoFar
 from tiltwise.ops.polishing.species import Species
 from tiltwise.ops.polishing.trajectory_refinement import refine_trajectories
 from tiltwise.params.polish import PolishParams
@@ -31,6 +32,17 @@ from tiltwise.stages.polish.state import (
 
 _PAYS = 1.002  # the area under the FSC must grow by this factor for a further cycle
 _ROUNDS = 2  # of the geometry within a cycle
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _SoFar:
+    """What the cycles have made of each series since it was given, and what each half alone says; None of a series
+    where nothing was tried."""
+
+    geometry: Mapping[str, GeometrySoFar | None]
+    """By series."""
+    defocus: Mapping[str, DefocusSoFar | None]
+    """By series."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -56,22 +68,24 @@ def polish(
     """Cycles of poses, geometry, defocus and average, while they pay (methods.md section 6).
 
     Every block of parameters is fitted on the particles of one half set and kept only if the likelihood of the other
-    half rises, both ways (`ops.polishing.geometry_refinement`). The halves share the geometry, as they share the
-    images; poses, references and maps they do not. Particles of several kinds, given by name, share geometry and CTF;
-    each kind keeps its own box, symmetry, references, half sets and poses. A cycle after which the half maps agree less
-    is undone, and is the last. Raises InputError for particles that cannot be refined, StageError if no map results.
+    half rises, both ways, and over what the fit of the cycle before gave (`ops.polishing.geometry_refinement`). The
+    halves share the geometry, as they share the images; poses, references and maps they do not. Particles of several
+    kinds, given by name, share geometry and CTF; each kind keeps its own box, symmetry, references, half sets and
+    poses. A cycle after which the half maps agree less is undone, and is the last. Raises InputError for particles that
+    cannot be refined, StageError if no map results.
     """
     progress(0.0, "first average")
     setup = prepare(tilt_series, particles, params, device)
     first = {name: first_state(kind) for name, kind in setup.kinds.items()}
     states, weights = ({name: own[part] for name, own in first.items()} for part in (0, 1))
     records = [_record(setup, None, states, 0) | {"poses": {}, "gates": _with_weights({}, weights)}]
+    known = _SoFar(geometry={}, defocus={})
     for cycle in range(1, params.cycles + 1):
         told = _part(progress, (cycle - 1) / params.cycles, cycle / params.cycles, f"cycle {cycle} of {params.cycles}")
-        tried, gates = _cycle(setup, states, params, told)
+        tried, found, gates = _cycle(setup, states, known, params, told)
         growth = _growth(setup, states, tried)
         records.append(_record(setup, states, tried, cycle) | gates | {"kept": growth >= 1})
-        states = tried if growth >= 1 else states
+        states, known = (tried, found) if growth >= 1 else (states, known)
         if growth < _PAYS:
             break
     reached = ", ".join(f"{reached_resolution(kind, states[n]):.1f} Å" for n, kind in setup.kinds.items())
@@ -80,22 +94,26 @@ def polish(
 
 
 def _cycle(
-    setup: Setup, states: dict[str, State], params: PolishParams, progress: Progress
-) -> tuple[dict[str, State], dict]:
-    """One round, and what the gates said: of the poses by kind, of all else by series."""
+    setup: Setup, states: dict[str, State], known: _SoFar, params: PolishParams, progress: Progress
+) -> tuple[dict[str, State], _SoFar, dict]:
+    """One round: states, all changes of the series so far, and what the gates said: of the poses by kind, of all else
+    by series."""
     progress(0.0, "poses")
     found = {name: aligned_poses(kind, states[name]) for name, kind in setup.kinds.items()}
     held = {name: held_poses(kind, states[name], found[name]) for name, kind in setup.kinds.items()}
     aligned, poses = ({name: own[part] for name, own in held.items()} for part in (0, 1))
     species = [as_species(kind, states[name], aligned[name]) for name, kind in setup.kinds.items()]
     gates: dict[str, dict] = {}
+    geometry: dict[str, GeometrySoFar | None] = {}
     series = sorted({name for kind in species for name in kind.series})
     for number, name in enumerate(series):
         progress(0.2 + 0.4 * number / len(series), f"geometry of {name}")
-        species, gates[name] = _refine_geometry(species, name, params)
+        species, geometry[name], gates[name] = _refine_geometry(species, name, known.geometry.get(name), params)
+    defocus = known.defocus
     if params.refine_defocus:
         progress(0.6, "defocus of each series")
-        species, gates = _refine_defoci(species, [kind.symmetry for kind in setup.kinds.values()], gates)
+        symmetries = [kind.symmetry for kind in setup.kinds.values()]
+        species, defocus, gates = _refine_defoci(species, known.defocus, symmetries, gates)
     if params.refine_trajectories:
         progress(0.8, "paths of single particles")
         species, gates = _refine_trajectories(setup, species, gates)
@@ -105,7 +123,8 @@ def _cycle(
         for (name, kind), own in zip(setup.kinds.items(), species, strict=True)
     }
     tried, weights = ({name: own[part] for name, own in after.items()} for part in (0, 1))
-    return tried, {"poses": poses, "gates": _with_weights(gates, weights)}
+    found_so_far = _SoFar(geometry=geometry, defocus=defocus)
+    return tried, found_so_far, {"poses": poses, "gates": _with_weights(gates, weights)}
 
 
 def _with_weights(gates: dict[str, dict], weights: dict[str, GatedWeights]) -> dict[str, dict]:
@@ -118,22 +137,28 @@ def _with_weights(gates: dict[str, dict], weights: dict[str, GatedWeights]) -> d
     return told
 
 
-def _refine_geometry(species: list[Species], name: str, params: PolishParams) -> tuple[list[Species], dict]:
+def _refine_geometry(
+    species: list[Species], name: str, known: GeometrySoFar | None, params: PolishParams
+) -> tuple[list[Species], GeometrySoFar | None, dict]:
     """The geometry of one series, as far as it holds."""
     record: dict = {"geometry": []}
     names = block_names(params)
     for _ in range(_ROUNDS if names else 0):
-        found = refine_geometry(species, name, names)
+        found = refine_geometry(species, name, names, known)
         record["geometry"].append(found.record())
+        known = found.so_far
         if not found.accepted:
             break
         species = list(found.species)
-    return species, record
+    return species, known, record
 
 
 def _refine_defoci(
-    species: list[Species], symmetries: list[str], gates: dict[str, dict]
-) -> tuple[list[Species], dict[str, dict]]:
+    species: list[Species],
+    known: Mapping[str, DefocusSoFar | None],
+    symmetries: list[str],
+    gates: dict[str, dict],
+) -> tuple[list[Species], dict[str, DefocusSoFar | None], dict[str, dict]]:
     """Each tilt's own, while the reference is that of the defoci as they are; then what the tilts of each series share.
 
     Gates with what was found put beside the geometry.
@@ -141,13 +166,12 @@ def _refine_defoci(
     own = {}
     for name, record in gates.items():
         telling = record["geometry"][-1]["species"] if record["geometry"] else range(len(species))
-        own[name] = refine_defocus([species[number] for number in telling] or species, name)
+        own[name] = refine_defocus([species[number] for number in telling] or species, name, known.get(name))
         species = [kind.with_series(own[name].tilt_series) for kind in species]
     species, common = refine_common_defoci(species, symmetries)
     shared = {name: {"common_defocus": found.record()} for name, found in common.items()}
-    return species, {
-        name: record | {"defocus": own[name].record()} | shared.get(name, {}) for name, record in gates.items()
-    }
+    told = {name: record | {"defocus": own[name].record()} | shared.get(name, {}) for name, record in gates.items()}
+    return species, {name: found.so_far for name, found in own.items()}, told
 
 
 def _refine_trajectories(

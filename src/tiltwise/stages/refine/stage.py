@@ -1,7 +1,7 @@
 """The refinement as a recipe."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from tiltwise.ops.particles.references import (
     resampled_reference,
 )
 from tiltwise.ops.polishing.geometry_on_images import refine_geometry
+from tiltwise.ops.polishing.geometry_refinement import GeometrySoFar
 from tiltwise.ops.polishing.handedness import decide_handedness, handedness_evidence, with_handedness
 from tiltwise.ops.polishing.species import Species
 from tiltwise.ops.poses.alignment import (
@@ -100,6 +101,8 @@ class _State:
     """Of the reference of half 2 against that of half 1 since the average before, taken out of the poses."""
     symmetry: str
     """Imposed on the maps; C1 as long as it is yet to be found."""
+    shifts: Mapping[str, GeometrySoFar | None] = field(default_factory=dict)
+    """By series, how the tilts have been shifted since they were given."""
 
 
 def refine(
@@ -237,17 +240,18 @@ def _refine_shifts(
     kind = Species.of(
         state.source, aligned.particles, state.references, weights=state.weights, resolution=state.resolution
     )
-    record = {}
+    record, shifts = {}, dict(state.shifts)
     for name in kind.series:
-        found = refine_geometry([kind], name, ("shift",))
+        found = refine_geometry([kind], name, ("shift",), shifts.get(name))
         kind = found.species[0]
+        shifts[name] = found.so_far
         record[name] = {
             "accepted": found.accepted,
             "likelihood_gain": list(found.gain),
             "rms_A": found.moved,
         }
     aligned = replace(aligned, particles=kind.particles)
-    return replace(state, source=kind.source), aligned, {"tilt_shifts": record}
+    return replace(state, source=kind.source, shifts=shifts), aligned, {"tilt_shifts": record}
 
 
 def _decide_handedness(state: _State, aligned: Alignment, *, first: bool) -> tuple[_State, dict]:
