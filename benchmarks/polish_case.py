@@ -2,11 +2,10 @@
 
 The session is that of `tiltwise simulate`: sub-slabs, partial coherence, damage, ice, counting. Each
 image is the sum of FRAMES frames that move as a real movie at that tilt did (`measured_tracks.py`) and as nothing has
-corrected: the worst that motion correction can leave. The specimen deforms by 20 Å (15 Å in the twin), and by 10 Å
-beyond: terms of third order in x, y, z, which no block has, and a warp of each image by 2 Å, correlated over a fifth of
-the side where the block of polishing takes 0.35. What polishing is given: a tilt axis 0.5° off, tilt angles off by 0.2°
-and shifts by 10 Å (sd, in length), no deformation, defoci off by 600 Å for the series and 300 Å (sd) for each tilt,
-poses off by 2° and 3 Å on each axis.
+corrected: the worst that motion correction can leave. The specimen deforms by 20 Å (15 Å in the twin), by 10 Å more in
+terms of third order in x, y, z, and each image is warped by 2 Å, correlated over a fifth of the side. What polishing is
+given: a tilt axis 0.5° off, tilt angles off by 0.2° and shifts by 10 Å (sd, in length), no deformation, defoci off by
+600 Å for the series and 300 Å (sd) for each tilt, poses off by 2° and 3 Å on each axis.
 
 `before` are the poses alone, refined under that, and `true` the poses alone under the true geometry and CTF: what no
 block can better. Each further row of LADDER adds a block, and `after` has all.
@@ -63,7 +62,7 @@ AXIS, ANGLE, SHIFT, COMMON_DEFOCUS, DEFOCUS, TURN, MOVE = 0.5, 0.2, 10.0, 600.0,
 FRAMES, LOCAL = 4, 1.0
 """Of each tilt; local motion at the edge of the field while a tilt is taken, Å."""
 BEYOND = {"cubic_deformation": 10.0, "warp": 2.0}
-"""What of the deformation no block can hold, Å."""
+"""What a quadratic deformation of the specimen cannot hold, Å."""
 TRUE = "true"
 LADDER = {
     "before": {"blocks": (), "refine_defocus": False},
@@ -92,7 +91,7 @@ class Case:
 
 def small_session(preset: str, *, particles: int, side: int, pixel_size: float, thickness: float, seed: int):
     """A preset's session on a field of side (px) with so many particles in it, without gold and lumps of ice; its
-    specimen deforms by more than polishing can fit."""
+    specimen deforms to the third order, its images are warped."""
     whole = SessionParams.preset(preset, seed)
     scene, microscope = whole.scene, whole.microscope
     camera = microscope.camera.model_copy(update={"image_size": side, "pixel_size": pixel_size})

@@ -13,6 +13,13 @@ The gate: θ fitted on the particles of one half set must raise the likelihood o
 in the order of `LADDER`, each together with those already taken, its prior at full and at a third of its width. What is
 taken then has to prove itself on the images (`ops.polishing.geometry_on_images`).
 
+What was taken is fitted again whenever references and poses are better, and judged against what the same half said the
+time before. The joint fit of both is no judge: it knows the noise of the half that is asked. With the same information
+in each half, the likelihood of one is on average 1 / 4 log unit below its top, for each number, at the joint fit, and 1
+below it at the fit of the other, so that a refit of n numbers would begin 3 n / 4 behind. So the fits of either half go
+along from one time to the next beside that of both (`GeometrySoFar`), all in changes since the geometry was given, and
+priors are about that.
+
 Where images tell next to nothing, gains are small and of either sign; what a gain must exceed is `ops.held_out`.
 
 Several species add their quadratics, if they help each other: one whose reference is its own noise finds its images
