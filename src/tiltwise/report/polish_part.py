@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tiltwise.ops.polishing.geometry_refinement import AGAIN
 from tiltwise.project.layout import ALL
 from tiltwise.report.contents import Contents, Entry
 from tiltwise.report.page import Html, join, section, table, tag
 
 _NAMES = {
-    AGAIN: "all of these so far, fitted again",
+    "again": "all of these so far, fitted again",
     "shift": "shifts of the tilts",
     "angles": "axis and tilt angles",
     "magnification": "magnification",
