@@ -127,6 +127,30 @@ def test_cycles_that_do_not_pay_are_the_last_and_worse_ones_undone(made, monkeyp
     assert np.array_equal(result.quality["fsc"], (grown(calls[0], part)[ONLY] if kept else before).fsc.numpy())
 
 
+def test_what_is_known_of_a_series_is_handed_on(made, monkeypatch):
+    """From round to round and from cycle to cycle: each fit of geometry and of defocus is given what the last one of
+    the same series left, the first one nothing."""
+    given, left = {}, {}
+
+    def spied(name, function):
+        def called(species, series, *rest):
+            given.setdefault((name, series), []).append(rest[-1])
+            found = function(species, series, *rest)
+            left.setdefault((name, series), []).append(found.so_far)
+            return found
+
+        monkeypatch.setattr(stage, name, called)
+
+    spied("refine_geometry", stage.refine_geometry)
+    spied("refine_defocus", stage.refine_defocus)
+    monkeypatch.setattr(stage, "_growth", lambda *_: 1.01)
+    polish(made.tilt_series, made.particles, PARAMS.model_copy(update={"cycles": 2}))
+    assert {name for name, _ in given} == {"refine_geometry", "refine_defocus"}
+    for key, received in given.items():
+        assert len(received) > 1 and received[0] is None
+        assert all(after is before for after, before in zip(received[1:], left[key][:-1], strict=True))
+
+
 def test_poses_that_the_other_half_denies_are_put_back(made, monkeypatch):
     """An alignment that throws all poses off by 20° is less likely under the other half's reference, in both."""
     thrown = []

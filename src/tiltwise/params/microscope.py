@@ -74,9 +74,7 @@ class MotionParams(Params):
     burst: float = Field(0.15, ge=0, le=2, description="Drift of each tilt, relative to a first untilted exposure.")
     local: Angstrom = Field(3.0, ge=0, description="Local motion at the edge of the field during a tilt.")
     deformation: Angstrom = Field(20.0, ge=0, description="Deformation at the edge of the field over the series.")
-    cubic_deformation: Angstrom = Field(
-        0.0, ge=0, description="The same of a part of third order in x, y, z, which no refinement fits."
-    )
+    cubic_deformation: Angstrom = Field(0.0, ge=0, description="The same of a part of third order in x, y, z.")
     warp: Angstrom = Field(0.0, ge=0, description="Standard deviation of a smooth warp of each image.")
     magnification: float = Field(1e-4, ge=0, le=0.01, description="Standard deviation of a tilt's magnification.")
     b_factor: SquareAngstrom = Field(30.0, ge=0, description="B-factor of what blurs each frame besides.")

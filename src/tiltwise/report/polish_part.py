@@ -48,8 +48,8 @@ def _gates(entry: Entry) -> Html:
     rows = list(_gate_rows(entry.quality))
     text = (
         "Each block of parameters was fitted on the particles of one half set, and judged by the log likelihood that "
-        "the other half's images gain by it over what the same half had given before, both ways, which must be more "
-        "than chance gives. Poses are fitted on the "
+        "the other half's images gain by it, both ways, which must be more than chance gives; what is fitted again "
+        "must gain over what the same half had given before. Poses are fitted on the "
         "reference of their own half and judged by that of the other; paths of single particles were fitted on one "
         "half of the tilts and judged by the other; the defocus of a series is judged by what both halves explain "
         "together. What does not gain is left as it was."

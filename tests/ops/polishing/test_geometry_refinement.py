@@ -232,6 +232,28 @@ def test_what_is_known_is_fitted_again_though_both_halves_made_it():
     assert not any(gate.accepted for gate in refused.gates) and refused.found is from_both
 
 
+def test_a_species_of_noise_does_not_take_over_later():
+    """One sees 0.8, then 0.9 of the truth; the other finds its images wherever the series stands, twice as surely. By
+    drawing the fits of the halves to the joint one it would gain hundreds of units in both, and be asked alone."""
+    rng, number = np.random.default_rng(8), 400
+    noise = rng.normal(0, 50.0**-0.5, (2, number))
+    blocks = [Block(name="shift", number=number, at_tilt=lambda _: None)]
+
+    def halves(place, information, noise):
+        return tuple(
+            Reduced(gradient=information * (place + e), information=information * np.eye(number)) for e in noise
+        )
+
+    still = np.zeros((2, number))
+    first, telling = fit_kinds([halves(0.8, 50.0, noise), halves(0.0, 100.0, still)], blocks)
+    assert telling == [0] == list(first.found.telling)
+    stands = first.found.joint
+    again, telling = fit_kinds([halves(0.9, 50.0, noise), halves(stands, 100.0, still)], blocks, first.found)
+    assert telling == [0] and again.gates[0].accepted
+    alone = fit_geometry(*halves(0.9, 50.0, noise), blocks, first.found)
+    assert np.array_equal(again.found.joint, alone.found.joint)
+
+
 def test_priors_are_about_the_geometry_as_given():
     """Newton's steps from wherever the series stands end at the same most probable change, not ever nearer to what the
     images alone would have."""

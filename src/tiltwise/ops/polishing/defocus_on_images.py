@@ -27,8 +27,8 @@ made, since it has learnt their error (`ops.polishing.defocus_by_average` finds 
 each tilt has in common with the reference's error passed for a change of its own, and undid what the average had told.
 
 Two blocks, each behind the gate of `ops.polishing.geometry_refinement` (what the particles of one half set say must
-raise the likelihood of the other, over what they said the time before): one change for each tilt; and astigmatism,
-A cos 2az + B sin 2az, one for the series, by Gauss-Newton.
+raise the likelihood of the other): one change for each tilt, judged over what the same half said the time before; and
+astigmatism, A cos 2az + B sin 2az, one for the series, by Gauss-Newton from where it stands.
 """
 
 from collections.abc import Mapping, Sequence
@@ -197,7 +197,7 @@ class DefocusRefinement:
 def refine_defocus(species: Sequence[Species], name: str, known: DefocusSoFar | None = None) -> DefocusRefinement:
     """Refine the defoci of the series of this name on the particles of all species; without a CTF it stays as it is.
 
-    known: what refinement before has made of them; the prior is about the defoci as given.
+    known: what refinement before has made of each tilt's own; its prior is about the defoci as given.
     """
     series = species[0].source.tilt_series[name]
     used = int(np.count_nonzero(series.use))

@@ -68,14 +68,11 @@ class Seen:
     """(particle, 3, 3) reference to tomogram."""
     exposure: np.ndarray
     """(tilt,) up to the middle of each tilt, e⁻/Å²."""
-    extent: tuple[float, float]
-    """Sides of the images along x, y, Å."""
 
 
 def see_particles(tilt_series: TiltSeries, terms: PoseTerms) -> Seen:
     """The particles of the terms in the used tilts of their series."""
     used = np.flatnonzero(tilt_series.use)
-    height, width = tilt_series.image_shape
     return Seen(
         rotations=tilt_rotations(tilt_series.geometry).numpy()[used],
         axis=tilt_series.geometry.tilt_axis_angle[used],
@@ -83,7 +80,6 @@ def see_particles(tilt_series: TiltSeries, terms: PoseTerms) -> Seen:
         position=terms.position,
         rotation=terms.rotation,
         exposure=middle_exposure(tilt_series)[used],
-        extent=(width * tilt_series.pixel_size, height * tilt_series.pixel_size),
     )
 
 
@@ -151,13 +147,13 @@ def sample_walk(knots: np.ndarray, exposure: np.ndarray) -> np.ndarray:
     return steps - mean
 
 
-def warp_block(seen: Seen, controls: tuple[int, int]) -> Block:
-    """The leading modes of a smooth warp, x and y, of every tilt."""
-    modes = warp_modes(seen.extent, controls)
+def warp_block(seen: Seen, extent: tuple[float, float], controls: tuple[int, int]) -> Block:
+    """The leading modes of a smooth warp, x and y, of every tilt; extent and controls as the warp itself has them."""
+    modes = warp_modes(extent, controls)
     number = 2 * modes.shape[1]
 
     def at_tilt(i: int) -> tuple[np.ndarray, np.ndarray]:
-        values = warp_basis(seen.place[i], seen.extent, controls) @ modes
+        values = warp_basis(seen.place[i], extent, controls) @ modes
         derivatives = np.zeros((len(values), 5, number))
         derivatives[:, 3, : number // 2] = values
         derivatives[:, 4, number // 2 :] = values
@@ -180,7 +176,9 @@ def warp_modes(extent: tuple[float, float], controls: tuple[int, int]) -> np.nda
     spread, turn = np.linalg.eigh(over_image.T @ over_image / len(over_image))
     falling = spread[::-1].clip(0)
     kept = int((falling.cumsum() < _KEPT_VARIANCE * falling.sum()).sum()) + 1
-    return WARP / np.sqrt(falling.sum()) * root @ turn[:, ::-1][:, :kept]
+    modes = WARP / np.sqrt(falling.sum()) * root @ turn[:, ::-1][:, :kept]
+    largest = modes[np.abs(modes).argmax(axis=0), np.arange(kept)]
+    return modes * np.sign(largest)  # an eigenvector has no sign of its own
 
 
 def _own(tilt: int, number: int) -> np.ndarray:

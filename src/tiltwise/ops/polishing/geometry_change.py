@@ -34,7 +34,7 @@ def geometry_blocks(tilt_series: TiltSeries, seen: Seen, names: Sequence[str]) -
         "angles": lambda: angle_block(seen),
         "magnification": lambda: magnification_block(seen),
         "sample": lambda: sample_block(seen, sample.exposure, sample.scale),
-        "warp": lambda: warp_block(seen, warp.coefficient.shape[1:3]),
+        "warp": lambda: warp_block(seen, warp.extent, warp.coefficient.shape[1:3]),
     }
     return [makers[name]() for name in names]
 

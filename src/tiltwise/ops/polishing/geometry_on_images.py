@@ -2,8 +2,9 @@
 
 The quadratics of `ops.polishing.geometry_refinement` choose blocks and fit them; then the images decide. Half 1 is put
 under the geometry that half 2 alone gave, and half 2 under that of half 1, poses following; only if the log likelihood
-of both rises is the joint fit taken. Images cut anew know nothing of quadratics, so that a step too long for them is
-refused. Species that do not help the others are not asked; their poses follow.
+of both rises, over what the same half's fit of the time before gives by the quadratics, is the joint fit taken. Images
+cut anew know nothing of quadratics, so that a step too long for them is refused. Species that do not help the others
+are not asked; their poses follow.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ class GeometryRefinement:
     fit: GeometryFit | None
     """What the quadratics said; None where a half has no particles."""
     gain: tuple[float, float]
-    """Log likelihood that the images of half 1 gain by the fit on half 2, and those of half 2 by that on half 1."""
+    """Log likelihood that the images of half 1 gain by the fit on half 2 over its fit before, and those of half 2."""
     moved: float
     """Rms over used tilts and particles by which images were moved, poses aside, Å."""
     so_far: GeometrySoFar | None = None

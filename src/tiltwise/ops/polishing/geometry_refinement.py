@@ -20,6 +20,12 @@ below it at the fit of the other, so that a refit of n numbers would begin 3 n /
 along from one time to the next beside that of both (`GeometrySoFar`), all in changes since the geometry was given, and
 priors are about that.
 
+Two limits. What a refit must exceed is what chance gives to a first fit, so that one which is merely as good as the fit
+before often passes; as all of them are the most probable under the references there are, none draws the geometry away.
+And each half's reference holds the noise of its own particles as the joint geometry placed them, which draws its fit
+towards that by the noise's part in the reference: the fits of the halves grow alike slowly, and with them the handicap
+grows back.
+
 Where images tell next to nothing, gains are small and of either sign; what a gain must exceed is `ops.held_out`.
 
 Several species add their quadratics, if they help each other: one whose reference is its own noise finds its images
@@ -28,7 +34,7 @@ and each other one joins if, with it in the fit, the held-out half of those befo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -100,6 +106,8 @@ class GeometrySoFar:
     """(parameter,) fitted on both halves: what the series has."""
     by_half: Mapping[int, np.ndarray]
     """(parameter,) fitted on each half alone: what the other half judges."""
+    telling: tuple[int, ...] = ()
+    """Numbers of the species that made it; none where nothing was taken."""
 
     @staticmethod
     def as_given(number: int) -> "GeometrySoFar":
@@ -177,7 +185,7 @@ class _Trial:
     def fitted(self, first: Reduced, second: Reduced, both: Reduced, known: GeometrySoFar) -> GeometrySoFar:
         """All fits made this way."""
         by_half = {half: self.fit(own, known.by_half[half]) for half, own in ((1, first), (2, second))}
-        return GeometrySoFar(width=self.width, joint=self.fit(both, known.joint), by_half=by_half)
+        return replace(known, width=self.width, joint=self.fit(both, known.joint), by_half=by_half)
 
 
 def fit_geometry(
@@ -193,7 +201,8 @@ def fit_geometry(
         tried = [(trial.gate(first, second, found), trial) for trial in _trials(name, place, found.width)]
         if tried:
             gate, trial = max(tried, key=lambda one: (one[0].accepted, min(one[0].gain)))
-            gates.append(gate)
+            if gate.accepted or not found.width[place].any():  # a width refused to a block in use says nothing of it
+                gates.append(gate)
             found = trial.fitted(first, second, both, found) if gate.accepted else found
     part = both.determined(found.width)
     return GeometryFit(
@@ -221,7 +230,21 @@ def _trials(name: str, place: slice, width: np.ndarray) -> list[_Trial]:
 def fit_kinds(
     kinds: Sequence[tuple[Reduced, Reduced]], blocks: Sequence[Block], known: GeometrySoFar | None = None
 ) -> tuple[GeometryFit, list[int]]:
-    """The fit of the species that help each other, and which those are; all where none gains by itself."""
+    """The fit of the species that help each other, and which those are; all where none gains by itself.
+
+    Which these are is settled when something is taken for the first time. Later, a species that finds its images where
+    they are gains by drawing the fits of both halves there, and would pass for the one that tells most.
+    """
+    if known is not None and known.telling:
+        fit = fit_geometry(*_together([kinds[number] for number in known.telling]), blocks, known)
+        return fit, list(known.telling)
+    fit, taken = _helping(kinds, blocks, known)
+    return (fit if fit.found is known else replace(fit, found=replace(fit.found, telling=tuple(taken)))), taken
+
+
+def _helping(
+    kinds: Sequence[tuple[Reduced, Reduced]], blocks: Sequence[Block], known: GeometrySoFar | None
+) -> tuple[GeometryFit, list[int]]:
     alone = [fit_geometry(*own, blocks, known) for own in kinds]
     promise = [sum(fit.predicted_gain) for fit in alone]
     if len(kinds) == 1 or max(promise) <= 0:
