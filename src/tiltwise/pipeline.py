@@ -62,7 +62,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series",),
         ("tilt_series",),
         "find shifts and tilt axis; flag bad tilts",
-        version=4,
+        version=5,
         given="tiltwise.stages.given:given",
         given_takes=("tilt_series",),
         decides="tiltwise.ops.alignment.data_set_axis:decide_axes",

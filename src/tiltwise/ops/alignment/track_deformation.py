@@ -22,7 +22,7 @@ from tiltwise.data.tilt_series import TiltGeometry, TiltSeries
 from tiltwise.ops.alignment.bundle_adjustment import BundleFit
 from tiltwise.ops.alignment.bundle_system import Observations, rotations_of
 from tiltwise.ops.alignment.track_alignment import NOTHING, fit_tracks, place_points, select_points
-from tiltwise.ops.deformation import middle_exposure, specimen_in_images, warp_basis
+from tiltwise.ops.deformation import QUADRATIC, middle_exposure, specimen_in_images, warp_basis
 from tiltwise.ops.polishing.geometry_blocks import Seen
 from tiltwise.ops.polishing.geometry_change import change_geometry, geometry_blocks
 
@@ -123,7 +123,6 @@ def take_out_rigid(series: TiltSeries) -> TiltSeries:
 def _prepare(series: TiltSeries, observations: Observations, names: Sequence[str]) -> _Problem:
     points = place_points(observations, used_geometry(series))
     used = np.flatnonzero(series.use)
-    height, width = series.image_shape
     seen = Seen(
         rotations=rotations_of(used_geometry(series)),
         axis=series.geometry.tilt_axis_angle[used],
@@ -131,10 +130,9 @@ def _prepare(series: TiltSeries, observations: Observations, names: Sequence[str
         position=points,
         rotation=np.broadcast_to(np.eye(3), (len(points), 3, 3)),
         exposure=middle_exposure(series)[used],
-        extent=(width * series.pixel_size, height * series.pixel_size),
     )
     derivatives = {}
-    for block in geometry_blocks(series, seen, names):
+    for block in geometry_blocks(series, seen, names, QUADRATIC):
         table = np.zeros((len(observations.tilt), 2, block.number))
         for tilt in range(len(used)):
             own = np.flatnonzero(observations.tilt == tilt)

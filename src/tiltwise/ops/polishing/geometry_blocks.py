@@ -124,11 +124,11 @@ def magnification_block(seen: Seen) -> Block:
     return Block(name="magnification", number=len(seen.rotations), at_tilt=at_tilt)
 
 
-def sample_block(seen: Seen, knots: np.ndarray, scale: float) -> Block:
-    """All monomials but the constant, of three components, each a walk of len(knots) - 1 steps."""
+def sample_block(seen: Seen, knots: np.ndarray, scale: float, monomials: int = CUBIC) -> Block:
+    """All of so many monomials but the constant, of three components, each a walk of len(knots) - 1 steps."""
     walk = sample_walk(knots, seen.exposure)
     over_exposure = CubicSpline(knots, walk)(np.clip(seen.exposure, knots[0], knots[-1]))  # (tilt, step)
-    shape = sample_monomials(seen.position, scale, CUBIC)[:, 1:]
+    shape = sample_monomials(seen.position, scale, monomials)[:, 1:]
     number = 3 * shape.shape[1] * walk.shape[1]
 
     def at_tilt(i: int) -> tuple[np.ndarray, np.ndarray]:

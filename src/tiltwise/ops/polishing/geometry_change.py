@@ -7,7 +7,7 @@ import numpy as np
 
 from tiltwise.data.deformation import Deformation, ImageWarp, SampleDeformation
 from tiltwise.data.tilt_series import TiltSeries
-from tiltwise.ops.deformation import CUBIC
+from tiltwise.ops.deformation import CUBIC, QUADRATIC
 from tiltwise.ops.polishing.geometry_blocks import (
     ANGLE,
     CONTROLS,
@@ -26,14 +26,15 @@ from tiltwise.ops.polishing.geometry_blocks import (
 )
 
 
-def geometry_blocks(tilt_series: TiltSeries, seen: Seen, names: Sequence[str]) -> list[Block]:
-    """The blocks of these names; deformations on the knots and control values that the series has, else on new ones."""
+def geometry_blocks(tilt_series: TiltSeries, seen: Seen, names: Sequence[str], monomials: int = CUBIC) -> list[Block]:
+    """The blocks of these names; deformations on the knots and control values that the series has, else on new ones;
+    that of the specimen with so many monomials, QUADRATIC or CUBIC."""
     sample, warp = _sample(tilt_series), _warp(tilt_series)
     makers = {
         "shift": lambda: shift_block(seen),
         "angles": lambda: angle_block(seen),
         "magnification": lambda: magnification_block(seen),
-        "sample": lambda: sample_block(seen, sample.exposure, sample.scale),
+        "sample": lambda: sample_block(seen, sample.exposure, sample.scale, monomials),
         "warp": lambda: warp_block(seen, warp.extent, warp.coefficient.shape[1:3]),
     }
     return [makers[name]() for name in names]
@@ -74,8 +75,11 @@ def _magnification(tilt_series: TiltSeries, seen: Seen, change: np.ndarray) -> T
 def _sample_change(tilt_series: TiltSeries, seen: Seen, change: np.ndarray) -> TiltSeries:
     sample = _sample(tilt_series)
     walk = sample_walk(sample.exposure, seen.exposure)
-    coefficient = sample.coefficient.astype(float)
-    coefficient[:, 1:] += np.einsum("mdj,kj->kmd", change.reshape(CUBIC - 1, 3, -1), walk)
+    added = np.einsum("mdj,kj->kmd", change.reshape(-1, 3, walk.shape[1]), walk)
+    last = added.shape[1] + 1
+    missing = max(0, last - sample.coefficient.shape[1])
+    coefficient = np.pad(sample.coefficient.astype(float), ((0, 0), (0, missing), (0, 0)))
+    coefficient[:, 1:last] += added
     return _with(tilt_series, sample=replace(sample, coefficient=coefficient))
 
 
@@ -102,15 +106,14 @@ def _with(tilt_series: TiltSeries, **parts) -> TiltSeries:
 
 
 def _sample(tilt_series: TiltSeries) -> SampleDeformation:
-    """That of the series, its part of third order 0 where it has none; or none at all on knots over its exposure."""
+    """That of the series, or none on knots over its exposure."""
     known = tilt_series.deformation and tilt_series.deformation.sample
     if known is not None:
-        missing = CUBIC - known.coefficient.shape[1]
-        return replace(known, coefficient=np.pad(known.coefficient, ((0, 0), (0, missing), (0, 0))))
+        return known
     end = float((tilt_series.pre_exposure + tilt_series.exposure).max())
     return SampleDeformation(
         exposure=np.linspace(0, end, KNOTS),
-        coefficient=np.zeros((KNOTS, CUBIC, 3)),
+        coefficient=np.zeros((KNOTS, QUADRATIC, 3)),
         scale=max(tilt_series.image_shape) * tilt_series.pixel_size / 2,
         magnification=np.ones(tilt_series.number),
     )

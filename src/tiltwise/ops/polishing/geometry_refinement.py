@@ -73,7 +73,7 @@ class Reduced:
         free, change = np.flatnonzero(width), centre.copy()
         if len(free):
             factor = cho_factor(self.information[np.ix_(free, free)] + np.diag(1 / width[free] ** 2))
-            change[free] += cho_solve(factor, (self.gradient - self.information @ centre)[free])
+            change[free] += cho_solve(factor, (self.gradient - _product(self.information, centre))[free])
         return change
 
     def determined(self, width: np.ndarray) -> np.ndarray:
@@ -89,7 +89,7 @@ class Reduced:
 
     def about(self, change: np.ndarray) -> "Reduced":
         """The same likelihood as a quadratic of all changes since the geometry was given, of which it has had these."""
-        return Reduced(gradient=self.gradient + self.information @ change, information=self.information)
+        return Reduced(gradient=self.gradient + _product(self.information, change), information=self.information)
 
     def gain(self, change: np.ndarray) -> float:
         """What the log likelihood gains by a change (parameter,), without the prior."""
@@ -305,6 +305,11 @@ def pose_system(seen: Seen, terms: PoseTerms) -> tuple[np.ndarray, np.ndarray]:
         pull += terms.gradient[:, tilt] @ pose
         curvature += np.einsum("ya,pyz,zb->pab", pose, terms.information[:, tilt], pose, optimize=True)
     return pull, curvature
+
+
+def _product(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """matrix @ vector, summed in one order: BLAS splits such sums among its threads, and bits would depend on them."""
+    return np.einsum("ij,j->i", matrix, vector)
 
 
 def _places(blocks: Sequence[Block]) -> list[slice]:
