@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from tiltwise.ops.interpolate import spline_coefficients
 from tiltwise.ops.particles.images import ParticleImages, _normalise
 from tiltwise.ops.particles.references import masked_reference, sphere_mask
 from tiltwise.ops.particles.slices import band_points
 from tiltwise.ops.poses.search import particle_vectors, search_poses, shift_grid
 from tiltwise.ops.rotations import rotation_grid
-from tiltwise.ops.steady import one_thread, phased, steady_mean, steady_product, steady_sum
+from tiltwise.ops.steady import one_thread, phased, steady_mean, steady_product, steady_rfftn, steady_sum
 
 
 def with_threads(number, work):
@@ -49,6 +50,9 @@ CASES = {
     "search": searched,
     "sum": lambda: steady_sum(drawn(300, 301).double() ** 3),
     "mean": lambda: steady_mean(drawn(3, 300, 301)),
+    "volume": lambda: steady_rfftn(drawn(36, 32, 30)),
+    "volumes": lambda: steady_rfftn(drawn(2, 36, 32, 30), 3),
+    "spline": lambda: spline_coefficients(drawn(36, 32, 30)),
     "few rows": lambda: steady_product(drawn(6, 535), drawn(1070, 535, seed=1).T),
     "many rows": lambda: steady_product(drawn(900, 70), drawn(131, 70, seed=1).T),
     "many columns": lambda: steady_product(drawn(131, 70), drawn(900, 70, seed=1).T),
@@ -74,6 +78,13 @@ def test_they_are_what_they_say():
     assert torch.equal(steady_product(first[:3], second[:, :4]), with_threads(1, lambda: first[:3] @ second[:, :4]))
     a, b = drawn(5, 1, 70, dtype=torch.complex64), drawn(3, 70, dtype=torch.complex64, seed=1)
     assert torch.allclose(phased(a, b), a * b, rtol=0, atol=1e-6 * float((a * b).abs().max()))
+    boxes = drawn(2, 12, 10, 9, dtype=torch.float64)
+    for found, expected in (
+        (steady_rfftn(boxes, 3), np.fft.rfftn(boxes, axes=(1, 2, 3))),
+        (steady_rfftn(boxes[0]), np.fft.rfftn(boxes[0])),
+        (steady_rfftn(boxes, 2), np.fft.rfft2(boxes)),
+    ):
+        assert np.allclose(found.numpy(), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 def test_threads_are_given_back_whatever_happens():

@@ -4,11 +4,12 @@ import torch
 
 from tiltwise.ops.fourier import frequency_norm
 from tiltwise.ops.masks import cosine_edge
+from tiltwise.ops.steady import steady_rfftn
 
 
 def apply_transfer(data: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
     """The array multiplied in Fourier space by a real transfer on the half grid of rfftn."""
-    return torch.fft.irfftn(torch.fft.rfftn(data) * transfer.to(data.dtype), s=tuple(data.shape))
+    return torch.fft.irfftn(steady_rfftn(data) * transfer.to(data.dtype), s=tuple(data.shape))
 
 
 def low_pass(data: torch.Tensor, resolution: float, voxel_size: float, *, edge: float | None = None) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 import torch
 
+from tiltwise.ops.steady import steady_rfftn
+
 
 def frequency_grid_2d(shape: tuple[int, int], pixel_size: float, device: torch.device | str = "cpu") -> torch.Tensor:
     """(y, x // 2 + 1, 2) float32 frequencies x, y in 1/Å of rfft2 of images of shape (y, x)."""
@@ -60,7 +62,7 @@ def fourier_rescale(data: torch.Tensor, new_shape: tuple[int, ...]) -> torch.Ten
     if shape == tuple(new_shape):
         return data
     centred = torch.fft.ifftshift(data, dim=dims)
-    spectrum = crop_spectrum(torch.fft.rfftn(centred, dim=dims), shape, tuple(new_shape))
+    spectrum = crop_spectrum(steady_rfftn(centred, len(dims)), shape, tuple(new_shape))
     scale = 1.0
     for n, m in zip(shape, new_shape, strict=True):
         scale *= m / n

@@ -2,6 +2,8 @@
 
 import torch
 
+from tiltwise.ops.steady import steady_rfftn
+
 
 def shell_index(shape: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Tensor:
     """Shell number of each sample of rfftn of a cubic (or square) array: the nearest integer to n·|k| / sampling."""
@@ -35,7 +37,7 @@ def shell_sums(values: torch.Tensor, shells: torch.Tensor, number: int, weight: 
 def fourier_shell_correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """(n // 2 + 1,) float64 correlation of two real cubic arrays of side n in shells of width 1/(n · voxel)."""
     shape, number = tuple(a.shape), a.shape[0] // 2 + 1
-    fa, fb = torch.fft.rfftn(a.double()), torch.fft.rfftn(b.double())
+    fa, fb = steady_rfftn(a.double()), steady_rfftn(b.double())
     shells, weight = shell_index(shape, a.device), hermitian_weight(shape, a.device)
     cross, *power = (
         shell_sums(first.real * second.real + first.imag * second.imag, shells, number, weight)
@@ -68,8 +70,8 @@ def randomise_phases(volume: torch.Tensor, first_shell: int, generator: torch.Ge
     the same on every device.
     """
     shape = tuple(volume.shape)
-    noise = torch.fft.rfftn(torch.randn(shape, generator=generator, dtype=torch.float64)).to(volume.device)
-    spectrum = torch.fft.rfftn(volume.double())
+    noise = steady_rfftn(torch.randn(shape, generator=generator, dtype=torch.float64)).to(volume.device)
+    spectrum = steady_rfftn(volume.double())
     turned = spectrum.abs() * noise / noise.abs().clamp_min(1e-300)
     mixed = torch.where(shell_index(shape, volume.device) >= first_shell, turned, spectrum)
     return torch.fft.irfftn(mixed, s=shape)

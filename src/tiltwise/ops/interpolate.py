@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from tiltwise.ops.kernels import spline as kernels
+from tiltwise.ops.steady import steady_rfftn
 
 Method = Literal["linear", "cubic"]
 
@@ -44,11 +45,12 @@ def rotate_volume(volume: torch.Tensor, rotation: torch.Tensor, *, method: Metho
 
 def spline_coefficients(volume: torch.Tensor) -> torch.Tensor:
     """Coefficients of the periodic cubic B-spline through the samples: division by (2 + cos w) / 3 along each axis."""
-    spectrum = torch.fft.fftn(volume)
+    spectrum = steady_rfftn(volume)
     for axis, n in enumerate(volume.shape):
-        response = (2 + torch.cos(2 * torch.pi * torch.fft.fftfreq(n, device=volume.device, dtype=volume.dtype))) / 3
+        frequencies = torch.fft.rfftfreq if axis == volume.ndim - 1 else torch.fft.fftfreq
+        response = (2 + torch.cos(2 * torch.pi * frequencies(n, device=volume.device, dtype=volume.dtype))) / 3
         spectrum = spectrum / response.reshape([-1 if i == axis else 1 for i in range(volume.ndim)])
-    return torch.fft.ifftn(spectrum).real
+    return torch.fft.irfftn(spectrum, s=tuple(volume.shape))
 
 
 def _sample_linear(volume: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from tiltwise.data.atoms import Atoms
 from tiltwise.data.errors import InputError
 from tiltwise.data.volume import Volume
 from tiltwise.ops.fourier import crop_spectrum, frequency_norm
+from tiltwise.ops.steady import steady_rfftn
 
 POTENTIAL_OF_FORM_FACTOR = 47.878  # V Å2
 ICE_POTENTIAL = 4.53  # V, amorphous ice of 0.93 g/cm3
@@ -112,7 +113,7 @@ def potential_map(scatterer: Scatterer, voxel_size: float, box_size: int) -> Vol
     frequency = frequency_norm((box_size,) * 3, voxel_size)
     kernel = _spreading_transform(box_size, voxel_size, spacing)
     for sign, channel, factor in zip((1, -1), grid, scatterer.form_factors(frequency), strict=True):
-        spectrum = torch.fft.rfftn(torch.fft.ifftshift(torch.from_numpy(channel)))
+        spectrum = steady_rfftn(torch.fft.ifftshift(torch.from_numpy(channel)))
         part = crop_spectrum(spectrum, (fine,) * 3, (box_size,) * 3) * (sign * factor / kernel)
         total = part if total is None else total + part
     data = torch.fft.fftshift(torch.fft.irfftn(total, s=(box_size,) * 3)) / voxel_size**3

@@ -26,6 +26,7 @@ from tiltwise.ops.particles.chunks import CropSettings, ImageSource, initial_wei
 from tiltwise.ops.particles.half_maps import maps_and_fsc, posed_particles
 from tiltwise.ops.particles.images import TiltWeights
 from tiltwise.ops.particles.references import masked_reference, smoothed, sphere_mask
+from tiltwise.ops.steady import steady_rfftn
 from tiltwise.params.plan import PlanParams
 from tiltwise.params.simulate import ErrorParams, SimulateParams, SpecimenParams
 from tiltwise.plan import make_plan
@@ -208,7 +209,7 @@ def power_of(scatterer: Scatterer, voxel_size: float, frequency: np.ndarray) -> 
     """(k,) |F|², Å², of a molecule over ice, averaged over directions."""
     box = 2 * next_fast_len(math.ceil(1.4 * scatterer.radius / voxel_size))
     data = torch.from_numpy(potential_map(scatterer, voxel_size, box).data).double()
-    spectrum = torch.fft.rfftn(data).abs() ** 2 * (voxel_size**3 / 47.878) ** 2
+    spectrum = steady_rfftn(data).abs() ** 2 * (voxel_size**3 / 47.878) ** 2
     shells, weight, number = shell_index((box,) * 3), hermitian_weight((box,) * 3), box // 2 + 1
     mean = shell_sums(spectrum, shells, number, weight) / shell_sums(torch.ones_like(spectrum), shells, number, weight)
     return np.interp(frequency, np.arange(number) / (box * voxel_size), mean.numpy())

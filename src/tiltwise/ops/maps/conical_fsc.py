@@ -7,6 +7,7 @@ import torch
 
 from tiltwise.ops.fsc import first_crossing, hermitian_weight, shell_index, shell_sums
 from tiltwise.ops.maps.fsc_precision import average_shells
+from tiltwise.ops.steady import steady_rfftn
 
 HALF_ANGLE = 20.0
 """Of a cone, degrees (Tan et al. 2017, Nat. Methods 14, 793, use the same)."""
@@ -25,7 +26,7 @@ class ConicalFsc:
 def conical_fsc(half1: torch.Tensor, half2: torch.Tensor) -> ConicalFsc:
     """FSC of two cubic maps in double cones; every Fourier sample of a shell within a cone counts alike."""
     shape, number = tuple(half1.shape), half1.shape[0] // 2 + 1
-    spectra = [torch.fft.rfftn(half.double()) for half in (half1, half2)]
+    spectra = [steady_rfftn(half.double()) for half in (half1, half2)]
     shells = shell_index(shape, half1.device)
     weight = hermitian_weight(shape, half1.device).expand(shells.shape)
     used = (shells > 0) & (shells < number)

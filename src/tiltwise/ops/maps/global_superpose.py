@@ -16,6 +16,7 @@ from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.maps.sharpening import whitened
 from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.rotations import rotation_grid
+from tiltwise.ops.steady import steady_rfftn
 
 _FINEST = 20.0
 """Spacing compared, Å, for small molecules."""
@@ -41,14 +42,14 @@ def search_motions(
     shrunk = [fourier_rescale(low_pass(v.float(), finest, voxel_size), (small,) * 3) for v in (moving, fixed)]
     voxel = side * voxel_size / small
     source, target = (whitened(v, voxel, finest) for v in shrunk)
-    spectrum = torch.fft.rfftn(target)
+    spectrum = steady_rfftn(target)
     rotations = rotation_grid(min(30.0, math.degrees(finest / radius)), "C1")
     points = centred_points((small,) * 3).float()
     best = torch.empty(len(rotations))
     place = torch.empty(len(rotations), dtype=torch.long)
     for i, rotation in enumerate(rotations):
         turned = sample_volume(source, points @ rotation.float())
-        correlation = torch.fft.irfftn(torch.fft.rfftn(turned).conj() * spectrum, s=tuple(target.shape))
+        correlation = torch.fft.irfftn(steady_rfftn(turned).conj() * spectrum, s=tuple(target.shape))
         best[i], place[i] = correlation.flatten().max(dim=0)
         if i % 100 == 0:
             progress(i / len(rotations), "looking for the place of the model")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from tiltwise.ops.fourier import frequency_norm
+from tiltwise.ops.steady import steady_rfftn
 
 THRESHOLD = 0.143
 RELATIVE_WIDTH, WINDOW = 0.2, 1.1
@@ -60,7 +61,7 @@ def measure_local_resolution(
     """
     shape = tuple(half1.shape)
     norm = frequency_norm(shape, voxel_size, half1.device)
-    spectra = [torch.fft.rfftn(half.float()) for half in (half1, half2)]
+    spectra = [steady_rfftn(half.float()) for half in (half1, half2)]
     centres = band_centres(shape[0], voxel_size)
     spacing = torch.full(shape, float(1 / centres[0]), device=half1.device)
     agreeing = torch.ones(shape, dtype=torch.bool, device=half1.device)
@@ -94,7 +95,7 @@ def local_correlation(
     band = torch.exp(-4 * math.log(2) * ((norm - centre) / (RELATIVE_WIDTH * centre)) ** 2)
     a, b = (torch.fft.irfftn(spectrum * band, s=shape) for spectrum in spectra)
     window = torch.exp(-2 * (torch.pi * WINDOW / centre * norm) ** 2)
-    cross, first, second = (torch.fft.irfftn(torch.fft.rfftn(f) * window, s=shape) for f in (a * b, a * a, b * b))
+    cross, first, second = (torch.fft.irfftn(steady_rfftn(f) * window, s=shape) for f in (a * b, a * a, b * b))
     # sums of squares are positive but for the rounding of the transforms
     floor = 1e-6 * torch.stack([first.max(), second.max()]).clamp_min(1e-30)
     return cross / (first.clamp_min(floor[0]) * second.clamp_min(floor[1])).sqrt()

@@ -7,6 +7,7 @@ import torch
 from tiltwise.ops.filters import apply_transfer, radial_filter
 from tiltwise.ops.fourier import frequency_norm
 from tiltwise.ops.fsc import hermitian_weight, shell_index, shell_sums
+from tiltwise.ops.steady import steady_rfftn
 
 GUINIER_COARSEST = 10.0
 """Å. Coarser than this the shape of a molecule, not its disorder, rules the amplitudes (Wilson statistics)."""
@@ -37,7 +38,7 @@ def shell_amplitude(volume: torch.Tensor) -> torch.Tensor:
     """(n // 2 + 1,) float64 root mean square of the transform of a cubic volume in each shell."""
     shape, number = tuple(volume.shape), volume.shape[0] // 2 + 1
     shells, weight = shell_index(shape, volume.device), hermitian_weight(shape, volume.device)
-    power = torch.fft.rfftn(volume.double()).abs() ** 2
+    power = steady_rfftn(volume.double()).abs() ** 2
     count = shell_sums(torch.ones_like(power), shells, number, weight)
     return (shell_sums(power, shells, number, weight) / count).sqrt()
 

@@ -13,7 +13,7 @@ from tiltwise.ops.fsc import fourier_shell_correlation
 from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.maps.sharpening import shell_amplitude
 from tiltwise.ops.rotations import rotation_vector_to_matrix
-from tiltwise.ops.steady import steady_mean, steady_product
+from tiltwise.ops.steady import steady_mean, steady_product, steady_rfftn
 
 _COARSE_RESOLUTION = 25.0  # Å, first round: motions up to about half of this are found
 _ROUNDS, _STEPS = 2, 5
@@ -149,7 +149,7 @@ def _sample_moved(data: torch.Tensor, voxel: float, motion: RigidMotion, points:
 
 def _gradient(volume: torch.Tensor, voxel: float) -> list[torch.Tensor]:
     """Derivatives along x, y, z, per Å, in Fourier space."""
-    spectrum, n = torch.fft.rfftn(volume), volume.shape
+    spectrum, n = steady_rfftn(volume), volume.shape
     frequency = (
         torch.fft.rfftfreq(n[2], voxel),
         torch.fft.fftfreq(n[1], voxel)[:, None],

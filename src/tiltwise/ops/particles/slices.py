@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tiltwise.ops.kernels import slices as kernels
+from tiltwise.ops.steady import steady_rfftn
 
 OVERSAMPLING = 2
 _GROUPS = 2  # partial sums of an insertion: fixed, so that the bits do not depend on the number of threads
@@ -67,7 +68,7 @@ def volume_spectrum(volume: torch.Tensor, radius: float, oversampling: int = OVE
     n = volume.shape[0]
     m = oversampling * n
     padded = _pad(volume * gridding_correction(n, m, volume.device), m)
-    spectrum = torch.fft.rfftn(torch.fft.ifftshift(padded.float()))
+    spectrum = steady_rfftn(torch.fft.ifftshift(padded.float()))
     r = min(int(np.ceil(radius * oversampling)), m // 2 - 2)
     axis = torch.arange(-r - 1, r + 2, device=volume.device) % m
     values = spectrum[axis][:, axis][:, :, : r + 2].contiguous()

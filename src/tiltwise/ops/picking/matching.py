@@ -20,6 +20,7 @@ from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.masks import soft_sphere
 from tiltwise.ops.moments import median, slabs
 from tiltwise.ops.picking.tiles import Tiling, correlate_tile, cut_tile, kernel_spectra, plan_tiles, settled
+from tiltwise.ops.steady import steady_rfftn
 
 _BLOCK_VOXELS = 2_000_000
 """Voxels of the boxes that are worked on at once."""
@@ -103,7 +104,7 @@ def box_power(volume: torch.Tensor, side: int) -> torch.Tensor:
     for (top, left), first in product(rows, range(0, len(x), some)):
         slab = volume[top : top + side, left : left + side]
         boxes = torch.stack([slab[:, :, start : start + side] for start in x[first : first + some]])
-        total += torch.fft.rfftn(boxes * window, dim=(1, 2, 3)).abs().square().sum(0)
+        total += steady_rfftn(boxes * window, 3).abs().square().sum(0)
         number += len(boxes)
     return total / number
 
@@ -124,7 +125,7 @@ def filter_by_box_response(volume: torch.Tensor, response: torch.Tensor) -> torc
     result = torch.empty_like(volume)
     for start in tiling.starts():
         inside = tiling.inside(start)
-        part = correlate_tile(torch.fft.rfftn(cut_tile(volume, tiling, start)), spectrum, tiling)
+        part = correlate_tile(steady_rfftn(cut_tile(volume, tiling, start)), spectrum, tiling)
         result[inside] = settled(part, inside)
     return result
 
@@ -162,7 +163,7 @@ def template_norms(templates: torch.Tensor, weight: torch.Tensor) -> torch.Tenso
         double[-1] = 1
     norms = []
     for block in templates.split(boxes_at_once(side)):
-        power = torch.view_as_real(torch.fft.rfftn(block, dim=(1, 2, 3))).square().sum(-1)
+        power = torch.view_as_real(steady_rfftn(block, 3)).square().sum(-1)
         norms.append((power.flatten(1) @ (weight * double).flatten()).div(side**3).sqrt())
     return torch.cat(norms)
 
@@ -182,7 +183,7 @@ def correlate_everywhere(
         spectra = kernel_spectra(block, tiling)
         for start in tiling.starts():
             inside = tiling.inside(start)
-            spectrum = torch.fft.rfftn(cut_tile(filtered, tiling, start))
+            spectrum = steady_rfftn(cut_tile(filtered, tiling, start))
             highest, number = best[inside], which[inside]
             for i, template in enumerate(spectra):
                 score = settled(correlate_tile(spectrum, template, tiling), inside)
@@ -204,6 +205,6 @@ def local_spread(white: torch.Tensor, side: int, radius: float) -> torch.Tensor:
     spread = torch.empty_like(white)
     for start in tiling.starts():
         inside = tiling.inside(start)
-        part = correlate_tile(torch.fft.rfftn(cut_tile(white, tiling, start).square_()), spectrum, tiling)
+        part = correlate_tile(steady_rfftn(cut_tile(white, tiling, start).square_()), spectrum, tiling)
         spread[inside] = settled(part, inside).clamp_min(0).sqrt()
     return spread.div_(median(lambda: (spread[planes] for planes in slabs(spread.shape)))).clamp_min_(1)

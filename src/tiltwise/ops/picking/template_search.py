@@ -21,6 +21,7 @@ from tiltwise.ops.picking.exclusion import REASONS, Exclusion
 from tiltwise.ops.picking.places import gather_around, score_around
 from tiltwise.ops.picking.tiles import WORK_BYTES, plan_tiles
 from tiltwise.ops.rotations import rotation_grid
+from tiltwise.ops.steady import steady_rfftn
 
 _OVERSAMPLING = 2
 """Voxels of the turned reference to one of a template."""
@@ -193,7 +194,7 @@ def resemblance(level: Level, first: torch.Tensor, second: torch.Tensor, voxel_s
     inside, unturned = _inside(level), torch.eye(3, dtype=torch.float64, device=first.device)[None]
     box = torch.zeros((level.side,) * 3, device=first.device)
     box[inside] = _flat_templates(level, _oversampled(level, first, voxel_size), unturned, inside)[0]
-    weighed = torch.fft.irfftn(torch.fft.rfftn(box) * level.weight, s=box.shape)[inside]
+    weighed = torch.fft.irfftn(steady_rfftn(box) * level.weight, s=box.shape)[inside]
     other, grid = _oversampled(level, second, voxel_size), rotation_grid(2 * level.step, symmetry, first.device)
     parts = torch.cat([unturned.to(grid), grid]).split(at_once(int(inside.sum()))[0])
     return max(float((_flat_templates(level, other, part, inside) @ weighed).max()) for part in parts)

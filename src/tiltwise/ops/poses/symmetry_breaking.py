@@ -24,6 +24,7 @@ from tiltwise.ops.poses.posterior import pose_likelihood
 from tiltwise.ops.poses.search import Candidates, ParticleVectors, search_poses, shift_phases
 from tiltwise.ops.poses.starts import FirstMap, Start, trusted_start
 from tiltwise.ops.rotations import cone_rotation_grid
+from tiltwise.ops.steady import steady_rfftn
 from tiltwise.ops.symmetry import symmetrise_volume
 
 _ALL_TURNS = "C24"  # stands for the average over every turn: finer than any coarse map resolves
@@ -142,13 +143,13 @@ def turned_onto(
     """
     n = moving.shape[0]
     first, second = (low_pass(v.double(), resolution, voxel_size) for v in (fixed, moving))
-    target = torch.fft.rfftn(first)
+    target = steady_rfftn(first)
     reach = centred_points((n, n, n)).norm(dim=-1) * voxel_size <= largest_shift
     step = float(np.degrees(resolution / 3 / (n * voxel_size / 2)))
     best = (-2.0, 0.0, torch.zeros(3, dtype=torch.float64))
     for angle in torch.arange(0, 360, step, dtype=torch.float64):
         turned = rotate_volume(second, rotate_about_z(angle))
-        product = torch.fft.irfftn(target * torch.fft.rfftn(turned).conj(), s=(n, n, n))
+        product = torch.fft.irfftn(target * steady_rfftn(turned).conj(), s=(n, n, n))
         product = torch.fft.fftshift(product) / (first.norm() * turned.norm())
         peak = torch.where(reach, product, torch.full_like(product, -2.0)).argmax()
         value = float(product.reshape(-1)[peak])
