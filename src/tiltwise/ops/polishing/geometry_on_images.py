@@ -19,6 +19,7 @@ from tiltwise.ops.polishing.geometry_refinement import (
     LADDER,
     GeometryFit,
     GeometrySoFar,
+    Reduced,
     fit_kinds,
     follow_poses,
     left_by_poses,
@@ -89,7 +90,11 @@ def refine_geometry(
     telling = [terms if number in nothing.telling else None for number, terms in enumerate(found)]
     terms = join_terms([terms for terms in telling if terms is not None])
     halves = _halves(tilt_series, terms, names)
-    gain = tuple(_gain_on_images(species, telling, half, halves[half], known, fit.found) for half in (1, 2))
+    gain = tuple(
+        _gain_on_images(species, telling, half, halves[half], fit.found.by_half[3 - half] - known.joint)
+        - sum(_gain_so_far(reduced[number][half - 1], known, half) for number in taken)
+        for half in (1, 2)
+    )
     if min(gain) <= 0:
         return replace(nothing, gain=gain)
     every = _Half.of(tilt_series, join_terms([terms for terms in found if terms is not None]), names)
@@ -150,17 +155,19 @@ def _gain_on_images(
     found: Sequence[PoseTerms | None],
     half: int,
     own: _Half,
-    known: GeometrySoFar,
-    fitted: GeometrySoFar,
+    change: np.ndarray,
 ) -> float:
-    """What the images of one half gain by a geometry fitted without them over the one so far that was, poses following
-    either. That so far is near the series as it is, where the quadratics hold."""
-    name, change = own.tilt_series.name, fitted.by_half[3 - half] - known.joint
+    """What the images of one half gain, over what their poses alone would, by a change of the series as it is."""
+    name = own.tilt_series.name
     moved = _follow(species, found, own, change, (half,), own.changed(change))
     asked = [kind for kind, terms in zip(moved, found, strict=True) if terms is not None]
     after = sum(terms.likelihood.sum() for terms in terms_of_species(asked, name, (half,)) if terms is not None)
-    before = own.reduced().gain(known.by_half[3 - half] - known.joint) + left_by_poses(own.seen, own.terms)
-    return float(after - own.terms.likelihood.sum()) - before
+    return float(after - own.terms.likelihood.sum()) - left_by_poses(own.seen, own.terms)
+
+
+def _gain_so_far(own: Reduced, known: GeometrySoFar, half: int) -> float:
+    """What a half gains, over the series as it is, by the fit that the other half had, near it, by the quadratics."""
+    return own.gain(known.by_half[3 - half]) - own.gain(known.joint)
 
 
 def _follow(

@@ -172,20 +172,18 @@ class _Trial:
         """(parameter,) the changes, after those before (parameter,)."""
         return reduced.fit(self.factor * self.width, before) if self.step else reduced.fit(self.width)
 
-    def gate(self, first: Reduced, second: Reduced, known: GeometrySoFar) -> BlockGate:
-        """What the fit of each half gains in the other over the one before."""
-        gain, chance = [], []
-        for own, other, half in ((first, second, 2), (second, first, 1)):
-            before = known.by_half[half]
-            after = self.fit(other, before)
-            gain.append(own.gain(after) - own.gain(before))
-            chance.append(chance_gain(float((after - before) @ own.information @ (after - before))))
-        return BlockGate(block=self.name, width=self.factor, gain=tuple(gain), chance=tuple(chance))
+    def by_half(self, first: Reduced, second: Reduced, known: GeometrySoFar) -> dict[int, np.ndarray]:
+        """(parameter,) the fit of each half."""
+        return {half: self.fit(own, known.by_half[half]) for half, own in ((1, first), (2, second))}
 
-    def fitted(self, first: Reduced, second: Reduced, both: Reduced, known: GeometrySoFar) -> GeometrySoFar:
-        """All fits made this way."""
-        by_half = {half: self.fit(own, known.by_half[half]) for half, own in ((1, first), (2, second))}
-        return replace(known, width=self.width, joint=self.fit(both, known.joint), by_half=by_half)
+    def gate(self, first: Reduced, second: Reduced, known: GeometrySoFar, after: Mapping[int, np.ndarray]) -> BlockGate:
+        """What these fits gain in the other half over those before."""
+        gain, chance = [], []
+        for own, other in ((first, 2), (second, 1)):
+            gain.append(own.gain(after[other]) - own.gain(known.by_half[other]))
+            step = after[other] - known.by_half[other]
+            chance.append(chance_gain(float(step @ own.information @ step)))
+        return BlockGate(block=self.name, width=self.factor, gain=tuple(gain), chance=tuple(chance))
 
 
 def fit_geometry(
@@ -198,12 +196,16 @@ def fit_geometry(
     found, both, gates = known or GeometrySoFar.as_given(len(first.gradient)), first + second, []
     named = [(block.name, place) for block, place in zip(blocks, _places(blocks), strict=True)]
     for name, place in [(AGAIN, slice(0)), *named]:
-        tried = [(trial.gate(first, second, found), trial) for trial in _trials(name, place, found.width)]
+        tried = []
+        for trial in _trials(name, place, found.width):
+            after = trial.by_half(first, second, found)
+            tried.append((trial.gate(first, second, found, after), trial, after))
         if tried:
-            gate, trial = max(tried, key=lambda one: (one[0].accepted, min(one[0].gain)))
+            gate, trial, after = max(tried, key=lambda one: (one[0].accepted, min(one[0].gain)))
             if gate.accepted or not found.width[place].any():  # a width refused to a block in use says nothing of it
                 gates.append(gate)
-            found = trial.fitted(first, second, both, found) if gate.accepted else found
+            if gate.accepted:
+                found = replace(found, width=trial.width, joint=trial.fit(both, found.joint), by_half=after)
     part = both.determined(found.width)
     return GeometryFit(
         found=found,
