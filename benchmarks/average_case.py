@@ -249,7 +249,7 @@ def compare_with_halves(known: Truth, maps: HalfMaps, scores: dict) -> dict:
     fsc, to_truth = fourier_shell_correlation(first, second), torch.as_tensor(scores["fsc_to_truth"])
     frequency, values = shell_frequency(known), independent_values(len(mask), mask, symmetry_order(known.symmetry))
     halves, halves_range = crossing_with_range(frequency, fsc, values, 0.143)
-    averaged = averaged_crossings(known, scores, known.symmetry)
+    averaged = averaged_crossings(known, scores)
     expected = (2 * fsc / (1 + fsc)).clamp_min(0).sqrt()
     inside = frequency <= 1 / halves
     return {

@@ -13,11 +13,11 @@ from tiltwise.workflows.map_scores import shell_frequency
 from tiltwise.workflows.simulation import Truth
 
 
-def averaged_crossings(known: Truth, scores: dict, symmetry: str) -> dict:
+def averaged_crossings(known: Truth, scores: dict) -> dict:
     """`truth_averaged_A`, `oracle_averaged_A` (FSC 0.5) with their 95 % ranges, and `oracle_ratio_averaged`, of the
     scores of `score_maps`."""
     mask = torch.as_tensor(np.array(known.mask.data))
-    frequency, values = shell_frequency(known), independent_values(len(mask), mask, symmetry_order(symmetry))
+    frequency, values = shell_frequency(known), independent_values(len(mask), mask, symmetry_order(known.symmetry))
     (truth, truth_range), (oracle, oracle_range) = (
         crossing_with_range(frequency, torch.as_tensor(scores[key]), values, 0.5)
         for key in ("fsc_to_truth", "fsc_oracle")

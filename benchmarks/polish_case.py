@@ -44,6 +44,7 @@ from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.maps.masked_fsc import measure_masked_fsc
 from tiltwise.ops.particles.half_sets import assign_half_sets
 from tiltwise.ops.poses.comparison import compare_poses
+from tiltwise.ops.symmetry import symmetry_order
 from tiltwise.params.microscope import MotionParams
 from tiltwise.params.polish import PolishParams
 from tiltwise.params.session import SessionParams
@@ -85,8 +86,6 @@ class Case:
     """As polishing is given them."""
     particles: Particles
     """As polishing is given them, in the order of the truth's."""
-    symmetry: str
-    """Point group."""
 
 
 def small_session(preset: str, *, particles: int, side: int, pixel_size: float, thickness: float, seed: int):
@@ -113,11 +112,11 @@ def make_case(session: SessionParams, number: int, model: Atoms | None, symmetry
     keep_freed_memory()
     made = [prepare_series(session, n, model=model, frames=False) for n in range(1, number + 1)]
     series = {one.series.name: imaged(one, SERIES[n % 2], session.seed) for n, one in enumerate(made)}
-    return spoil_case(truth_of(made, series), symmetry, session.seed)
+    return spoil_case(truth_of(made, series, symmetry), session.seed)
 
 
-def truth_of(made: list[SceneSeries], series: dict[str, TiltSeries]) -> Truth:
-    """The truth of a session whose series have these images."""
+def truth_of(made: list[SceneSeries], series: dict[str, TiltSeries], symmetry: str) -> Truth:
+    """The truth of a session whose series have these images; symmetry: the particle's point group."""
     scatterer = made[0].scene.populations[0].scatterer
     density, mask = molecule_and_mask(scatterer, made[0].series.pixel_size)
     return Truth(
@@ -127,6 +126,7 @@ def truth_of(made: list[SceneSeries], series: dict[str, TiltSeries]) -> Truth:
         mask=mask,
         particle_diameter=particle_diameter(scatterer),
         reference_lowpass=REFERENCE_LOWPASS,
+        symmetry=symmetry,
     )
 
 
@@ -162,7 +162,7 @@ def targets(whole: SceneSeries) -> Particles:
     )
 
 
-def spoil_case(known: Truth, symmetry: str, seed: int) -> Case:
+def spoil_case(known: Truth, seed: int) -> Case:
     """A truth, and what is left of it as alignment, CTF fit and refinement would leave it."""
     known = replace(known, particles=replace(known.particles, half_set=assign_half_sets(known.particles, 1.0, 0)))
     rng = np.random.default_rng([seed, 77])
@@ -173,7 +173,7 @@ def spoil_case(known: Truth, symmetry: str, seed: int) -> Case:
         position=known.particles.position + rng.normal(0, MOVE, count),
         rotation=known.particles.rotation * Rotation.from_rotvec(rng.normal(0, TURN, count), degrees=True),
     )
-    return Case(known=known, series=spoiled, particles=posed, symmetry=symmetry)
+    return Case(known=known, series=spoiled, particles=posed)
 
 
 def spoil(truth: TiltSeries, rng: np.random.Generator) -> TiltSeries:
@@ -303,11 +303,12 @@ def measure(case: Case, result: PolishResult, oracle: MapScore) -> dict:
     scores = score_maps(reached, used, known, errors.reference_motion.inverse(), oracle)
     maps = [torch.as_tensor(np.array(v.data)) for v in (measured.half1, measured.half2)]
     mask = torch.as_tensor(np.array(known.mask.data, dtype=np.float32))
-    curves = measure_masked_fsc(maps[0], maps[1], mask, known.map.voxel_size, seed=0)
+    order = symmetry_order(known.symmetry)
+    curves = measure_masked_fsc(maps[0], maps[1], mask, known.map.voxel_size, seed=0, order=order)
     keys = ("resolution_to_truth_A", "oracle_resolution_A", "oracle_ratio", "oracle_valid", "sum_ssnr_ratio")
     return {
         **{key: scores[key] for key in keys},
-        **averaged_crossings(known, scores, case.symmetry),
+        **averaged_crossings(known, scores),
         "resolution_fsc_A": curves.resolution,
         "noise_fsc": noise_correlation(maps, np.array(scores["fsc_oracle"])),
         "shift_rmse_A": motion,

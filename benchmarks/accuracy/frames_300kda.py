@@ -86,8 +86,8 @@ def run() -> dict:
     session = small_session("small-300kda", particles=PARTICLES, side=SIDE, pixel_size=2.0, thickness=700.0, seed=seed)
     made = [prepare_series(session, n, frames=False) for n in range(1, NUMBER + 1)]
     filmed = {one.series.name: film(one, SERIES[n % 2], seed) for n, one in enumerate(made)}
-    known = truth_of(made, {name: still(one) for name, one in filmed.items()})
-    case = spoil_case(known, "D3", seed)
+    known = truth_of(made, {name: still(one) for name, one in filmed.items()}, "D3")
+    case = spoil_case(known, seed)
     oracle = oracle_score(known)
     figures: dict = {}
     rows: dict[str, Row] = {}

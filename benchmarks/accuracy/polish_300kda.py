@@ -19,7 +19,7 @@ def make(seed: int) -> Case:
 
 def params(case: Case) -> PolishParams:
     box, diameter = case.known.map.data.shape[0], case.known.particle_diameter
-    return PolishParams(box_size=box, particle_diameter=diameter, symmetry=case.symmetry)
+    return PolishParams(box_size=box, particle_diameter=diameter, symmetry=case.known.symmetry)
 
 
 def run() -> dict:

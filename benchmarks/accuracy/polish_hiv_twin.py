@@ -26,6 +26,7 @@ from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.interpolate import centred_points, sample_volume
 from tiltwise.ops.masks import soft_sphere
 from tiltwise.ops.particles.half_sets import spatial_blocks
+from tiltwise.ops.symmetry import symmetry_rotations
 from tiltwise.params.microscope import MicroscopeParams, MotionParams
 from tiltwise.params.polish import PolishParams
 from tiltwise.params.presets import MICROSCOPES
@@ -39,6 +40,7 @@ from tiltwise.workflows.simulation import Truth
 
 RELION = SHARED / "data" / "hiv_empiar10164" / "relion5"
 MODEL = SHARED / "data" / "models" / "ca_sp1_from_empiar10164.cif"
+SYMMETRY = "C6"
 PIXEL, BOX, DIAMETER, RADIUS = 2.7, 96, 150.0, 65.0
 """Å, px, Å, Å: of the sphere that is compared, within which the lattice is the same for all particles."""
 SIDE, VIRIONS = setting("SIDE", 1024), setting("VIRIONS", 2)
@@ -51,7 +53,7 @@ _LINK = 110.0  # Å: neighbours in the lattice, 75 Å apart, hang together, viri
 
 def make(seed: int) -> Case:
     keep_freed_memory()
-    return spoil_case(make_truth(seed), "C6", seed)
+    return spoil_case(make_truth(seed), seed)
 
 
 def make_truth(seed: int) -> Truth:
@@ -67,7 +69,7 @@ def make_truth(seed: int) -> Truth:
         made[name] = imaged(in_ice(series, particles, scatterer, rng, seed), name, seed)
         parts.append(particles)
     particles = joined(parts)
-    density = lattice_map(potential_map(scatterer, PIXEL, BOX), particles, seed)
+    density = lattice_map(symmetric_map(scatterer), particles, seed)
     return Truth(
         tilt_series=made,
         particles=particles,
@@ -75,6 +77,7 @@ def make_truth(seed: int) -> Truth:
         mask=Volume(data=soft_sphere((BOX,) * 3, RADIUS / PIXEL, 6.0).numpy(), voxel_size=PIXEL),
         particle_diameter=DIAMETER,
         reference_lowpass=40.0,
+        symmetry=SYMMETRY,
     )
 
 
@@ -82,6 +85,14 @@ def hexamer() -> Scatterer:
     """Six chains, centred on their common axis."""
     atoms = read_atoms(MODEL, chains=HEXAMER)
     return scatterer_from_atoms(replace(atoms, position=atoms.position - atoms.position.mean(axis=0)))
+
+
+def symmetric_map(scatterer: Scatterer) -> Volume:
+    """The mean over turns of the group: chains of the model lack different residues, which an average in C6 evens
+    out."""
+    turned = (replace(scatterer, position=scatterer.position @ turn.T) for turn in symmetry_rotations(SYMMETRY).numpy())
+    data = np.mean([potential_map(one, PIXEL, BOX).data for one in turned], axis=0)
+    return Volume(data=data.astype(np.float32), voxel_size=PIXEL)
 
 
 def lattice_map(hexamer_map: Volume, particles: Particles, seed: int) -> Volume:
@@ -154,5 +165,5 @@ def joined(parts: list[Particles]) -> Particles:
 
 
 def run() -> dict:
-    params = PolishParams(box_size=BOX, particle_diameter=DIAMETER, symmetry="C6")
+    params = PolishParams(box_size=BOX, particle_diameter=DIAMETER, symmetry=SYMMETRY)
     return climb_all(make, lambda case: params, missing(RELION, MODEL))
