@@ -99,6 +99,24 @@ def test_a_deformation_comes_out_of_tracks(size):
     assert after < NOISE
 
 
+def test_deformation_and_warp_come_out_of_tracks_together():
+    """Images warped by 8 Å at most, a swell over half the side, beside the specimen's deformation; a tilt left out."""
+    truth = deformed(made_series(), 20.0)
+    rng = np.random.default_rng(7)
+    across = np.cos(np.pi * np.linspace(-1, 1, 6))
+    swell = across[:, None, None] * across[None, :, None] * np.ones(2)
+    warp = ImageWarp(
+        coefficient=8.0 * rng.choice([-1, 1], (truth.number, 1, 1, 1)) * swell, extent=(SIDE * PIXEL, SIDE * PIXEL)
+    )
+    truth = replace(truth, deformation=replace(truth.deformation, image=warp))
+    _, seen = observe(truth, 80)
+    rigid = fitted(replace(truth, deformation=None), seen)
+    found = deform_to_tracks(rigid, seen)
+    assert {"sample", "warp"} <= set(found.widths)
+    # each half of the points predicts the other by what was fitted; what is applied must do as well
+    assert misplaced(found.tilt_series, truth) < 0.6 * misplaced(rigid, truth)
+
+
 def test_a_rigid_series_keeps_none_or_takes_no_harm():
     series = made_series()
     for seed in range(2):

@@ -59,18 +59,18 @@ def test_the_closed_form_is_the_likelihood():
     """Against normal densities of every real and imaginary part, summed over the images."""
     rng = np.random.default_rng(0)
     seen, model = images(rng, 3, factor=1.3, noise=1.4)
-    factor, level = (torch.as_tensor(rng.uniform(0.7, 1.3, size)) for size in ((TILTS, SHELLS), (SHELLS,)))
-    noise = torch.as_tensor(rng.uniform(0.7, 1.5, (TILTS, SHELLS)))
+    after, before = (torch.as_tensor(rng.uniform(0.7, 1.3, size)) for size in ((TILTS, SHELLS), (SHELLS,)))
+    noise, noise_before = torch.as_tensor(rng.uniform(0.7, 1.5, (2, TILTS, SHELLS)))
 
     def likelihood(amplitude, power):
         rest = seen - amplitude * model
         return sum(stats.norm.logpdf(part, scale=np.sqrt(power)).sum() for part in (rest.real, rest.imag))
 
-    new, old, power = (spread_shells(v, POINTS).numpy() for v in (factor, level, noise))
+    new, old, power, power_before = (spread_shells(v, POINTS).numpy() for v in (after, before, noise, noise_before))
     sums = sums_of(seen, model)
-    assert amplitude_gain(sums, factor, level, POINTS)[0] == pytest.approx(likelihood(new, 1) - likelihood(old, 1))
-    rise = noise_gain(sums, torch.ones_like(noise), noise, POINTS)[0]
-    assert rise == pytest.approx(likelihood(1.0, power) - likelihood(1.0, 1.0))
+    assert amplitude_gain(sums, after, before, POINTS)[0] == pytest.approx(likelihood(new, 1) - likelihood(old, 1))
+    rise = noise_gain(sums, torch.ones_like(noise), noise, noise_before, POINTS)[0]
+    assert rise == pytest.approx(likelihood(1.0, power) - likelihood(1.0, power_before))
 
 
 def test_weights_that_are_right_stay():

@@ -23,7 +23,7 @@ from tiltwise.ops.alignment.bundle_adjustment import BundleFit
 from tiltwise.ops.alignment.bundle_system import Observations, rotations_of
 from tiltwise.ops.alignment.track_alignment import NOTHING, fit_tracks, place_points, select_points
 from tiltwise.ops.deformation import QUADRATIC, middle_exposure, specimen_in_images, warp_basis
-from tiltwise.ops.polishing.geometry_blocks import Seen
+from tiltwise.ops.polishing.geometry_blocks import Block, Seen
 from tiltwise.ops.polishing.geometry_change import change_geometry, geometry_blocks
 
 WIDTHS = (3.0, 1.0, 0.3)
@@ -59,6 +59,8 @@ class _Problem:
     series: TiltSeries
     observations: Observations
     seen: Seen
+    blocks: dict[str, Block]
+    """By name, in the order in which they are tried."""
     derivatives: dict[str, np.ndarray]
     """By block: (obs, 2, parameter), less the mean over all points."""
 
@@ -131,7 +133,7 @@ def _prepare(series: TiltSeries, observations: Observations, names: Sequence[str
         rotation=np.broadcast_to(np.eye(3), (len(points), 3, 3)),
         exposure=middle_exposure(series)[used],
     )
-    derivatives = {}
+    derivatives, blocks = {}, {}
     for block in geometry_blocks(series, seen, names, QUADRATIC):
         table = np.zeros((len(observations.tilt), 2, block.number))
         for tilt in range(len(used)):
@@ -139,8 +141,8 @@ def _prepare(series: TiltSeries, observations: Observations, names: Sequence[str
             index, values = block.at_tilt(tilt)
             values = values[:, 3:] - values[:, 3:].mean(axis=0)
             table[np.ix_(own, [0, 1], index)] = values[observations.point[own]]
-        derivatives[block.name] = table
-    return _Problem(series, observations, seen, derivatives)
+        derivatives[block.name], blocks[block.name] = table, block
+    return _Problem(series, observations, seen, blocks, derivatives)
 
 
 def _held_out(problem: _Problem, widths: dict[str, float]) -> float:
@@ -207,7 +209,7 @@ def _apply(problem: _Problem, change: dict[str, np.ndarray]) -> TiltSeries:
     """The series with the change: its mean displacement of the points taken off the shifts, rigid parts moved."""
     series, seen = problem.series, problem.seen
     used = np.flatnonzero(series.use)
-    blocks = geometry_blocks(series, seen, tuple(change))
+    blocks = [problem.blocks[name] for name in change]
     deformed = change_geometry(series, seen, blocks, np.concatenate(list(change.values())))
     mean = (specimen_in_images(deformed, seen.position, used)[0] - seen.place).mean(axis=1)
     shift = series.geometry.shift.astype(float)

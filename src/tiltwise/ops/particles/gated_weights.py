@@ -11,6 +11,11 @@ information N, the square Σ d² N; what noise alone gives to it is `ops.held_ou
 on both halves together. Series are judged one by one; one without particles in both halves keeps what it has.
 
 The level that all tilts share gains nothing: each half fits it beside both, what is tried and what was.
+
+What was taken is fitted again whenever references and poses are better. As with the geometry
+(`ops.polishing.geometry_refinement`), what a half says then is judged over what the same half said before, not over
+the joint fit, which knows the images that are asked; so the weights that each half alone gives go along
+(`WeightsSoFar`), and priors of amplitudes are about the weights as given.
 """
 
 from collections.abc import Mapping
@@ -23,7 +28,22 @@ from tiltwise.ops.held_out import BlockGate, chance_gain
 from tiltwise.ops.particles.exposure_weights import ExposureWeighting
 from tiltwise.ops.particles.images import TiltWeights, spread_shells
 from tiltwise.ops.particles.tilt_weights import AgreementSums, noise_left
-from tiltwise.ops.particles.weight_blocks import AmplitudeBlock, AmplitudeFit, Columns, Sums, amplitude_blocks
+from tiltwise.ops.particles.weight_blocks import AmplitudeBlock, Columns, Factors, Sums, Weights, amplitude_blocks
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class WeightsSoFar:
+    """The weights as given, and what each half alone has made of them."""
+
+    given: Weights
+    """By series: what priors are about."""
+    by_half: Mapping[int, Weights]
+    """By half set and series: what the other half judges."""
+
+    @staticmethod
+    def as_given(weights: Weights) -> "WeightsSoFar":
+        """Nothing is changed."""
+        return WeightsSoFar(given=dict(weights), by_half={half: dict(weights) for half in (1, 2)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -36,6 +56,8 @@ class GatedWeights:
     """By series, in the order in which blocks were tried: scale, exposure, noise."""
     determined: dict[str, dict[str, float]]
     """By series and block, how many amplitudes the images determine; 0 where the block was not taken."""
+    so_far: WeightsSoFar
+    """What each half alone says now."""
 
     def record(self, name: str) -> dict:
         """Of one series, for the report."""
@@ -49,16 +71,19 @@ class GatedWeights:
 
 def gated_weights(
     halves: Mapping[int, Sums],
-    weights: Mapping[str, TiltWeights],
+    weights: Weights,
     tilt_series: Mapping[str, TiltSeries],
     columns: Columns,
     exposure_weighting: ExposureWeighting,
+    known: WeightsSoFar | None = None,
 ) -> GatedWeights:
     """The weights of all series, changed where that holds on the other half.
 
-    halves: by half set, sums of its images under `weights` against a reference that does not hold them.
+    halves: by half set, sums of its images under `weights` against a reference that does not hold them. known: what the
+    halves made of them before; None where these are the weights as given.
     """
-    found = GatedWeights(weights=dict(weights), gates={}, determined={})
+    known = known or WeightsSoFar.as_given(weights)
+    found = GatedWeights(weights=dict(weights), gates={}, determined={}, so_far=known)
     for block in amplitude_blocks(exposure_weighting, tilt_series, columns):
         halves, found = _try_amplitudes(halves, found, block, columns)
     return _try_noise(halves, found, columns)
@@ -73,64 +98,109 @@ def both_halves(halves: Mapping[int, Sums]) -> dict[str, AgreementSums]:
 
 
 def amplitude_gain(
-    sums: AgreementSums, factor: torch.Tensor, level: torch.Tensor, points: torch.Tensor
+    sums: AgreementSums, after: torch.Tensor, before: torch.Tensor, points: torch.Tensor
 ) -> tuple[float, float]:
-    """What the log likelihood gains by amplitudes times factor (tilt, shell) over those times level (shell,), and the
-    square of that step."""
-    new, old = (spread_shells(values, points) for values in (factor, level))
+    """What the log likelihood gains by amplitudes times after (tilt, shell) over those times before (tilt, shell), and
+    the square of that step."""
+    new, old = (spread_shells(values, points) for values in (after, before))
     gain = (new - old) * sums.cross - 0.5 * (new**2 - old**2) * sums.model
     return float(gain.sum()), float(((new - old) ** 2 * sums.model).sum())
 
 
 def noise_gain(
-    sums: AgreementSums, before: torch.Tensor, after: torch.Tensor, points: torch.Tensor
+    sums: AgreementSums, whitened: torch.Tensor, after: torch.Tensor, before: torch.Tensor, points: torch.Tensor
 ) -> tuple[float, float]:
-    """What the log likelihood gains by noise powers (tilt, shell) over those that the sums are whitened by, and the
-    square of that step."""
-    change = spread_shells(after, points) / spread_shells(before, points)
-    residual = sums.observed - 2 * sums.cross + sums.model
-    number = sums.number[:, None]
-    gain = 0.5 * residual * (1 - 1 / change) - number * change.log()
-    return float(gain.sum()), float((number * change.log() ** 2).sum())
+    """What the log likelihood gains by noise powers `after` over `before` (tilt, shell), of sums that are whitened by
+    others, and the square of that step."""
+    new, old = (spread_shells(one, points) / spread_shells(whitened, points) for one in (after, before))
+    residual, number = sums.observed - 2 * sums.cross + sums.model, sums.number[:, None]
+    step = (new / old).log()
+    gain = 0.5 * residual * (1 / old - 1 / new) - number * step
+    return float(gain.sum()), float((number * step**2).sum())
 
 
 def _try_amplitudes(
     halves: Mapping[int, Sums], found: GatedWeights, block: AmplitudeBlock, columns: Columns
 ) -> tuple[dict[int, Sums], GatedWeights]:
     """The sums and the weights under what was taken of a block."""
-    fits = {half: block.fit(sums, found.weights) for half, sums in halves.items() if sums}
-    joint = block.fit(both_halves(halves), found.weights)
-    factor, gates, determined = {}, dict(found.gates), dict(found.determined)
-    for name, fitted in joint.factor.items():
+    given, now = found.so_far.given, found.weights
+    start = {name: _with_parts(now[name], given[name], block.parts) for name in both_halves(halves)}
+    back = {name: _ratio(one, now[name], block.parts) for name, one in start.items()}
+    sums = {half: {n: columns.under(s, back[n]) for n, s in own.items()} for half, own in halves.items()}
+    before = {half: _at_level(own, found.so_far.by_half[half], start, block, columns) for half, own in sums.items()}
+    fits = {half: block.fit(own, start).factor for half, own in sums.items() if own}
+    whole = both_halves(sums)
+    joint, kept = block.fit(whole, start), _at_level(whole, now, start, block, columns)
+    gates, determined, taken = dict(found.gates), dict(found.determined), {}
+    for name in whole:
         told = _told(halves, name)
-        steps = [_held_out_step(halves[half][name], fits[3 - half], name, columns) for half in told]
-        gate = _gate(block.name, steps)
-        factor[name] = fitted if gate.accepted else joint.level.expand_as(fitted)
-        gates[name] = (*gates.get(name, ()), gate)
-        own = {block.name: joint.determined[name] if gate.accepted else 0.0}
+        steps = [
+            amplitude_gain(sums[half][name], fits[3 - half][name], before[3 - half][name], columns.points)
+            for half in told
+        ]
+        taken[name] = _gate(block.name, steps)
+        gates[name] = (*gates.get(name, ()), taken[name])
+        own = {block.name: joint.determined[name] if taken[name].accepted else 0.0}
         determined[name] = determined.get(name, {}) | own
-    moved = {half: {n: columns.under(s, factor[n]) for n, s in sums.items()} for half, sums in halves.items()}
-    weights = found.weights | block.put(found.weights, factor)
-    return moved, GatedWeights(weights=weights, gates=gates, determined=determined)
+
+    def chosen(fitted: Factors, known: Factors) -> dict[str, torch.Tensor]:
+        return {name: fitted[name] if taken[name].accepted else one for name, one in known.items()}
+
+    by_half = {half: dict(own) for half, own in found.so_far.by_half.items()}
+    for half in fits:
+        said = block.put({name: start[name] for name in before[half]}, chosen(fits[half], before[half]))
+        by_half[half] |= {name: _with_parts(by_half[half][name], own, block.parts) for name, own in said.items()}
+    factor = chosen(joint.factor, kept)
+    moved = {half: {n: columns.under(s, factor[n]) for n, s in own.items()} for half, own in sums.items()}
+    so_far = replace(found.so_far, by_half=by_half)
+    weights = {**now, **block.put(start, factor)}
+    return moved, GatedWeights(weights=weights, gates=gates, determined=determined, so_far=so_far)
 
 
-def _held_out_step(sums: AgreementSums, fit: AmplitudeFit, name: str, columns: Columns) -> tuple[float, float]:
-    return amplitude_gain(sums, fit.factor[name], fit.level, columns.points)
+def _at_level(
+    sums: Sums, weights: Weights, start: Weights, block: AmplitudeBlock, columns: Columns
+) -> dict[str, torch.Tensor]:
+    """(tilt, shell) amplitudes of weights over those that sums are under, by series, at the level that fits best."""
+    if not sums:
+        return {}
+    factor = {name: _ratio(weights[name], start[name], block.parts) for name in sums}
+    level = block.level({name: columns.under(s, factor[name]) for name, s in sums.items()})
+    return {name: own * level for name, own in factor.items()}
+
+
+def _with_parts(weights: TiltWeights, other: TiltWeights, parts: tuple[str, ...]) -> TiltWeights:
+    """The weights with some fields of others."""
+    return replace(weights, **{part: getattr(other, part) for part in parts})
+
+
+def _ratio(first: TiltWeights, second: TiltWeights, parts: tuple[str, ...]) -> torch.Tensor:
+    """(tilt, shell) of the amplitudes that these fields make."""
+    ratio = torch.ones_like(first.decay)
+    for part in parts:
+        own = getattr(first, part) / getattr(second, part)
+        ratio = ratio * (own[:, None] if own.ndim == 1 else own)
+    return ratio
 
 
 def _try_noise(halves: Mapping[int, Sums], found: GatedWeights, columns: Columns) -> GatedWeights:
     """The noise that the amplitudes leave unexplained."""
     weights, gates, points = dict(found.weights), dict(found.gates), columns.points
+    by_half = {half: dict(own) for half, own in found.so_far.by_half.items()}
     for name, sums in both_halves(halves).items():
-        before, steps = weights[name].noise, []
-        for half in _told(halves, name):
-            after = noise_left(halves[3 - half][name], before, points, columns.box_size)
-            steps.append(noise_gain(halves[half][name], before, after, points))
+        whitened, told = weights[name].noise, _told(halves, name)
+        after = {half: noise_left(halves[half][name], whitened, points, columns.box_size) for half in told}
+        steps = [
+            noise_gain(halves[half][name], whitened, after[3 - half], by_half[3 - half][name].noise, points)
+            for half in told
+        ]
         gate = _gate("noise", steps)
         gates[name] = (*gates.get(name, ()), gate)
         if gate.accepted:
-            weights[name] = replace(weights[name], noise=noise_left(sums, before, points, columns.box_size))
-    return GatedWeights(weights=weights, gates=gates, determined=found.determined)
+            weights[name] = replace(weights[name], noise=noise_left(sums, whitened, points, columns.box_size))
+            for half, noise in after.items():
+                by_half[half][name] = replace(by_half[half][name], noise=noise)
+    so_far = replace(found.so_far, by_half=by_half)
+    return GatedWeights(weights=weights, gates=gates, determined=found.determined, so_far=so_far)
 
 
 def _told(halves: Mapping[int, Sums], name: str) -> tuple[int, ...]:

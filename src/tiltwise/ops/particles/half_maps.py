@@ -23,7 +23,7 @@ from tiltwise.ops.particles.exposure_weights import (
     fitted_exposures,
     with_decays,
 )
-from tiltwise.ops.particles.gated_weights import GatedWeights, both_halves, gated_weights
+from tiltwise.ops.particles.gated_weights import GatedWeights, WeightsSoFar, both_halves, gated_weights
 from tiltwise.ops.particles.images import TiltWeights
 from tiltwise.ops.particles.references import (
     alignment_radius,
@@ -75,12 +75,16 @@ def gated_tilt_weights(
     weights: Mapping[str, TiltWeights],
     radius: float,
     exposure_weighting: ExposureWeighting = "critical",
+    known: WeightsSoFar | None = None,
 ) -> GatedWeights:
     """Amplitude and noise of every tilt against the reference (n, n, n) of the half to which a particle does not
-    belong, so that none meets its own noise; changed where that holds on the other half."""
+    belong, so that none meets its own noise; changed where that holds on the other half.
+
+    known: what the halves made of them before; None where `weights` are as given.
+    """
     columns = _columns(source, radius)
     halves = _agreement(source, particles, references, weights, radius)
-    return gated_weights(halves, weights, source.tilt_series, columns, exposure_weighting)
+    return gated_weights(halves, weights, source.tilt_series, columns, exposure_weighting, known)
 
 
 def measured_weights(

@@ -26,7 +26,7 @@ Sums = Mapping[str, AgreementSums]
 Weights = Mapping[str, TiltWeights]
 """By series."""
 Factors = Mapping[str, torch.Tensor]
-"""(tilt, shell) of the amplitudes assumed so far, by series."""
+"""(tilt, shell) of the amplitudes assumed, by series."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -51,9 +51,7 @@ class AmplitudeFit:
     """Amplitudes as some sums have them."""
 
     factor: Factors
-    """Of those assumed so far."""
-    level: torch.Tensor
-    """(shell,) the one factor for all tilts of all series that fits those best."""
+    """Of those assumed."""
     determined: dict[str, float]
     """By series, how many numbers the images determine."""
 
@@ -64,8 +62,12 @@ class AmplitudeBlock:
 
     name: str
     """scale or exposure."""
+    parts: tuple[str, ...]
+    """The fields of TiltWeights that it changes."""
     fit: Callable[[Sums, Weights], AmplitudeFit]
-    """To sums of images whitened and modelled under weights."""
+    """To sums of images whitened and modelled under weights; priors are about these."""
+    level: Callable[[Sums], torch.Tensor]
+    """(shell,) the one factor for all tilts of all series that fits sums best."""
     put: Callable[[Weights, Factors], dict[str, TiltWeights]]
     """Weights whose amplitudes are multiplied by factors, in the gauge."""
 
@@ -84,14 +86,17 @@ def _scales(columns: Columns) -> AmplitudeBlock:
     """One amplitude a tilt; their mean over all tilts of all series is kept."""
     shells = columns.box_size // 2 + 1
 
+    def level_of(sums: Sums) -> torch.Tensor:
+        same = common_amplitude(list(sums.values()), columns.points, columns.radius)
+        return torch.full((shells,), same, dtype=torch.float64, device=columns.points.device)
+
     def fit(sums: Sums, weights: Weights) -> AmplitudeFit:
         level = common_amplitude(list(sums.values()), columns.points, columns.radius)
         factor, determined = {}, {}
         for name, s in sums.items():
             own, determined[name] = tilt_factors(s, level, columns.points, columns.radius)
             factor[name] = own[:, None].expand(-1, shells)
-        same = torch.full((shells,), level, dtype=torch.float64, device=columns.points.device)
-        return AmplitudeFit(factor=factor, level=same, determined=determined)
+        return AmplitudeFit(factor=factor, determined=determined)
 
     def put(weights: Weights, factor: Factors) -> dict[str, TiltWeights]:
         scales = {name: weights[name].scale * own[:, 0] for name, own in factor.items()}
@@ -99,7 +104,7 @@ def _scales(columns: Columns) -> AmplitudeBlock:
         gauge = before.mean() / torch.cat(list(scales.values())).mean()
         return {name: replace(weights[name], scale=scale * gauge) for name, scale in scales.items()}
 
-    return AmplitudeBlock(name="scale", fit=fit, put=put)
+    return AmplitudeBlock(name="scale", parts=("scale",), fit=fit, level=level_of, put=put)
 
 
 def _published_curves(tilt_series: Mapping[str, TiltSeries], columns: Columns) -> AmplitudeBlock:
@@ -112,7 +117,6 @@ def _published_curves(tilt_series: Mapping[str, TiltSeries], columns: Columns) -
         own = common_level(changed, columns.points, columns.radius, columns.box_size)
         return AmplitudeFit(
             factor={name: one * own for name, one in change.items()},
-            level=common_level(list(sums.values()), columns.points, columns.radius, columns.box_size),
             determined={name: float(len(one)) for name, one in change.items()},
         )
 
@@ -121,7 +125,7 @@ def _published_curves(tilt_series: Mapping[str, TiltSeries], columns: Columns) -
         decays = in_gauge({name: weights[name].decay * own for name, own in factor.items()}, critical)
         return {name: replace(weights[name], decay=decay) for name, decay in decays.items()}
 
-    return AmplitudeBlock(name="exposure", fit=fit, put=put)
+    return AmplitudeBlock(name="exposure", parts=("decay",), fit=fit, level=_level_of_shells(columns), put=put)
 
 
 def _measured_curves(tilt_series: Mapping[str, TiltSeries], columns: Columns) -> AmplitudeBlock:
@@ -138,8 +142,7 @@ def _measured_curves(tilt_series: Mapping[str, TiltSeries], columns: Columns) ->
             factor[name] = (amplitude * found.level).to(device) / before
             known = columns.under(s, factor[name] * error.to(device))  # information times covariance of log amplitude
             determined[name] = float(known.model.sum())
-        level = common_level(list(sums.values()), columns.points, columns.radius, columns.box_size)
-        return AmplitudeFit(factor=factor, level=level, determined=determined)
+        return AmplitudeFit(factor=factor, determined=determined)
 
     def put(weights: Weights, factor: Factors) -> dict[str, TiltWeights]:
         expected = {
@@ -151,4 +154,8 @@ def _measured_curves(tilt_series: Mapping[str, TiltSeries], columns: Columns) ->
             for name, own in in_gauge(whole, expected).items()
         }
 
-    return AmplitudeBlock(name="exposure", fit=fit, put=put)
+    return AmplitudeBlock(name="exposure", parts=("scale", "decay"), fit=fit, level=_level_of_shells(columns), put=put)
+
+
+def _level_of_shells(columns: Columns) -> Callable[[Sums], torch.Tensor]:
+    return lambda sums: common_level(list(sums.values()), columns.points, columns.radius, columns.box_size)

@@ -41,7 +41,10 @@ def geometry_blocks(tilt_series: TiltSeries, seen: Seen, names: Sequence[str], m
 
 
 def change_geometry(tilt_series: TiltSeries, seen: Seen, blocks: Sequence[Block], change: np.ndarray) -> TiltSeries:
-    """The series with a change (parameter,), in units of the blocks, of its used tilts; what is 0 is not touched."""
+    """The series with a change (parameter,), in units of the blocks, of its used tilts; what is 0 is not touched.
+    Raises ValueError for a change of another length."""
+    if len(change) != (number := sum(block.number for block in blocks)):
+        raise ValueError(f"{len(change)} numbers for blocks of {number}")
     first = 0
     for block in blocks:
         own = change[first : first + block.number]

@@ -9,7 +9,7 @@ from tiltwise.data.errors import StageError
 from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.particles.chunks import ImageSource, PosedParticles
-from tiltwise.ops.particles.gated_weights import GatedWeights
+from tiltwise.ops.particles.gated_weights import GatedWeights, WeightsSoFar
 from tiltwise.ops.particles.half_frames import average_halves
 from tiltwise.ops.particles.half_maps import (
     exposure_numbers,
@@ -39,6 +39,8 @@ class State:
     """(particle, 2) standard deviations of rotation (degrees) and position (Å)."""
     weights: dict[str, TiltWeights]
     """Amplitude and noise of each tilt, by series."""
+    weights_so_far: WeightsSoFar | None
+    """What each half alone has made of them; None before they were first measured."""
     references: dict[int, torch.Tensor]
     """(n, n, n) masked, filtered, by half set."""
     maps: dict[int, torch.Tensor]
@@ -58,7 +60,7 @@ def first_state(kind: Kind) -> tuple[State, GatedWeights]:
     """The particles as they stand, averaged with weights measured on their own average, and the gates of these."""
     weights = weights_to_begin(kind.source, kind.particles, kind.exposure_weighting)
     number = len(kind.particles)
-    blank = {"score": np.zeros(number), "uncertainty": np.full((number, 2), np.nan)}
+    blank = {"score": np.zeros(number), "uncertainty": np.full((number, 2), np.nan), "weights_so_far": None}
     return weighted(kind, _averaged(kind, kind.source, kind.particles, weights, blank))
 
 
@@ -126,8 +128,9 @@ def weighted(kind: Kind, state: State) -> tuple[State, GatedWeights]:
         weights=state.weights,
         radius=alignment_radius(state.fsc),
         exposure_weighting=kind.exposure_weighting,
+        known=state.weights_so_far,
     )
-    kept = {"score": state.score, "uncertainty": state.uncertainty}
+    kept = {"score": state.score, "uncertainty": state.uncertainty, "weights_so_far": found.so_far}
     return _averaged(kind, state.source, state.particles, found.weights, kept), found
 
 

@@ -15,6 +15,7 @@ from tiltwise.data.volume import Volume
 from tiltwise.ops.fsc import first_crossing
 from tiltwise.ops.maps.superpose import RigidMotion
 from tiltwise.ops.particles.chunks import ImageSource, PosedParticles
+from tiltwise.ops.particles.gated_weights import WeightsSoFar
 from tiltwise.ops.particles.half_frames import average_halves, in_frame
 from tiltwise.ops.particles.half_maps import (
     exposure_numbers,
@@ -89,6 +90,8 @@ class _State:
     """(particle,) part of the posterior that each pose held when it was searched for last; nan before."""
     weights: dict[str, TiltWeights]
     """Amplitude and noise of each tilt, by series."""
+    weights_so_far: WeightsSoFar
+    """What each half alone has made of them."""
     references: dict[int, torch.Tensor]
     """(n, n, n) masked, filtered, by half set."""
     resolution: float
@@ -173,6 +176,7 @@ def _start(setup: Setup, reference: Volume | None, params: RefineParams, progres
         uncertainty=np.full((len(setup.particles), 2), np.nan),
         mass=np.full(len(setup.particles), np.nan),
         weights=weights,
+        weights_so_far=WeightsSoFar.as_given(weights),
         references=references,
         resolution=params.reference_lowpass,
         maps={},
@@ -279,10 +283,12 @@ def _average(setup: Setup, state: _State, aligned: Alignment, params: RefinePara
         weights=state.weights,
         radius=radius,
         exposure_weighting=params.exposure_weighting,
+        known=state.weights_so_far,
     )
     known = replace(
         state,
         weights=gated.weights,
+        weights_so_far=gated.so_far,
         score=aligned.score,
         uncertainty=aligned.uncertainty,
         mass=np.where(np.isnan(aligned.mass), state.mass, aligned.mass),
@@ -324,7 +330,7 @@ def _symmetry_of_some(setup: Setup, state: _State, some: np.ndarray, params: Ref
     _, tried, shown = _find_symmetry(setup, tried, params)
     if not shown:
         return state, {}
-    return replace(tried, particles=setup.particles, weights=state.weights | tried.weights), shown
+    return replace(tried, particles=setup.particles), shown
 
 
 def _find_symmetry(setup: Setup, state: _State, params: RefineParams) -> tuple[Setup, _State, dict]:
