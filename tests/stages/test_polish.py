@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from particle_scene import DIAMETER, scene
 from scipy.spatial.transform import Rotation
 
@@ -13,7 +14,8 @@ from tiltwise.ops.geometry import tilt_rotations
 from tiltwise.ops.particles.half_sets import assign_half_sets
 from tiltwise.params.polish import PolishParams
 from tiltwise.stages.polish import polish
-from tiltwise.stages.polish.setup import block_names
+from tiltwise.stages.polish.setup import ONLY, block_names, prepare
+from tiltwise.stages.polish.state import aligned_poses, as_species, changed, first_state
 
 PARAMS = PolishParams(box_size=32, particle_diameter=DIAMETER, cycles=3)
 
@@ -98,6 +100,30 @@ def test_blocks_are_those_that_the_switches_and_the_list_leave():
     assert block_names(whole) == ("shift", "warp")  # from the fewest to the most numbers, whatever the list's order
     assert block_names(whole.model_copy(update={"refine_tilts": False})) == ("warp",)
     assert block_names(whole.model_copy(update={"refine_deformation": False})) == ("shift",)
+
+
+def test_what_the_geometry_moves_does_not_count_against_search_shift(made):
+    """The specimen 40 Å elsewhere, the tilts' shifts following, so that no image changes: particles that may go 16 Å by
+    themselves refine to the same places in the specimen."""
+    rng, far = np.random.default_rng(4), np.array([24.0, 0.0, -32.0])
+    off = replace(made.particles, position=made.particles.position + rng.normal(0, 2, made.particles.position.shape))
+    kind = prepare(made.tilt_series, off, PARAMS, "cpu").kinds[ONLY]
+    state, _ = first_state(kind)
+    stay = replace(aligned_poses(kind, state), particles=state.particles)
+    elsewhere = {}
+    for name, series in made.tilt_series.items():
+        g = series.geometry
+        shift = g.shift + (tilt_rotations(g).numpy() @ far)[:, :2]
+        elsewhere[name] = replace(series, geometry=replace(g, shift=shift))
+    moved = replace(state.particles, position=state.particles.position - torch.as_tensor(far))
+    here = as_species(kind, state, stay)
+    there = replace(here, source=here.source.with_series(elsewhere), particles=moved)
+    plain, gauged = (
+        aligned_poses(kind, changed(kind, state, stay, species)[0]).particles.position.numpy()
+        for species in (here, there)
+    )
+    assert np.linalg.norm(plain - off.position, axis=1).mean() > 1.0
+    assert np.abs(gauged + far - plain).max() < 0.01  # images are float32, positions in them too
 
 
 def test_faults_are_one_line(made):

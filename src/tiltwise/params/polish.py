@@ -50,7 +50,9 @@ class PolishParams(Params):
     )
     exposure_weighting: ExposureWeighting = "critical"
     search_shift: Angstrom = Field(
-        15.0, ge=0, description="Farthest that a particle may move from its starting position."
+        15.0,
+        ge=0,
+        description="Farthest that a particle may move from where it starts, beside what the geometry moves it.",
     )
 
     def of_kind(self, name: str) -> SpeciesParams:

@@ -31,7 +31,7 @@ class Kind:
     particles: PosedParticles
     """Starting poses with their half sets."""
     bounds: PoseBounds
-    """How far a particle may go from where it starts."""
+    """How far a particle may go by itself from where it starts."""
     mask: torch.Tensor
     """(n, n, n) soft sphere."""
     symmetry: str

@@ -20,7 +20,7 @@ from tiltwise.ops.particles.half_maps import (
 from tiltwise.ops.particles.images import TiltWeights
 from tiltwise.ops.particles.references import alignment_radius, alignment_reference
 from tiltwise.ops.polishing.species import Species
-from tiltwise.ops.poses.alignment import Alignment, local_alignment
+from tiltwise.ops.poses.alignment import Alignment, PoseBounds, local_alignment
 from tiltwise.ops.rotations import geodesic_angle
 from tiltwise.stages.polish.setup import Kind
 
@@ -33,6 +33,8 @@ class State:
     """Tilt series as they are now, and their images."""
     particles: PosedParticles
     """Poses."""
+    bounds: PoseBounds
+    """How far they may go by themselves: about where they started, moved with the geometry and the references."""
     score: np.ndarray
     """(particle,) log likelihood."""
     uncertainty: np.ndarray
@@ -61,7 +63,7 @@ def first_state(kind: Kind) -> tuple[State, GatedWeights]:
     weights = weights_to_begin(kind.source, kind.particles, kind.exposure_weighting)
     number = len(kind.particles)
     blank = {"score": np.zeros(number), "uncertainty": np.full((number, 2), np.nan), "weights_so_far": None}
-    return weighted(kind, _averaged(kind, kind.source, kind.particles, weights, blank))
+    return weighted(kind, _averaged(kind, kind.source, kind.particles, weights, blank | {"bounds": kind.bounds}))
 
 
 def aligned_poses(kind: Kind, state: State) -> Alignment:
@@ -72,7 +74,7 @@ def aligned_poses(kind: Kind, state: State) -> Alignment:
         state.references,
         weights=state.weights,
         resolution=used_resolution(kind, state),
-        bounds=kind.bounds,
+        bounds=state.bounds,
     )
 
 
@@ -131,16 +133,21 @@ def weighted(kind: Kind, state: State) -> tuple[State, GatedWeights]:
         known=state.weights_so_far,
     )
     kept = {"score": state.score, "uncertainty": state.uncertainty, "weights_so_far": found.so_far}
+    kept |= {"bounds": state.bounds}
     return _averaged(kind, state.source, state.particles, found.weights, kept), found
 
 
 def changed(kind: Kind, state: State, aligned: Alignment, species: Species) -> tuple[State, GatedWeights]:
     """The state after a cycle that gave these poses and this geometry: weights, of which the gates are given too, and
-    average anew."""
+    average anew.
+
+    What moves a particle beside its own images, the geometry, moves its bounds along.
+    """
     after = replace(
         state,
         source=species.source,
         particles=species.particles,
+        bounds=state.bounds.following(aligned.particles, species.particles),
         score=aligned.score,
         uncertainty=aligned.uncertainty,
     )
@@ -154,6 +161,7 @@ def _averaged(kind: Kind, source: ImageSource, particles: PosedParticles, weight
         raise StageError("polish: the average of a half is empty; are the particles inside the images?")
     pixel_size = source.settings.pixel_size
     references = {half: alignment_reference(one, kind.mask, fsc, pixel_size) for half, one in maps.items()}
+    kept = kept | {"bounds": kept["bounds"].following(particles, found.particles)}
     return State(
         source=source,
         particles=found.particles,

@@ -38,6 +38,7 @@ from tiltwise.ops.polishing.handedness import decide_handedness, handedness_evid
 from tiltwise.ops.polishing.species import Species
 from tiltwise.ops.poses.alignment import (
     Alignment,
+    PoseBounds,
     better_alignment,
     local_alignment,
     search_alignment,
@@ -82,6 +83,8 @@ class _State:
     """Tilt series, with refined shifts, and their images."""
     particles: PosedParticles
     """Poses; half set 0 where a particle has been removed as a duplicate."""
+    bounds: PoseBounds
+    """What is known of them beforehand, moved with the geometry and the references."""
     score: np.ndarray
     """(particle,) log likelihood."""
     uncertainty: np.ndarray
@@ -146,7 +149,7 @@ def refine(
         record = _record(setup, previous, state, iteration=iteration + 1, removed=removed)
         records.append(record | {"weak_removed": weak} | shifts | hand | {"weights": gates})
         if finding and iteration > 0 and state.symmetry == "C1":
-            setup, state, shown = _find_symmetry(setup, state, params)
+            state, shown = _find_symmetry(setup, state, params)
         if _settled([r for r in records if r["symmetry"] == state.symmetry]):
             break
     progress(0.99, "signal left by each exposure")
@@ -172,6 +175,7 @@ def _start(setup: Setup, reference: Volume | None, params: RefineParams, progres
     state = _State(
         source=setup.source,
         particles=setup.particles,
+        bounds=setup.bounds,
         score=np.zeros(len(setup.particles)),
         uncertainty=np.full((len(setup.particles), 2), np.nan),
         mass=np.full(len(setup.particles), np.nan),
@@ -193,7 +197,7 @@ def _align(setup: Setup, state: _State, params: RefineParams, iteration: int) ->
     First a search. Then refinement of what it found; the second time the references are better, and what they explain
     badly, or what was ambiguous, is searched for once more.
     """
-    shared = {"weights": state.weights, "resolution": state.resolution, "bounds": setup.bounds}
+    shared = {"weights": state.weights, "resolution": state.resolution, "bounds": state.bounds}
     if iteration > 1:
         return _without_duplicates(setup, local_alignment(state.source, state.particles, state.references, **shared))
     coarse = max(params.reference_lowpass, setup.diameter / _SEARCH_FRACTION)
@@ -254,8 +258,10 @@ def _refine_shifts(
             "likelihood_gain": list(found.gain),
             "rms_A": found.moved,
         }
-    aligned = replace(aligned, particles=kind.particles)
-    return replace(state, source=kind.source, shifts=shifts), aligned, {"tilt_shifts": record}
+    state = replace(
+        state, source=kind.source, shifts=shifts, bounds=state.bounds.following(aligned.particles, kind.particles)
+    )
+    return state, replace(aligned, particles=kind.particles), {"tilt_shifts": record}
 
 
 def _decide_handedness(state: _State, aligned: Alignment, *, first: bool) -> tuple[_State, dict]:
@@ -307,6 +313,7 @@ def _averaged(setup: Setup, state: _State, particles: PosedParticles) -> _State:
     return replace(
         state,
         particles=found.particles,
+        bounds=state.bounds.following(particles, found.particles),
         references={h: alignment_reference(m, setup.mask, fsc, settings.pixel_size) for h, m in maps.items()},
         resolution=size / alignment_radius(fsc),
         maps=maps,
@@ -327,24 +334,23 @@ def _symmetry_of_some(setup: Setup, state: _State, some: np.ndarray, params: Ref
     for iteration in range(2):
         aligned, _ = _align(setup, tried, params, iteration)
         tried, _ = _average(setup, tried, aligned, params)
-    _, tried, shown = _find_symmetry(setup, tried, params)
+    tried, shown = _find_symmetry(setup, tried, params)
     if not shown:
         return state, {}
-    return replace(tried, particles=setup.particles), shown
+    return replace(tried, particles=setup.particles, bounds=setup.bounds), shown
 
 
-def _find_symmetry(setup: Setup, state: _State, params: RefineParams) -> tuple[Setup, _State, dict]:
+def _find_symmetry(setup: Setup, state: _State, params: RefineParams) -> tuple[_State, dict]:
     """Where the halves show a Cn by themselves, its axis is brought onto z, poses and their bounds with it, and the
     next averages have it; what they show, for the report."""
     shown = symmetry_of_halves(setup, state.maps, state.resolution, params)
     found = symmetry_that_holds(shown)
     record = {"rotational_symmetry": symmetry_record(shown)}
     if found is None:
-        return setup, state, {}
+        return state, {}
     posed = in_frame(in_frame(state.particles, 1, found.motion), 2, found.motion)
-    bounds = setup.bounds.moved(posed.position - state.particles.position, found.motion.rotation)
-    state = _averaged(setup, replace(state, symmetry=found.group), posed)
-    return replace(setup, bounds=bounds), state, record
+    bounds = state.bounds.moved(posed.position - state.particles.position, found.motion.rotation)
+    return _averaged(setup, replace(state, symmetry=found.group, bounds=bounds), posed), record
 
 
 def _exposure_curves(state: _State) -> dict:
