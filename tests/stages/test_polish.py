@@ -123,7 +123,7 @@ def test_what_the_geometry_moves_does_not_count_against_search_shift(made):
         for species in (here, there)
     )
     assert np.linalg.norm(plain - off.position, axis=1).mean() > 1.0
-    assert np.abs(gauged + far - plain).max() < 0.01  # images are float32, positions in them too
+    assert np.abs(gauged + far - plain).max() < 0.1  # defoci change by what the depth does, 40 Å at most
 
 
 def test_faults_are_one_line(made):
