@@ -62,7 +62,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series",),
         ("tilt_series",),
         "find shifts and tilt axis; flag bad tilts",
-        version=5,
+        version=6,
         given="tiltwise.stages.given:given",
         given_takes=("tilt_series",),
         decides="tiltwise.ops.alignment.data_set_axis:decide_axes",
@@ -99,7 +99,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles", "reference?"),
         ("particles", "half_maps", "tilt_series"),
         "align and average particles in two independent halves",
-        version=7,
+        version=8,
     ),
     _stage(
         "classify",
@@ -115,7 +115,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles+"),
         ("particles", "half_maps", "tilt_series"),
         "refine tilt geometry, deformation, defocus and poses on the particles",
-        version=4,
+        version=5,
     ),
     _stage(
         "frames",
