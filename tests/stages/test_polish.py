@@ -117,7 +117,8 @@ def test_what_the_geometry_moves_does_not_count_against_search_shift(made):
         elsewhere[name] = replace(series, geometry=replace(g, shift=shift))
     moved = replace(state.particles, position=state.particles.position - torch.as_tensor(far))
     here = as_species(kind, state, stay)
-    there = replace(here, source=here.source.with_series(elsewhere), particles=moved)
+    away = torch.as_tensor(-far).expand_as(here.carried)
+    there = replace(here, source=here.source.with_series(elsewhere), particles=moved, carried=away)
     plain, gauged = (
         aligned_poses(kind, changed(kind, state, stay, species)[0]).particles.position.numpy()
         for species in (here, there)

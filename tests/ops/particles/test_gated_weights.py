@@ -179,3 +179,22 @@ def whitened(sums, known):
         cross=amplitude * sums.cross / power,
         model=amplitude**2 * sums.model / power,
     )
+
+
+def test_a_scale_found_once_is_found_again():
+    """The same images, now under the weights that they gave: the amplitudes stay, and neither half gains by them."""
+    rng = np.random.default_rng(2)
+    raw = made(rng, number=40, A={"factor": (1 + 0.2 * rng.normal(size=TILTS))[:, None]})
+    given = dict.fromkeys("AB", weights())
+    first = gated_weights(raw, given, *CHOICE)
+    assert "scale" in accepted(first, "A")
+    kept = {name: replace(one, noise=weights().noise) for name, one in first.weights.items()}
+    under = {half: {name: whitened(one, kept[name]) for name, one in own.items()} for half, own in raw.items()}
+    again = gated_weights(under, kept, *CHOICE, first.so_far)
+    ratio = again.weights["A"].scale / first.weights["A"].scale
+    assert torch.allclose(ratio, ratio[:1])  # but for the gauge
+    # the first gained some hundreds; what is left is the level, fitted once more
+    assert max(abs(gain) for gain in again.gates["A"][0].gain) < 2
+    for half in (1, 2):
+        said = again.so_far.by_half[half]["A"].scale / first.so_far.by_half[half]["A"].scale
+        assert torch.allclose(said, said[:1])

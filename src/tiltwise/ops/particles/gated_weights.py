@@ -188,7 +188,11 @@ def _try_noise(halves: Mapping[int, Sums], found: GatedWeights, columns: Columns
     by_half = {half: dict(own) for half, own in found.so_far.by_half.items()}
     for name, sums in both_halves(halves).items():
         whitened, told = weights[name].noise, _told(halves, name)
-        after = {half: noise_left(halves[half][name], whitened, points, columns.box_size) for half in told}
+        after = {}
+        for half in told:  # a half without images of a tilt says what it said
+            own = halves[half][name]
+            left = noise_left(own, whitened, points, columns.box_size)
+            after[half] = torch.where(own.number[:, None] > 0, left, by_half[half][name].noise)
         steps = [
             noise_gain(halves[half][name], whitened, after[3 - half], by_half[3 - half][name].noise, points)
             for half in told

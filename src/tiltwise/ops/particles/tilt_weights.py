@@ -9,8 +9,8 @@ from tiltwise.ops.particles.images import ParticleImages, shell_mean
 from tiltwise.ops.particles.slices import SpectralGrid, extract_slices
 from tiltwise.ops.steady import phased, steady_sum
 
-_PRIOR = 25.0  # information of the prior that a tilt's amplitude is what it was: a standard deviation of 0.2
-_LEAST, _LARGEST = 0.2, 3.0  # change of an amplitude in one measurement
+_PRIOR = 25.0  # information of the prior that a tilt's amplitude is as given: a standard deviation of 0.2
+_LEAST, _LARGEST = 0.2, 3.0  # of an amplitude as given: one that looks dead is often only out of place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -178,13 +178,18 @@ def _follow(
     halves: tuple[int, ...],
     changed: TiltSeries,
 ) -> list[Species]:
-    """The species under a changed series, their poses following; own holds their terms of these halves in a row."""
+    """The species under a changed series, their poses following; own holds their terms of these halves in a row.
+
+    Poses go to their best on all images; what they would not have gone without the change is the geometry's.
+    """
     steps, first, result = own.followed(change), 0, []
+    carried = (steps - own.followed(np.zeros_like(change)))[:, 3:]
     for kind, terms in zip(species, found, strict=True):
         kind = kind.with_series(changed)
         if terms is not None:
             index = terms.index[np.isin(terms.half_set, halves)]
-            kind = kind.moved(index, steps[first : first + len(index)])
+            own_rows = slice(first, first + len(index))
+            kind = kind.moved(index, steps[own_rows], carried[own_rows])
             first += len(index)
         result.append(kind)
     return result

@@ -26,6 +26,8 @@ class Species:
     """Of the tilts, by series."""
     resolution: float
     """Finest spacing compared, Å."""
+    carried: torch.Tensor
+    """(particle, 3) by how much the geometry has moved each since these were made, its own images aside, Å."""
 
     @staticmethod
     def of(
@@ -39,7 +41,14 @@ class Species:
         """From references (n, n, n) by half set."""
         radius = source.settings.radius_of(resolution)
         grids = {half: volume_spectrum(reference, radius + 1) for half, reference in references.items()}
-        return Species(source=source, particles=particles, grids=grids, weights=weights, resolution=resolution)
+        return Species(
+            source=source,
+            particles=particles,
+            grids=grids,
+            weights=weights,
+            resolution=resolution,
+            carried=torch.zeros_like(particles.position),
+        )
 
     @property
     def series(self) -> list[str]:
@@ -60,13 +69,17 @@ class Species:
         """With the references exchanged: each particle meets that of the other half, which does not hold its noise."""
         return replace(self, grids={1: self.grids[2], 2: self.grids[1]})
 
-    def moved(self, index: np.ndarray, step: np.ndarray) -> "Species":
-        """Particles of an index turned and shifted by (particle, 6): rotation vector (radians), shift (Å)."""
+    def moved(self, index: np.ndarray, step: np.ndarray, carried: np.ndarray | None = None) -> "Species":
+        """Particles of an index turned and shifted by (particle, 6): rotation vector (radians), shift (Å); carried
+        (particle, 3): the part of the shift that is the geometry's, Å."""
         posed, own = self.particles, torch.as_tensor(step, device=self.particles.position.device)
         position, rotation = posed.position.clone(), posed.rotation.clone()
         position[index] += own[:, 3:]
         rotation[index] = rotation[index] @ rotation_vector_to_matrix(torch.rad2deg(own[:, :3]))
-        return replace(self, particles=replace(posed, position=position, rotation=rotation))
+        total = self.carried.clone()
+        if carried is not None:
+            total[index] += torch.as_tensor(carried, device=total.device)
+        return replace(self, particles=replace(posed, position=position, rotation=rotation), carried=total)
 
     def paths(self, index: np.ndarray, modes: int) -> np.ndarray:
         """(particle, 3 · mode) coefficients of the paths of particles of an index, Å; 0 where there are none."""

@@ -55,10 +55,10 @@ class PoseBounds:
         turn = torch.as_tensor(rotation, dtype=self.rotation.dtype, device=self.rotation.device)
         return replace(self, position=self.position + shift, rotation=self.rotation @ turn.T)
 
-    def following(self, before: PosedParticles, after: PosedParticles) -> "PoseBounds":
-        """As they are once something else than its own images has moved every particle: the geometry of the series, or
-        the frame of the references."""
-        return replace(self, position=self.position + (after.position - before.position))
+    def carried(self, shift: torch.Tensor) -> "PoseBounds":
+        """As they are once the geometry of the series, not its own images, has moved each particle by shift (particle,
+        3), Å."""
+        return replace(self, position=self.position + shift)
 
     def limits(self, position: torch.Tensor, index: np.ndarray) -> dict[str, torch.Tensor | None]:
         """Of some particles, for `refine_poses`: shifts count from position (particle, 3)."""

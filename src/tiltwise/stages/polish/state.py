@@ -34,7 +34,7 @@ class State:
     particles: PosedParticles
     """Poses."""
     bounds: PoseBounds
-    """How far they may go by themselves: about where they started, moved with the geometry and the references."""
+    """How far they may go by themselves: about where they started, moved with the geometry."""
     score: np.ndarray
     """(particle,) log likelihood."""
     uncertainty: np.ndarray
@@ -141,13 +141,13 @@ def changed(kind: Kind, state: State, aligned: Alignment, species: Species) -> t
     """The state after a cycle that gave these poses and this geometry: weights, of which the gates are given too, and
     average anew.
 
-    What moves a particle beside its own images, the geometry, moves its bounds along.
+    What the geometry moves a particle by, its own images aside, moves its bounds along.
     """
     after = replace(
         state,
         source=species.source,
         particles=species.particles,
-        bounds=state.bounds.following(aligned.particles, species.particles),
+        bounds=state.bounds.carried(species.carried),
         score=aligned.score,
         uncertainty=aligned.uncertainty,
     )
@@ -161,7 +161,6 @@ def _averaged(kind: Kind, source: ImageSource, particles: PosedParticles, weight
         raise StageError("polish: the average of a half is empty; are the particles inside the images?")
     pixel_size = source.settings.pixel_size
     references = {half: alignment_reference(one, kind.mask, fsc, pixel_size) for half, one in maps.items()}
-    kept = kept | {"bounds": kept["bounds"].following(particles, found.particles)}
     return State(
         source=source,
         particles=found.particles,

@@ -84,7 +84,7 @@ class _State:
     particles: PosedParticles
     """Poses; half set 0 where a particle has been removed as a duplicate."""
     bounds: PoseBounds
-    """What is known of them beforehand, moved with the geometry and the references."""
+    """What is known of them beforehand, moved with the geometry and the axis of a symmetry that was found."""
     score: np.ndarray
     """(particle,) log likelihood."""
     uncertainty: np.ndarray
@@ -258,9 +258,7 @@ def _refine_shifts(
             "likelihood_gain": list(found.gain),
             "rms_A": found.moved,
         }
-    state = replace(
-        state, source=kind.source, shifts=shifts, bounds=state.bounds.following(aligned.particles, kind.particles)
-    )
+    state = replace(state, source=kind.source, shifts=shifts, bounds=state.bounds.carried(kind.carried))
     return state, replace(aligned, particles=kind.particles), {"tilt_shifts": record}
 
 
@@ -313,7 +311,6 @@ def _averaged(setup: Setup, state: _State, particles: PosedParticles) -> _State:
     return replace(
         state,
         particles=found.particles,
-        bounds=state.bounds.following(particles, found.particles),
         references={h: alignment_reference(m, setup.mask, fsc, settings.pixel_size) for h, m in maps.items()},
         resolution=size / alignment_radius(fsc),
         maps=maps,
