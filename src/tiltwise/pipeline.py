@@ -99,7 +99,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles", "reference?"),
         ("particles", "half_maps", "tilt_series"),
         "align and average particles in two independent halves",
-        version=8,
+        version=9,
     ),
     _stage(
         "classify",
@@ -115,7 +115,7 @@ STAGES: tuple[Stage, ...] = (
         ("tilt_series", "particles+"),
         ("particles", "half_maps", "tilt_series"),
         "refine tilt geometry, deformation, defocus and poses on the particles",
-        version=5,
+        version=6,
     ),
     _stage(
         "frames",

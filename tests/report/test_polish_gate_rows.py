@@ -14,6 +14,10 @@ def gate(accepted, first, second, *chance):
 
 
 GATES = {
+    "found_tilts": {
+        "4": {"moved_A": [-30.0, 40.0], "as_given": False, "gain": [99.0, 88.0], "chance": [20.0, 21.0]},
+        "9": {"moved_A": [0.0, 2.0], "as_given": True, "gain": [77.0, 66.0], "chance": [30.0, 30.0]},
+    },
     "geometry": [
         {
             "accepted": True,
@@ -49,6 +53,8 @@ QUALITY = {
 def test_every_gate_has_its_row():
     assert list(_gate_rows(QUALITY)) == [
         (1, "all", "ribosome", "poses", "-1.0", "-2.0", "", ""),
+        (1, "TS_01", "", "tilt 4, found 50 Å from where it stood", "+99.0", "+88.0", "20.0 / 21.0", "taken"),
+        (1, "TS_01", "", "tilt 9, found 2 Å from what it was given", "+77.0", "+66.0", "30.0", "taken"),
         (1, "TS_01", "ferritin", "shifts of the tilts", "+40.0", "+39.0", "1.5 / 1.2", "taken"),
         (1, "TS_01", "ferritin", "warp of the images", "-3.0", "+2.0", "0.0", ""),
         (1, "TS_01", "ferritin", "together, on images cut anew", "+41.5", "+38.2", "0.0", "taken"),

@@ -70,6 +70,21 @@ def test_tilts_and_poses_are_put_right(made, polished):
     assert result.quality["resolution_fsc_A"] < result.quality["resolution_before_A"]
 
 
+def test_a_tilt_that_was_lost_is_found(made):
+    """60 Å off, where the particles are 150 Å wide: back to a fifth of a pixel of 8 Å, and the record says so."""
+    truth = made.tilt_series["TS_1"]
+    shift = truth.geometry.shift.copy()
+    shift[6] += (36.0, -48.0)
+    wrong = {**made.tilt_series, "TS_1": replace(truth, geometry=replace(truth.geometry, shift=shift))}
+    params = PARAMS.model_copy(update={"cycles": 2, "blocks": ("shift",), "refine_defocus": False})
+    result = polish(wrong, made.particles, params)
+    position = made.particles.position[made.particles.tilt_series == "TS_1"]
+    assert apart(wrong["TS_1"], truth, position) > 10
+    assert apart(result.tilt_series["TS_1"], truth, position) < 1.5
+    gates = result.quality["cycles"][1]["gates"]
+    assert set(gates["TS_1"]["found_tilts"]) == {"7"} and not gates["TS_2"]["found_tilts"]
+
+
 def test_every_gate_says_its_figures(polished):
     cycles = polished[1].quality["cycles"]
     assert [record["cycle"] for record in cycles] == list(range(len(cycles)))
@@ -125,6 +140,18 @@ def test_what_the_geometry_moves_does_not_count_against_search_shift(made):
     )
     assert np.linalg.norm(plain - off.position, axis=1).mean() > 1.0
     assert np.abs(gauged + far - plain).max() < 0.1  # defoci change by what the depth does, 40 Å at most
+
+
+def test_a_series_of_one_half_keeps_its_geometry_and_says_why(made):
+    """Each series in a half of its own, tilts shaken: nothing of either can be judged."""
+    rng = np.random.default_rng(2)
+    wrong = {name: shaken(series, rng) for name, series in made.tilt_series.items()}
+    half = np.where(made.particles.tilt_series == "TS_1", 1, 2)
+    result = polish(wrong, replace(made.particles, half_set=half), PARAMS.model_copy(update={"cycles": 1}))
+    for name, series in wrong.items():
+        assert np.array_equal(result.tilt_series[name].geometry.shift, series.geometry.shift)
+    assert [note.split(":")[0] for note in result.quality["notes"]] == ["TS_1", "TS_2"]
+    assert all("one half set" in note for note in result.quality["notes"])
 
 
 def test_faults_are_one_line(made):

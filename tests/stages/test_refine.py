@@ -62,12 +62,19 @@ def pose_errors(found, true):
     return np.degrees((relative * common.inv()).magnitude()), distance
 
 
+def lost(name, series):
+    """(tilt, 2) Å: one tilt of the second series is farther off than the rest, and than quadratics see."""
+    away = np.zeros((series.number, 2))
+    away[6] = (32.0, -32.0) if name == "TS_2" else 0.0
+    return away
+
+
 @pytest.fixture(scope="module")
 def refined(made):
     shaken = {}
     rng = np.random.default_rng(9)
     for name, series in made.tilt_series.items():
-        shift = series.geometry.shift + rng.normal(0, 4, series.geometry.shift.shape)
+        shift = series.geometry.shift + rng.normal(0, 4, series.geometry.shift.shape) + lost(name, series)
         g = series.geometry
         geometry = TiltGeometry(
             tilt_angle=g.tilt_angle, tilt_axis_angle=g.tilt_axis_angle, x_tilt=g.x_tilt, shift=shift
@@ -100,10 +107,12 @@ def test_the_map_is_as_good_as_with_true_poses(made, refined):
     assert resolution(refined[1].half_maps) < 1.1 * resolution(oracle)
 
 
-def test_shaken_tilts_are_put_right(made, refined):
+def test_shaken_tilts_are_put_right_and_a_lost_one_with_them(made, refined):
     given, result = refined
+    searched = [record["tilt_shifts"] for record in result.quality["iterations"] if "tilt_shifts" in record]
+    assert "7" in searched[0]["TS_2"]["found_tilts"]
     for name, series in made.tilt_series.items():
-        before = given[name].geometry.shift - series.geometry.shift
+        before = given[name].geometry.shift - series.geometry.shift - lost(name, series)
         after = result.tilt_series[name].geometry.shift - series.geometry.shift
         assert spread(after, series) < 0.5 * spread(before, series)
 

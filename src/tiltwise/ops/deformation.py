@@ -40,7 +40,7 @@ def warp_basis(position: np.ndarray, extent: tuple[float, float], controls: tupl
     x, y = np.asarray(position, dtype=float).T
     over_y = bspline_basis(y / extent[1] + 0.5, controls[0])
     over_x = bspline_basis(x / extent[0] + 0.5, controls[1])
-    return np.einsum("py,px->pyx", over_y, over_x).reshape(len(x), -1)
+    return np.einsum("py,px->pyx", over_y, over_x).reshape(len(x), controls[0] * controls[1])
 
 
 def warp_displacement(warp: ImageWarp, tilt: int, position: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The part of a report about polishing: what each cycle brought, and what every gate said."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +48,7 @@ def _cycles(entry: Entry) -> Html:
 def _gates(entry: Entry) -> Html:
     rows = list(_gate_rows(entry.quality))
     text = (
+        "Tilts that are lost are searched for first: where one half set puts one, the other must gain. "
         "Each block of parameters was fitted on the particles of one half set, and judged by the log likelihood that "
         "the other half's images gain by it, both ways, which must be more than chance gives; what is fitted again "
         "must gain over what the same half had given before. Poses are fitted on the "
@@ -64,6 +66,10 @@ def _gate_rows(quality: dict[str, Any]) -> Iterator[tuple]:
         for kind, gate in (record.get("poses") or {}).items():
             yield _row(cycle, "all", kind, "poses", gate, taken=gate["accepted"])
         for name, gates in (record.get("gates") or {}).items():
+            for tilt, found in (gates.get("found_tilts") or {}).items():
+                start = "what it was given" if found["as_given"] else "where it stood"
+                text = f"tilt {tilt}, found {math.hypot(*found['moved_A']):.0f} Å from {start}"
+                yield _row(cycle, name, "", text, found, taken=True)
             for kind, found in _founds(gates, list(record.get("species") or ())):
                 yield from _block_rows(cycle, name, kind, found)
             if shared := gates.get("common_defocus"):

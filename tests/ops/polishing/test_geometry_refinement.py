@@ -63,7 +63,8 @@ def terms_of(tilts: TiltSeries, truth: TiltSeries, rng, number=PARTICLES, error=
 
 def changed(tilts, rng, names, width=1.0):
     """A truth: the series with random changes of the blocks."""
-    seen = see_particles(tilts, terms_of(tilts, tilts, rng))
+    terms = terms_of(tilts, tilts, rng)
+    seen = see_particles(tilts, terms.position, terms.rotation)
     blocks = geometry_blocks(tilts, seen, names)
     change = width * rng.normal(size=sum(b.number for b in blocks))
     return change_geometry(tilts, seen, blocks, change), change
@@ -74,7 +75,7 @@ def test_derivatives_are_those_of_the_projection(name):
     """Central differences of what `change_geometry` does to places and rotations, of the same parameters."""
     rng, tilts = np.random.default_rng(1), field()
     terms = terms_of(tilts, tilts, rng, number=7)
-    seen = see_particles(tilts, terms)
+    seen = see_particles(tilts, terms.position, terms.rotation)
     block = geometry_blocks(tilts, seen, [name])[0]
     step, direction = 0.05, rng.normal(size=block.number)
     there = [change_geometry(tilts, seen, [block], s * step * direction) for s in (1, -1)]
@@ -95,7 +96,8 @@ def test_a_quadratic_deformation_is_carried_on():
     sample = bent.deformation.sample
     whole = replace(sample, coefficient=sample.coefficient * (np.arange(CUBIC) < QUADRATIC)[:, None])
     quadratic = replace(sample, coefficient=sample.coefficient[:, :QUADRATIC])
-    seen = see_particles(tilts, terms_of(tilts, tilts, rng))
+    terms = terms_of(tilts, tilts, rng)
+    seen = see_particles(tilts, terms.position, terms.rotation)
     block = geometry_blocks(tilts, seen, ["sample"])
     change = rng.normal(size=block[0].number)
     left, right = (
@@ -110,7 +112,7 @@ def test_poses_are_eliminated_exactly():
     rng, tilts = np.random.default_rng(2), field()
     truth, _ = changed(tilts, rng, ["shift"])
     terms = terms_of(tilts, truth, rng, number=9, error=1.0)
-    seen = see_particles(tilts, terms)
+    seen = see_particles(tilts, terms.position, terms.rotation)
     blocks = geometry_blocks(tilts, seen, ["shift", "angles"])
     reduced = reduce_over_poses(seen, terms, blocks)
     theta = rng.normal(size=len(reduced.gradient)) * 0.3
@@ -140,7 +142,7 @@ def run(tilts, truth, rng, names=LADDER, **of_terms):
     halves = []
     for half in (1, 2):
         own = terms[terms.half_set == half]
-        seen = see_particles(tilts, own)
+        seen = see_particles(tilts, own.position, own.rotation)
         halves.append(reduce_over_poses(seen, own, geometry_blocks(tilts, seen, names)))
     return fit_geometry(halves[0], halves[1], geometry_blocks(tilts, seen, names)), terms, seen
 
@@ -191,7 +193,7 @@ def test_five_particles_do_not_harm():
         rng, tilts = np.random.default_rng(seed), field()
         fit, terms, seen = run(tilts, tilts, rng, error=1.0, precision=0.02, number=5)
         blocks = geometry_blocks(tilts, seen, LADDER)
-        every = see_particles(tilts, terms)
+        every = see_particles(tilts, terms.position, terms.rotation)
         reduced = reduce_over_poses(every, terms, geometry_blocks(tilts, every, LADDER))
         for found, change in ((moved, fit.found.joint), (ungated, reduced.fit(np.ones(len(fit.found.joint))))):
             found.append(places_apart(change_geometry(tilts, seen, blocks, change), tilts, terms.position))
@@ -269,7 +271,7 @@ def test_priors_are_about_the_geometry_as_given():
 def one_tilt():
     """The block of the shifts of one tilt: two parameters."""
     terms = terms_of(field(1), field(1), np.random.default_rng(0))
-    return geometry_blocks(field(1), see_particles(field(1), terms), ["shift"])
+    return geometry_blocks(field(1), see_particles(field(1), terms.position, terms.rotation), ["shift"])
 
 
 def test_species_that_say_the_same_are_taken_together():

@@ -43,7 +43,7 @@ def moved_terms(rng, width, **of_terms):
     """Terms of particles that move on paths of this width; and the paths (particle, 3 · mode)."""
     tilts = field(41)
     terms = terms_of(tilts, tilts, rng, **of_terms)
-    seen, basis = see_particles(tilts, terms), trajectory_basis(tilts)
+    seen, basis = see_particles(tilts, terms.position, terms.rotation), trajectory_basis(tilts)
     paths = rng.normal(size=(len(terms), 3, 3)) * mode_deviations(1.0)[:, None] * width
     images = np.einsum("tj,pjd,tcd->ptc", basis, paths, seen.rotations[:, :2])
     gradient = terms.gradient.copy()

@@ -24,7 +24,6 @@ from scipy.interpolate import CubicSpline
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.deformation import CUBIC, middle_exposure, sample_monomials, specimen_in_images, warp_basis
 from tiltwise.ops.geometry import rotate_about_z, tilt_rotations
-from tiltwise.ops.poses.terms import PoseTerms
 
 SHIFT, ANGLE, MAGNIFICATION, SAMPLE, WARP = 5.0, 0.3, 0.002, 10.0, 5.0
 """Prior standard deviations: Å, degrees, factor, Å at the edge of the field at the end of the series, Å."""
@@ -54,7 +53,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Seen:
-    """Where the particles of some terms lie in the used tilts of their series."""
+    """Where some particles lie in the used tilts of their series."""
 
     rotations: np.ndarray
     """(tilt, 3, 3) specimen to image frame."""
@@ -70,15 +69,15 @@ class Seen:
     """(tilt,) up to the middle of each tilt, e⁻/Å²."""
 
 
-def see_particles(tilt_series: TiltSeries, terms: PoseTerms) -> Seen:
-    """The particles of the terms in the used tilts of their series."""
+def see_particles(tilt_series: TiltSeries, position: np.ndarray, rotation: np.ndarray) -> Seen:
+    """Particles at position (particle, 3) Å, rotation (particle, 3, 3), in the used tilts of their series."""
     used = np.flatnonzero(tilt_series.use)
     return Seen(
         rotations=tilt_rotations(tilt_series.geometry).numpy()[used],
         axis=tilt_series.geometry.tilt_axis_angle[used],
-        place=specimen_in_images(tilt_series, terms.position, used)[0],
-        position=terms.position,
-        rotation=terms.rotation,
+        place=specimen_in_images(tilt_series, position, used)[0],
+        position=position,
+        rotation=rotation,
         exposure=middle_exposure(tilt_series)[used],
     )
 

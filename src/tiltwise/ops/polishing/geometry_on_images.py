@@ -121,7 +121,7 @@ class _Half:
 
     @staticmethod
     def of(tilt_series: TiltSeries, terms: PoseTerms, names: Sequence[str]) -> "_Half":
-        seen = see_particles(tilt_series, terms)
+        seen = see_particles(tilt_series, terms.position, terms.rotation)
         return _Half(tilt_series=tilt_series, terms=terms, seen=seen, blocks=geometry_blocks(tilt_series, seen, names))
 
     def reduced(self):

@@ -122,6 +122,15 @@ def _kind(
     )
 
 
+def undivided(kinds: Mapping[str, Kind]) -> list[str]:
+    """Names of the series whose particles are all of one half set: nothing that is fitted to them can be judged."""
+    halves: dict[str, set[int]] = {}
+    for kind in kinds.values():
+        for name, half in zip(kind.particles.tilt_series.tolist(), kind.particles.half_set.tolist(), strict=True):
+            halves.setdefault(name, set()).add(half)
+    return sorted(name for name, own in halves.items() if not own >= {1, 2})
+
+
 def block_names(params: PolishParams) -> tuple[str, ...]:
     """The blocks of the geometry that are to be tried, from the fewest to the most numbers."""
     tilts = ("shift", "angles", "magnification") if params.refine_tilts else ()

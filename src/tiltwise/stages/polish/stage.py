@@ -13,10 +13,11 @@ from tiltwise.ops.polishing.defocus_by_average import refine_common_defoci
 from tiltwise.ops.polishing.defocus_on_images import DefocusSoFar, refine_defocus
 from tiltwise.ops.polishing.geometry_on_images import refine_geometry
 from tiltwise.ops.polishing.geometry_refinement import GeometrySoFar
+from tiltwise.ops.polishing.lost_tilts import find_lost_tilts
 from tiltwise.ops.polishing.species import Species
 from tiltwise.ops.polishing.trajectory_refinement import refine_trajectories
 from tiltwise.params.polish import PolishParams
-from tiltwise.stages.polish.setup import ONLY, Setup, block_names, observations, prepare
+from tiltwise.stages.polish.setup import ONLY, Setup, block_names, observations, prepare, undivided
 from tiltwise.stages.polish.state import (
     State,
     aligned_poses,
@@ -143,6 +144,11 @@ def _refine_geometry(
     """The geometry of one series, as far as it holds."""
     record: dict = {"geometry": []}
     names = block_names(params)
+    if "shift" in names:
+        telling = known.telling if known and known.telling else range(len(species))
+        search = find_lost_tilts([species[number] for number in telling], name, names, known)
+        species, known = [kind.with_series(search.tilt_series) for kind in species], search.so_far
+        record["found_tilts"] = search.record()
     for _ in range(_ROUNDS if names else 0):
         found = refine_geometry(species, name, names, known)
         record["geometry"].append(found.record())
@@ -222,7 +228,7 @@ def _result(
         "resolution_before_A": records[0]["resolution_fsc_A"],
         "shared_parameters": determined,
         "shared_parameters_per_observation": determined / max(seen, 1),
-        "notes": [f"{name} took no part: {reason}" for name, reason in setup.left_out.items()],
+        "notes": _notes(setup),
     }
     maps = {
         n: half_maps(states[n].maps, kind.source.settings.pixel_size, kind.symmetry) for n, kind in setup.kinds.items()
@@ -239,6 +245,17 @@ def _result(
         tilt_series=dict(source.tilt_series),
         quality=quality,
     )
+
+
+def _notes(setup: Setup) -> list[str]:
+    """What the user ought to know."""
+    absent = [f"{name} took no part: {reason}" for name, reason in setup.left_out.items()]
+    alone = [
+        f"{name}: all particles are of one half set, so that nothing can be judged by the other, and its geometry and "
+        "CTF stay as they are; series with two virions or patches of lattice can be divided"
+        for name in undivided(setup.kinds)
+    ]
+    return absent + alone
 
 
 def shared_parameters(records: list[dict]) -> float:

@@ -35,6 +35,7 @@ from tiltwise.ops.particles.references import (
 from tiltwise.ops.polishing.geometry_on_images import refine_geometry
 from tiltwise.ops.polishing.geometry_refinement import GeometrySoFar
 from tiltwise.ops.polishing.handedness import decide_handedness, handedness_evidence, with_handedness
+from tiltwise.ops.polishing.lost_tilts import find_lost_tilts
 from tiltwise.ops.polishing.species import Species
 from tiltwise.ops.poses.alignment import (
     Alignment,
@@ -241,8 +242,8 @@ def _weak(aligned: Alignment, least: float) -> np.ndarray:
 def _refine_shifts(
     state: _State, aligned: Alignment, params: RefineParams, *, first: bool
 ) -> tuple[_State, Alignment, dict]:
-    """New shifts of the tilts where both halves agree on them, the poses having followed; not on the first reference,
-    which is too coarse."""
+    """New shifts of the tilts where both halves agree on them, the poses having followed, after a search for tilts that
+    were lost; not on the first reference, which is too coarse."""
     if first or not params.refine_tilt_shifts:
         return state, aligned, {}
     kind = Species.of(
@@ -250,13 +251,15 @@ def _refine_shifts(
     )
     record, shifts = {}, dict(state.shifts)
     for name in kind.series:
-        found = refine_geometry([kind], name, ("shift",), shifts.get(name))
+        search = find_lost_tilts([kind], name, ("shift",), shifts.get(name))
+        found = refine_geometry([kind.with_series(search.tilt_series)], name, ("shift",), search.so_far)
         kind = found.species[0]
         shifts[name] = found.so_far
         record[name] = {
             "accepted": found.accepted,
             "likelihood_gain": list(found.gain),
             "rms_A": found.moved,
+            "found_tilts": search.record(),
         }
     state = replace(state, source=kind.source, shifts=shifts, bounds=state.bounds.carried(kind.carried))
     return state, replace(aligned, particles=kind.particles), {"tilt_shifts": record}
