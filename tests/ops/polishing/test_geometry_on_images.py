@@ -62,3 +62,14 @@ def test_a_series_without_both_halves_is_left_as_it_is(made):
     alone = replace(kind, particles=replace(kind.particles, half_set=np.minimum(kind.particles.half_set, 1)))
     found = refine_geometry([alone], NAME)
     assert not found.accepted and found.tilt_series is made.tilt_series[NAME] and found.fit is None
+
+
+def test_who_told_is_counted_among_all_species(made):
+    """The first kind has no particles in this series: what is known, and later refits, name the second."""
+    kind, truth = species_of(made), made.tilt_series[NAME]
+    absent = replace(kind, particles=replace(kind.particles, half_set=np.zeros_like(kind.particles.half_set)))
+    wrong = shaken(truth, shift=4.0)
+    found = refine_geometry([absent.with_series(wrong), kind.with_series(wrong)], NAME)
+    assert found.accepted and found.telling == found.so_far.telling == (1,)
+    again = refine_geometry(list(found.species), NAME, known=found.so_far)
+    assert again.telling == again.so_far.telling == (1,)

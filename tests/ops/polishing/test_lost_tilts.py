@@ -142,3 +142,26 @@ def test_a_tilt_that_was_fitted_to_what_is_none_of_it_begins_again(made, kind):
     kept = np.isin(np.arange(len(change)), [first["shift"] + 2 * 3, first["sample"]])
     for left, was in ((found.so_far.joint, 1.0), (found.so_far.by_half[1], 0.9), (found.so_far.by_half[2], 1.1)):
         assert np.allclose(left, np.where(kept, was * change, 0.0))
+
+
+def test_a_tilt_of_inverted_contrast_is_not_moved(made, kind):
+    """It gains wherever it goes, for it loses where it is; what it would find is a side lobe."""
+    series = made.tilt_series[NAME]
+    images = series.images.copy()
+    images[[8, 12]] = 2 * images[[8, 12]].mean() - images[[8, 12]]
+    inverted = replace(series, images=images)
+    source = replace(kind.source, ready={}).with_series({**kind.source.tilt_series, NAME: inverted})
+    assert not find_lost_tilts([replace(kind, source=source)], NAME).found
+
+
+def test_of_a_tilt_found_elsewhere_the_halves_know_what_both_said(made, kind):
+    given = made.tilt_series[NAME]
+    change = np.zeros(2 * given.number)
+    change[2 * 5] = 0.1
+    known = GeometrySoFar(width=np.ones(len(change)), joint=change, by_half={1: change + 0.3, 2: change - 0.3})
+    found = find_lost_tilts([kind.with_series(shifted(given, {9: (-40.0, 0.0)}))], NAME, ("shift",), known)
+    assert set(found.found) == {9} and not found.found[9].as_given
+    own = np.isin(np.arange(len(change)) // 2, [9])
+    assert np.array_equal(found.so_far.joint, change)
+    assert np.array_equal(found.so_far.by_half[1], np.where(own, change, change + 0.3))
+    assert np.array_equal(found.so_far.by_half[2], np.where(own, change, change - 0.3))

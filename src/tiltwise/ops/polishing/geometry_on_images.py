@@ -83,7 +83,7 @@ def refine_geometry(
     kinds = [_halves(tilt_series, found[number], names) for number in asked]
     known = known or GeometrySoFar.as_given(sum(block.number for block in kinds[0][1].blocks))
     reduced = [tuple(halves[half].reduced().about(known.joint) for half in (1, 2)) for halves in kinds]
-    fit, taken = fit_kinds(reduced, kinds[0][1].blocks, known)
+    fit, taken = _fit_asked(reduced, kinds[0][1].blocks, known, asked)
     nothing = replace(nothing, fit=fit, so_far=known, telling=tuple(asked[number] for number in taken))
     if fit.found is known:
         return nothing
@@ -108,6 +108,17 @@ def refine_geometry(
         so_far=fit.found,
         moved=_Half.of(tilt_series, terms, names).moved(change),
     )
+
+
+def _fit_asked(
+    reduced: Sequence[tuple[Reduced, Reduced]], blocks: Sequence[Block], known: GeometrySoFar, asked: Sequence[int]
+) -> tuple[GeometryFit, list[int]]:
+    """`fit_kinds` of the species asked, by their numbers among all; which of the quadratics told. What was found is the
+    object known where nothing was taken."""
+    own = replace(known, telling=tuple(asked.index(number) for number in known.telling if number in asked))
+    fit, taken = fit_kinds(reduced, blocks, own)
+    found = known if fit.found is own else replace(fit.found, telling=tuple(asked[n] for n in fit.found.telling))
+    return replace(fit, found=found), taken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -10,13 +10,16 @@ X_v and the models m_v of its particles under either geometry v, poses as they a
 
 and gains C_v(t) - C(0) in log likelihood, C as it stands: |m|² does not change. The noise of the images alone gives
 that a variance of D(t) = Σ |m|² |exp(-2 pi i k·t) - 1|² from where it stands, whatever the tilt holds, and of
-D_v = Σ |m|² + Σ |m_v|² otherwise, or less, where crops overlap. In the ratio of gain and deviation the amplitude of m
-cancels, so that a tilt which was weighed down is found as well.
+D_v = Σ |m|² + Σ |m_v|² otherwise, crops taken as apart. In the ratio of gain and deviation a common factor of the
+models cancels, so that a tilt which was weighed down is found as well.
 
 The gate: where the particles of one half set put the tilt, the other must gain three standard deviations, both ways.
-Then it goes to where both together put it; if that is within half of the finest spacing of where it stands, it is left
-to the block of the shifts, which lets poses follow. Each half is compared with its own reference, which holds some of
-its particles' own noise, from where they stand: that holds a tilt where it is, and never draws it away.
+And C_v(t) must exceed -C(0): a tilt of inverted contrast, under a CTF that is wrong, gains wherever it goes. Then it
+goes to where both together put it, if each gains there; what is within half of the finest spacing of where it stands
+is left to the block of the shifts, which lets poses follow. Each half is compared with its own reference, which holds
+some of its particles' own noise, most of it where they stand: that holds a tilt where it is.
+
+Where particles lie in a lattice, a tilt that is farther off than half a period may be put one period from its place.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +31,13 @@ import torch
 from tiltwise.data.tilt_series import TiltSeries
 from tiltwise.ops.held_out import SIGNIFICANT
 from tiltwise.ops.particles.chunks import particle_chunks
+from tiltwise.ops.particles.slices import band_points
 from tiltwise.ops.particles.tilt_weights import model_images
 from tiltwise.ops.polishing.geometry_blocks import Block, Seen, see_particles
 from tiltwise.ops.polishing.geometry_change import change_geometry, geometry_blocks
 from tiltwise.ops.polishing.geometry_refinement import LADDER, GeometrySoFar
 from tiltwise.ops.polishing.species import Species
+from tiltwise.ops.steady import steady_product
 
 _REACH = 0.25
 """How far is searched, in widths of the smallest box: farther, a particle begins to leave its crop."""
@@ -54,11 +59,6 @@ class FoundTilt:
     """What each must exceed."""
     as_given: bool
     """Moved from what it was given, not from where it stood."""
-
-    @property
-    def accepted(self) -> bool:
-        """Both halves gain, and more than chance would give them."""
-        return all(gain > chance for gain, chance in zip(self.gain, self.chance, strict=True))
 
     def record(self) -> dict:
         """For the report."""
@@ -88,24 +88,28 @@ def find_lost_tilts(
     """Search for every used tilt of the series of this name by the particles of all species, poses as they are; known:
     what the geometry has become by refinement of these blocks, a part of LADDER."""
     series = species[0].source.tilt_series[name]
+    nothing = TiltSearch(tilt_series=series, so_far=known, found={})
+    asked = [kind for kind in species if kind.halves_in(name) >= {1, 2}]
+    if not asked:
+        return nothing
     fitted = _Fitted.of(series, [block for block in LADDER if block in blocks], known)
     every = np.arange(int(series.use.sum()))
     variants = [series] if known is None or not known.joint.any() else [series, fitted.without(every)]
-    finest = min(kind.resolution for kind in species)
-    reach = _REACH * min(kind.source.settings.box_size * kind.source.settings.pixel_size for kind in species)
+    finest = min(kind.resolution for kind in asked)
+    reach = _REACH * min(kind.source.settings.box_size * kind.source.settings.pixel_size for kind in asked)
     place = _shifts(_STEP * finest, reach)
-    gain, variance = (np.stack(parts, axis=2) for parts in zip(*_profiles(species, variants, place), strict=True))
+    gain, chance = (np.stack(parts, axis=2) for parts in zip(*_profiles(asked, variants, place), strict=True))
     found = {}
     for number, tilt in enumerate(np.flatnonzero(series.use)):
-        own, best = _judged(gain[:, number], variance[:, number], place)
-        if own.accepted and (own.as_given or np.hypot(*place[best]) > _NEAR * finest):
+        own = _judged(gain[:, number], chance[:, number], place)
+        if own is not None and (own.as_given or np.hypot(*own.moved) > _NEAR * finest):
             found[number] = int(tilt), own
     if not found:
-        return TiltSearch(tilt_series=series, so_far=known, found={})
+        return nothing
     again = np.array([number for number, (_, own) in found.items() if own.as_given], int)
     by_tilt = dict(found.values())
     changed = _shifted(fitted.without(again), by_tilt)
-    return TiltSearch(tilt_series=changed, so_far=fitted.so_far_without(again), found=by_tilt)
+    return TiltSearch(tilt_series=changed, so_far=fitted.so_far_after(np.array(list(found)), again), found=by_tilt)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -129,13 +133,15 @@ class _Fitted:
         back = np.where(self._own(tilts), -self.known.joint, 0.0)
         return change_geometry(self.tilt_series, self.seen, self.blocks, back)
 
-    def so_far_without(self, tilts: np.ndarray) -> GeometrySoFar | None:
-        """What is known, without what is these tilts' own."""
+    def so_far_after(self, found: np.ndarray, again: np.ndarray) -> GeometrySoFar | None:
+        """What is known once used tilts were found elsewhere, some of them again from what they were given: of these
+        nothing of their own; of the others what both halves said, for what either said alone was of another place."""
         if self.known is None:
             return None
-        kept = ~self._own(tilts)
-        halves = {half: kept * fit for half, fit in self.known.by_half.items()}
-        return replace(self.known, joint=kept * self.known.joint, by_half=halves)
+        kept, elsewhere = ~self._own(again), self._own(found)
+        joint = kept * self.known.joint
+        halves = {half: np.where(elsewhere, joint, fit) for half, fit in self.known.by_half.items()}
+        return replace(self.known, joint=joint, by_half=halves)
 
     def _own(self, tilts: np.ndarray) -> np.ndarray:
         """(parameter,) whether it belongs to one of these tilts alone."""
@@ -156,75 +162,90 @@ def _shifts(step: float, reach: float) -> np.ndarray:
     return place[np.argsort(distance, kind="stable")[: int((distance <= reach).sum())]]
 
 
-def _judged(gain: np.ndarray, variance: np.ndarray, place: np.ndarray) -> tuple[FoundTilt, int]:
-    """Where both halves together put a tilt, judged by where each puts it; and the number of that shift. gain, variance
+def _judged(gain: np.ndarray, chance: np.ndarray, place: np.ndarray) -> FoundTilt | None:
+    """Where both halves together put a tilt, judged by where each puts it; None where one does not gain. gain, chance
     (half, variant, shift); place (shift, 2)."""
+    gain, chance = gain.reshape(2, -1), chance.reshape(2, -1)
     best, first, second = (int(one.argmax()) for one in (gain.sum(axis=0), *gain))
-    gain, variance = gain.reshape(2, -1), variance.reshape(2, -1)
     asked = ((0, second), (1, first))
+    if gain[:, best].min() <= 0 or any(gain[at] <= chance[at] for at in asked):
+        return None
     variant, shift = divmod(best, len(place))
-    found = FoundTilt(
+    return FoundTilt(
         moved=(float(place[shift, 0]), float(place[shift, 1])),
         gain=tuple(float(gain[at]) for at in asked),
-        chance=tuple(SIGNIFICANT * float(np.sqrt(variance[at])) for at in asked),
+        chance=tuple(float(chance[at]) for at in asked),
         as_given=variant > 0,
     )
-    return found, shift
 
 
 def _profiles(
     species: Sequence[Species], variants: Sequence[TiltSeries], place: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(half, used tilt, shift) gain and variance under each variant, of which the first is the series as it stands."""
+    """(half, used tilt, shift) gains, and what they must exceed, under each variant; the first of these is the series
+    as it stands, and the first shift none."""
     used = int(variants[0].use.sum())
     stands = np.zeros((2, used, 1)), np.zeros((2, used, 1))
     for number, variant in enumerate(variants):
-        cross, power, still = (np.zeros((2, used, len(place))) for _ in range(3))
+        cross, power = np.zeros((2, used, len(place))), np.zeros((2, used, len(place)))
         for kind in species:
             products, powers, width = _sums(kind.with_series(variant), variant.name, used)
             cross += _at_shifts(products, place, width)
             power += _at_shifts(powers, place, width)
-            still += powers.sum(axis=(-2, -1))[..., None]
         if number == 0:
-            stands = cross[..., :1], still[..., :1]
-            yield cross - stands[0], (2 * (still - power)).clip(0)
+            stands = cross[..., :1].copy(), power[..., :1].copy()
+            variance = 2 * (stands[1] - power)
         else:
-            yield cross - stands[0], still + stands[1]
+            variance = stands[1] + power[..., :1]
+        chance = SIGNIFICANT * np.sqrt(variance.clip(0))
+        yield cross - stands[0], np.maximum(chance, -2 * stands[0]) + np.zeros_like(cross)
 
 
 def _at_shifts(values: np.ndarray, place: np.ndarray, width: float) -> np.ndarray:
-    """(half, tilt, shift) Σ_k Re(values exp(-2 pi i k·t)), along y, then x, on the grid that the shifts are part of."""
+    """(half, tilt, shift) Σ_k Re(values exp(-2 pi i k·t)), values (half, tilt, ky, kx): along y, then x, on the grid
+    that the shifts are part of, in products whose bits do not depend on threads."""
     limit = values.shape[-1] - 1
     along, which = np.unique(place, return_inverse=True)
     ix, iy = which.reshape(place.shape).T
-    y = np.exp(-2j * np.pi / width * np.outer(along, np.arange(-limit, limit + 1)))
-    x = np.exp(-2j * np.pi / width * np.outer(np.arange(limit + 1), along))
-    return (y @ values @ x).real[..., iy, ix]
+    phase = 2 * np.pi / width * np.outer(along, np.arange(-limit, limit + 1))
+    cosine, sine = np.cos(phase), np.sin(phase)
+    real, imaginary = (torch.from_numpy(np.concatenate(pair, axis=1)) for pair in ((cosine, sine), (cosine, -sine)))
+    across = torch.from_numpy(np.concatenate([cosine[:, limit:], sine[:, limit:]], axis=1).T.copy())
+    result = np.empty((*values.shape[:2], len(place)))
+    for at in np.ndindex(*values.shape[:2]):
+        parts = values[at].real, values[at].imag
+        first = steady_product(real, torch.from_numpy(np.concatenate(parts)))
+        second = steady_product(imaginary, torch.from_numpy(np.concatenate(parts[::-1])))
+        result[at] = steady_product(torch.cat([first, second], dim=1), across).numpy()[iy, ix]
+    return result
 
 
 def _sums(kind: Species, name: str, used: int) -> tuple[np.ndarray, np.ndarray, float]:
     """(half, tilt, ky, kx) Σ_p X* m and Σ_p |m|² on a half plane of frequencies, and the width (Å) they are counted in;
     real and imaginary parts each by itself, whose bits do not depend on threads."""
     settings = kind.source.settings
-    limit = int(settings.radius_of(kind.resolution))
-    products = np.zeros((2, used, 2 * limit + 1, limit + 1), complex)
-    powers = np.zeros(products.shape)
+    points = band_points(settings.box_size, settings.radius_of(kind.resolution), settings.device)
+    sums = torch.zeros(3, 2, used, len(points), dtype=torch.float64, device=points.device)
     own = kind.within(name)
     chunks = particle_chunks(own.source, own.particles, weights=own.weights, resolution=own.resolution)
     for _, half, index, images in chunks:
         still = torch.zeros(len(index), 3, dtype=torch.float64, device=images.data.device)
         model = torch.view_as_real(model_images(images, own.grids[half], own.particles.rotation[index], still))
         seen = torch.view_as_real(images.data)
-        real, imaginary = (seen * model).sum(-1), seen[..., 0] * model[..., 1] - seen[..., 1] * model[..., 0]
-        kx, ky = images.points.cpu().numpy().astype(int).T
-        products[half - 1][:, ky + limit, kx] += _added(real) + 1j * _added(imaginary)
-        powers[half - 1][:, ky + limit, kx] += _added((model * model).sum(-1))
-    return products, powers, settings.box_size * settings.pixel_size
+        turned = seen[..., 0] * model[..., 1] - seen[..., 1] * model[..., 0]
+        for total, part in zip(sums, ((seen * model).sum(-1), turned, (model * model).sum(-1)), strict=True):
+            total[half - 1] += part.double().sum(0)
+    limit = int(settings.radius_of(kind.resolution))
+    real, imaginary, powers = (_on_plane(total.cpu().numpy(), points.cpu().numpy(), limit) for total in sums)
+    return real + 1j * imaginary, powers, settings.box_size * settings.pixel_size
 
 
-def _added(values: torch.Tensor) -> np.ndarray:
-    """(tilt, point) sums over the particles of (particle, tilt, point)."""
-    return values.double().sum(0).cpu().numpy()
+def _on_plane(values: np.ndarray, points: np.ndarray, limit: int) -> np.ndarray:
+    """(half, tilt, ky, kx) from (half, tilt, point), ky from -limit to limit, kx from 0."""
+    kx, ky = points.astype(int).T
+    plane = np.zeros((*values.shape[:2], 2 * limit + 1, limit + 1))
+    plane[..., ky + limit, kx] = values
+    return plane
 
 
 def _shifted(tilt_series: TiltSeries, found: Mapping[int, FoundTilt]) -> TiltSeries:

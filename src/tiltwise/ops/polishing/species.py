@@ -55,6 +55,10 @@ class Species:
         """Names of the series in which there are particles, in order."""
         return sorted(set(self.particles.tilt_series[self.particles.half_set > 0].tolist()))
 
+    def halves_in(self, name: str) -> set[int]:
+        """The half sets that have particles in a series."""
+        return set(self.particles.half_set[self.particles.tilt_series == name].tolist()) - {0}
+
     def within(self, name: str, halves: tuple[int, ...] = (1, 2)) -> "Species":
         """The particles of one series, or of some of its half sets, alone; the others are left out."""
         own = (self.particles.tilt_series == name) & np.isin(self.particles.half_set, halves)

@@ -169,11 +169,8 @@ def refine_trajectories(kind: Species, name: str) -> TrajectoryRefinement:
     nothing = TrajectoryRefinement(species=kind, gate=None, gain=(0.0, 0.0), moved=0.0)
     if terms is None or np.count_nonzero(series.use) < _FEWEST_TILTS:
         return nothing
-    seen, basis, part = (
-        see_particles(series, terms.position, terms.rotation),
-        trajectory_basis(series),
-        deal_tilts(series),
-    )
+    seen = see_particles(series, terms.position, terms.rotation)
+    basis, part = trajectory_basis(series), deal_tilts(series)
     parts = {number: motion_terms(seen, terms, basis, part == number) for number in (1, 2)}
     present = kind.paths(terms.index, MODES)
     gate = try_widths(parts, present)

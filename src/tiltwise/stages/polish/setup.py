@@ -123,12 +123,17 @@ def _kind(
 
 
 def undivided(kinds: Mapping[str, Kind]) -> list[str]:
-    """Names of the series whose particles are all of one half set: nothing that is fitted to them can be judged."""
-    halves: dict[str, set[int]] = {}
-    for kind in kinds.values():
-        for name, half in zip(kind.particles.tilt_series.tolist(), kind.particles.half_set.tolist(), strict=True):
-            halves.setdefault(name, set()).add(half)
-    return sorted(name for name, own in halves.items() if not own >= {1, 2})
+    """Names of the series in which no kind has particles of both halves: nothing that is fitted to them can be
+    judged."""
+    names = {name for kind in kinds.values() for name in kind.particles.tilt_series.tolist()}
+    return sorted(
+        name
+        for name in names
+        if not any(
+            {1, 2} <= set(kind.particles.half_set[kind.particles.tilt_series == name].tolist())
+            for kind in kinds.values()
+        )
+    )
 
 
 def block_names(params: PolishParams) -> tuple[str, ...]:

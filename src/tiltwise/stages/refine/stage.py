@@ -393,7 +393,7 @@ def _settled(records: list[dict]) -> bool:
         return False
     before, now = records[-2], records[-1]
     finer = now["resolution_fsc_A"] < 0.995 * before["resolution_fsc_A"]
-    shifted = any(fit["accepted"] for fit in now.get("tilt_shifts", {}).values())
+    shifted = any(fit["accepted"] or fit["found_tilts"] for fit in now.get("tilt_shifts", {}).values())
     moved = now["rotation_change_deg"] > _STILL * before["rotation_change_deg"]
     return not (finer or shifted or moved)
 
